@@ -1,0 +1,63 @@
+#include "base/fd.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+
+#include "base/error.h"
+
+namespace aftercheck {
+namespace {
+
+constexpr int kOwnFds = 64;  // KVM, vCPUs, log, store and console together stay far below this
+
+std::array<std::atomic<bool>, kOwnFds>& own_table() {
+  static std::array<std::atomic<bool>, kOwnFds> table{};
+  return table;
+}
+
+}  // namespace
+
+int own_fd_floor() {
+  static const int floor = [] {
+    rlimit limit{};
+    // A huge table (RLIM_INFINITY, or fs.nr_open) would make the kernel allocate it in full for one high number.
+    constexpr rlim_t kHighest = 65536;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024 - kOwnFds;
+    return static_cast<int>(std::max<rlim_t>(std::min(limit.rlim_cur, kHighest), 2 * kOwnFds)) - kOwnFds;
+  }();
+  return floor;
+}
+
+UniqueFd move_out_of_guest_reach(UniqueFd fd) {
+  const int floor = own_fd_floor();
+  const int high = fcntl(fd.get(), F_DUPFD_CLOEXEC, floor);
+  if (high < 0 || high >= floor + kOwnFds) {
+    if (high >= 0) close(high);
+    fail(ErrorKind::io, "no descriptor free at {} or above for the recorder's own files: {}; raise `ulimit -n`", floor,
+         errno_text(high < 0 ? errno : EMFILE));
+  }
+  own_table()[static_cast<size_t>(high - floor)] = true;
+  return UniqueFd(high);
+}
+
+bool is_own_fd(int fd) {
+  const int index = fd - own_fd_floor();
+  return index >= 0 && index < kOwnFds && own_table()[static_cast<size_t>(index)];
+}
+
+void UniqueFd::reset(int fd) {
+  if (fd_ >= 0) {
+    const int index = fd_ - own_fd_floor();
+    if (index >= 0 && index < kOwnFds) own_table()[static_cast<size_t>(index)] = false;
+    close(fd_);
+  }
+  fd_ = fd;
+}
+
+}  // namespace aftercheck

@@ -1,0 +1,43 @@
+// File descriptors with an owner.
+#pragma once
+
+#include <utility>
+
+namespace aftercheck {
+
+// Owns one file descriptor and closes it. Movable, not copyable; -1 means none.
+class UniqueFd {
+ public:
+  UniqueFd() = default;
+  explicit UniqueFd(int fd) : fd_(fd) {}
+  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  UniqueFd& operator=(UniqueFd&& other) noexcept {
+    if (this != &other) reset(std::exchange(other.fd_, -1));
+    return *this;
+  }
+  UniqueFd(const UniqueFd&) = delete;
+  UniqueFd& operator=(const UniqueFd&) = delete;
+  ~UniqueFd() { reset(); }
+
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+  int release() { return std::exchange(fd_, -1); }
+  void reset(int fd = -1);
+
+ private:
+  int fd_ = -1;
+};
+
+// The recorder shares its descriptor table with the guest, so its own descriptors live at the top of the table, where
+// "lowest free number" never lands. Moves `fd` there (close-on-exec) and registers it; the result owns it.
+// Throws Error(io) when the table is too small.
+UniqueFd move_out_of_guest_reach(UniqueFd fd);
+
+// True for a descriptor registered by move_out_of_guest_reach and still open. Any thread.
+bool is_own_fd(int fd);
+
+// Lowest number an own descriptor may have; what the guest is told is the end of its table. Fixed at first use from
+// RLIMIT_NOFILE (getrlimit(2)).
+int own_fd_floor();
+
+}  // namespace aftercheck

@@ -1,0 +1,22 @@
+# One interface library carries the compile options of all our own code.
+add_library(aftercheck_options INTERFACE)
+target_include_directories(aftercheck_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(aftercheck_options INTERFACE
+  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
+  $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor -Woverloaded-virtual>
+  $<$<BOOL:${AFTERCHECK_WERROR}>:-Werror>)
+if(AFTERCHECK_SANITIZE)
+  target_compile_options(aftercheck_options INTERFACE -fsanitize=${AFTERCHECK_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all)
+  target_link_options(aftercheck_options INTERFACE -fsanitize=${AFTERCHECK_SANITIZE})
+endif()
+if(AFTERCHECK_COVERAGE)
+  target_compile_options(aftercheck_options INTERFACE --coverage)
+  target_link_options(aftercheck_options INTERFACE --coverage)
+endif()
+
+# aftercheck_library(NAME SOURCES...): a static library of our own code.
+function(aftercheck_library name)
+  add_library(${name} STATIC ${ARGN})
+  target_link_libraries(${name} PUBLIC aftercheck_options)
+endfunction()

@@ -1,0 +1,138 @@
+// The guest's address space. Guest virtual address = host virtual address: the guest lives in windows of our own
+// address space, so pointers in system calls need no translation, and a change of mappings is a plain host mmap.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "machine/trapped_instruction.h"
+
+namespace aftercheck {
+
+constexpr uint64_t kPageSize = 4096;
+constexpr uint64_t page_down(uint64_t address) { return address & ~(kPageSize - 1); }
+constexpr uint64_t page_up(uint64_t address) { return (address + kPageSize - 1) & ~(kPageSize - 1); }
+
+struct Range {
+  uint64_t start = 0, end = 0;  // [start, end)
+  constexpr uint64_t size() const { return end - start; }
+  constexpr bool contains(uint64_t address) const { return address >= start && address < end; }
+  friend bool operator==(const Range&, const Range&) = default;
+};
+
+// Where guest memory may be; nothing of the host's own is ever inside.
+// Low: for non-PIE programs (0x400000) and MAP_32BIT. Starts at the usual vm.mmap_min_addr, ends below
+// AddressSanitizer's shadow (0x7fff8000).
+constexpr Range kLowWindow{0x10000, 0x7000'0000};
+// Main: everything movable. One PML4 entry (512 GiB), clear of AddressSanitizer's shadow and of where Linux puts PIE
+// programs (0x55..), libraries and stacks (0x7f..) of the host process itself.
+constexpr Range kMainWindow{0x2000'0000'0000, 0x2080'0000'0000};
+
+// True when [address, address+size) lies in one window. No overflow for any input.
+bool in_windows(uint64_t address, uint64_t size);
+
+enum class Backing : uint8_t { anonymous, file };
+
+// One guest mapping.
+struct Mapping {
+  uint64_t start = 0, end = 0;
+  int prot = 0;  // PROT_*
+  Backing backing = Backing::anonymous;
+  bool shared = false;    // MAP_SHARED
+  uint64_t offset = 0;    // file: offset of `start` in the file
+  uint64_t file_size = 0; // file: its size when it was mapped; an access beyond its last page is a SIGBUS
+  std::string name;       // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
+  uint64_t device = 0, inode = 0;  // file: of the guest's file, for /proc/self/maps; 0 in a replay
+};
+
+// A trapped instruction that has been replaced in guest code.
+struct CodePatch {
+  uint64_t address = 0;
+  TrappedInstruction instruction{};
+  std::array<uint8_t, 15> original{};  // the first `instruction.length` bytes
+};
+
+// A backend that mirrors the address space (page tables, memory slots, Unicorn's regions). Called after the host
+// mapping has changed, before any vCPU runs again, on the thread that made the change.
+class SpaceObserver {
+ public:
+  virtual ~SpaceObserver() = default;
+  // [range) is now mapped with `prot` (possibly PROT_NONE), replacing whatever was there.
+  virtual void on_map(Range range, int prot) = 0;
+  virtual void on_unmap(Range range) = 0;
+  virtual void on_protect(Range range, int prot) = 0;
+  // Bytes in an executable mapping were changed by the host, or pages of it were discarded.
+  virtual void on_code_change(Range range) = 0;
+};
+
+// All changes of guest mappings, in recording and replay alike, go through here. Functions named like system calls
+// return 0 or a negative errno as the kernel would and leave everything unchanged on error; ranges must be page-aligned
+// and inside the windows (else -EINVAL / -ENOMEM as mmap(2) says). Not thread-safe: the caller holds the guest's token.
+class AddressSpace {
+ public:
+  // Reserves the windows in this process (PROT_NONE, MAP_NORESERVE). Throws Error(host_lacks) when something else is
+  // already there; at most one AddressSpace can exist at a time.
+  AddressSpace();
+  ~AddressSpace();
+  AddressSpace(const AddressSpace&) = delete;
+  AddressSpace& operator=(const AddressSpace&) = delete;
+
+  // The observer must outlive its registration. It is told about every mapping that already exists.
+  void add_observer(SpaceObserver* observer);
+  void remove_observer(SpaceObserver* observer);
+
+  int map_anonymous(Range range, int prot, bool shared, const std::string& name = "");
+  // Maps `fd` at `offset` (page-aligned). `shared` maps MAP_SHARED: writes reach the file.
+  int map_file(Range range, int prot, int fd, uint64_t offset, bool shared, const std::string& name = "",
+               uint64_t device = 0, uint64_t inode = 0);
+  int unmap(Range range);
+  int protect(Range range, int prot);
+  // mremap(2) with a fixed target that does not overlap the source; to.size() may be smaller or larger. The source must
+  // lie in one mapping. In-place growth is expressed as from.start == to.start.
+  int remap(Range from, Range to);
+  // MADV_DONTNEED: anonymous pages read as zero again, private file pages as the file's.
+  int discard(Range range);
+  // Forgets everything (execve).
+  void clear();
+
+  // The mapping that holds `address`, or null. Invalidated by the next change.
+  const Mapping* find(uint64_t address) const;
+  // True when every byte of [address, address+size) is mapped with all of `prot` (PROT_READ, ... or'ed; 0 = mapped at all).
+  bool accessible(uint64_t address, uint64_t size, int prot) const;
+  // All mappings, by start address.
+  const std::map<uint64_t, Mapping>& mappings() const { return mappings_; }
+  // A free range of `size` bytes (page-multiple) in the main window, the highest below `below` (0: anywhere), with the
+  // kernel's habit of growing downwards; nullopt when there is none. `window` selects another window.
+  std::optional<Range> find_free(uint64_t size, uint64_t below = 0, Range window = kMainWindow) const;
+
+  // Host-side access. read and write return false when some byte is not mapped or its page can't be touched; prot does
+  // not matter (the host may read PROT_NONE-but-mapped pages by lifting the protection for the moment).
+  bool read(uint64_t address, void* destination, size_t size) const;
+  bool write(uint64_t address, const void* source, size_t size);
+
+  // Replaces `patch.instruction.length` bytes at patch.address by the trap and remembers it, or does nothing and
+  // returns false when the bytes there aren't patch.original or aren't mapped. Patches disappear with their mapping,
+  // move with remap, and are put back after discard.
+  bool apply_patch(const CodePatch& patch);
+  // The patch at exactly this address, or null.
+  const CodePatch* patch_at(uint64_t address) const;
+  const std::map<uint64_t, CodePatch>& patches() const { return patches_; }
+
+ private:
+  std::map<uint64_t, Mapping> mappings_;   // by start
+  std::map<uint64_t, CodePatch> patches_;  // by address
+  std::vector<SpaceObserver*> observers_;
+
+  void split_at(uint64_t address);
+  void erase_range(Range range);
+  void erase_patches(Range range);
+  void insert(Mapping mapping);
+  int check_range(Range range) const;
+};
+
+}  // namespace aftercheck

@@ -1,0 +1,41 @@
+// Guest register state as the rest of the project sees it, whatever the backend.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace aftercheck {
+
+// General registers of one vCPU in 64-bit mode.
+struct Registers {
+  uint64_t rax = 0, rbx = 0, rcx = 0, rdx = 0, rsi = 0, rdi = 0, rsp = 0, rbp = 0;
+  uint64_t r8 = 0, r9 = 0, r10 = 0, r11 = 0, r12 = 0, r13 = 0, r14 = 0, r15 = 0;
+  uint64_t rip = 0;
+  uint64_t rflags = 0x202;  // bit 1 always set, IF set: what ring 3 sees under Linux
+  uint64_t fs_base = 0, gs_base = 0;
+
+  friend bool operator==(const Registers&, const Registers&) = default;
+};
+constexpr size_t kRegisterCount = sizeof(Registers) / sizeof(uint64_t);
+static_assert(kRegisterCount == 20, "recording/log.capnp and the digest count on the order and number");
+
+// Intel SDM vol. 1, 3.4.3: EFLAGS.
+namespace rflags {
+constexpr uint64_t kCarry = 1 << 0, kParity = 1 << 2, kAdjust = 1 << 4, kZero = 1 << 6, kSign = 1 << 7;
+constexpr uint64_t kTrap = 1 << 8, kInterrupt = 1 << 9, kDirection = 1 << 10, kOverflow = 1 << 11;
+constexpr uint64_t kResume = 1 << 16, kAlignmentCheck = 1 << 18, kId = 1 << 21;
+// Many instructions leave some of these undefined, so they differ between processors (and the soft vCPU) in a run that
+// is otherwise the same.
+constexpr uint64_t kStatus = kCarry | kParity | kAdjust | kZero | kSign | kOverflow;
+}  // namespace rflags
+
+// x87, MMX and SSE state in FXSAVE64 layout (SDM vol. 1, 10.5.1). The portable CPU model has nothing beyond it.
+struct FpuState {
+  alignas(16) std::array<std::byte, 512> fxsave{};
+
+  // As after FNINIT and with MXCSR = 0x1F80: what Linux gives a new process.
+  static FpuState initial();
+};
+
+}  // namespace aftercheck

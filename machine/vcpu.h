@@ -1,0 +1,58 @@
+// One virtual CPU and the machine it belongs to: the interface that both backends implement.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "machine/address_space.h"
+#include "machine/cpu_model.h"
+#include "machine/exit.h"
+#include "machine/registers.h"
+
+namespace aftercheck {
+
+// A vCPU runs guest code on the thread that calls run(); only kick() may be called from elsewhere.
+class Vcpu {
+ public:
+  virtual ~Vcpu() = default;
+
+  // Runs guest code until the next exit. Exits are described in exit.h. Throws Error(unsupported) with instruction and
+  // address when the backend can't execute what the guest wants, Error(host_lacks) when the host fails.
+  virtual Exit run() = 0;
+  // Executes exactly one instruction (a REP-prefixed string instruction may take several steps, one per iteration);
+  // gives ExitKind::step, or what the instruction itself caused.
+  virtual Exit step() = 0;
+
+  // State at the last exit; changes take effect at the next run() or step().
+  virtual Registers& registers() = 0;
+  virtual FpuState fpu() = 0;
+  virtual void set_fpu(const FpuState& state) = 0;
+
+  // Makes run() return ExitKind::kick soon, or the next run() if none is under way. Async-signal-safe; any thread. One
+  // kick gives at most one such exit, and none if another exit came first and clear_kick() was called.
+  virtual void kick() noexcept = 0;
+  virtual void clear_kick() noexcept = 0;
+};
+
+enum class MachineKind : uint8_t { kvm, soft };
+const char* name(MachineKind kind);
+
+class Machine {
+ public:
+  virtual ~Machine() = default;
+  virtual MachineKind kind() const = 0;
+  virtual std::unique_ptr<Vcpu> create_vcpu() = 0;
+};
+
+// `space` must outlive the machine; the machine observes it. Throws Error(host_lacks) with the reason (and what to do)
+// when the backend can't work here.
+std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel& cpu);
+std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu);
+
+enum class MachineChoice : uint8_t { automatic, kvm, soft };
+// automatic: KVM where it works, soft otherwise; `*why_not_kvm` (if given) then says why.
+std::unique_ptr<Machine> create_machine(MachineChoice choice, AddressSpace& space, const CpuModel& cpu,
+                                        std::string* why_not_kvm = nullptr);
+
+}  // namespace aftercheck

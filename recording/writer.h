@@ -1,0 +1,56 @@
+// Appends events to DIR/events. Chunks are compressed and written by a thread of the writer's own, so append() costs
+// the recorded program little. kill -9, a full disk or power loss leaves a recording that replays up to its last whole
+// chunk.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "recording/event.h"
+
+namespace aftercheck::recording {
+
+// An Event's memory writes together may have at most this many bytes; the caller splits larger answers into
+// continuation events. Bounds what a reader must hold.
+constexpr uint64_t kMaxEventBytes = 4 << 20;
+
+struct WriterOptions {
+  int compression_level = 3;                              // zstd
+  std::chrono::milliseconds flush_interval{1000};         // a partial chunk older than this is written out
+};
+
+class Writer {
+ public:
+  // Creates DIR/events (must not exist). Throws Error(io).
+  Writer(const std::filesystem::path& directory, const WriterOptions& options = {});
+  ~Writer();  // like finish(), errors swallowed
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+
+  // Copies everything it needs out of `event`. After a write error (disk full) events are dropped and error() tells;
+  // the file on disk stays readable up to its last whole chunk. One thread at a time. Blocks only while more than a few
+  // chunks wait to be written (bounded memory).
+  void append(const Event& event);
+  // Hands the current partial chunk to the writer thread.
+  void flush();
+  // Writes everything out, fsyncs, ends the thread. Idempotent. Throws Error(io) if something could not be written.
+  void finish();
+
+  // Empty, or what went wrong ("DIR/events: No space left on device (ENOSPC)"). Cheap; any thread.
+  bool failed() const;
+  std::string error() const;
+
+  struct Statistics {
+    uint64_t events = 0, raw_bytes = 0, written_bytes = 0, chunks = 0;
+  };
+  Statistics statistics() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace aftercheck::recording
