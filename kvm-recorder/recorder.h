@@ -1,0 +1,43 @@
+// Records one program from start to end.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "machine/vcpu.h"
+
+namespace aftercheck {
+
+enum class OnLogError : uint8_t {
+  stop,  // the guest is stopped when the log can't be written; exit status 2
+  run,   // the guest goes on unrecorded; a warning at once and at the end
+};
+
+struct RecordOptions {
+  std::filesystem::path directory;  // must not exist, or be empty; created
+  std::vector<std::string> command;
+  std::vector<std::string> environment;  // "NAME=value"
+  MachineChoice machine = MachineChoice::automatic;
+  CpuModelKind cpu = CpuModelKind::portable;
+  OnLogError on_log_error = OnLogError::stop;
+  bool randomize = true;
+  bool write_log = true;  // false: run without recording, to measure what recording costs
+  // Lines for people: refused calls, warnings. Called on the guest's thread.
+  std::function<void(const std::string&)> message;
+};
+
+struct RecordResult {
+  bool signaled = false;
+  int status = 0;            // exit status, or the signal's number
+  uint64_t events = 0;
+  MachineKind machine = MachineKind::kvm;
+  std::string log_error;     // not empty: the recording ends early for this reason
+};
+
+// Runs the guest on the calling thread, with its working directory, standard streams and descriptors. Throws Error when
+// it can't start.
+RecordResult record(const RecordOptions& options);
+
+}  // namespace aftercheck
