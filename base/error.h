@@ -1,5 +1,5 @@
-// The one error type of the project. Input, files and hosts that disappoint us end in one of these, never in an
-// assertion; the kind decides the exit status of the command (docs/manual.md, EXIT STATUS).
+// The one error type of the project. Input, files and hosts that disappoint us end in one of these, never in
+// an assertion; the kind decides the exit status of the command (docs/manual.md, EXIT STATUS).
 #pragma once
 
 #include <fmt/format.h>
@@ -17,7 +17,7 @@ enum class ErrorKind {
   io,           // the operating system refused a file operation       exit status 2
   divergence,   // the replay left the recording                       exit status 3
   host_lacks,   // this host can't do what was asked for               exit status 4
-  internal,     // a bug of ours                                       exit status 70 (EX_SOFTWARE, sysexits.h)
+  internal,  // a bug of ours                                       exit status 70 (EX_SOFTWARE, sysexits.h)
 };
 
 // Process exit status that belongs to a kind.
@@ -32,7 +32,8 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
-// Throws Error(kind) with a fmt-formatted message. Messages name the file, offset, call or address and the way out.
+// Throws Error(kind) with a fmt-formatted message. Messages name the file, offset, call or address and the
+// way out.
 template <typename... Args>
 [[noreturn]] void fail(ErrorKind kind, fmt::format_string<Args...> format, Args&&... args) {
   throw Error(kind, fmt::format(format, std::forward<Args>(args)...));

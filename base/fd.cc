@@ -26,7 +26,8 @@ std::array<std::atomic<bool>, kOwnFds>& own_table() {
 int own_fd_floor() {
   static const int floor = [] {
     rlimit limit{};
-    // A huge table (RLIM_INFINITY, or fs.nr_open) would make the kernel allocate it in full for one high number.
+    // A huge table (RLIM_INFINITY, or fs.nr_open) would make the kernel allocate it in full for one high
+    // number.
     constexpr rlim_t kHighest = 65536;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024 - kOwnFds;
     return static_cast<int>(std::max<rlim_t>(std::min(limit.rlim_cur, kHighest), 2 * kOwnFds)) - kOwnFds;
@@ -39,7 +40,8 @@ UniqueFd move_out_of_guest_reach(UniqueFd fd) {
   const int high = fcntl(fd.get(), F_DUPFD_CLOEXEC, floor);
   if (high < 0 || high >= floor + kOwnFds) {
     if (high >= 0) close(high);
-    fail(ErrorKind::io, "no descriptor free at {} or above for the recorder's own files: {}; raise `ulimit -n`", floor,
+    fail(ErrorKind::io,
+         "no descriptor free at {} or above for the recorder's own files: {}; raise `ulimit -n`", floor,
          errno_text(high < 0 ? errno : EMFILE));
   }
   own_table()[static_cast<size_t>(high - floor)] = true;

@@ -28,16 +28,16 @@ class UniqueFd {
   int fd_ = -1;
 };
 
-// The recorder shares its descriptor table with the guest, so its own descriptors live at the top of the table, where
-// "lowest free number" never lands. Moves `fd` there (close-on-exec) and registers it; the result owns it.
-// Throws Error(io) when the table is too small.
+// The recorder shares its descriptor table with the guest, so its own descriptors live at the top of the
+// table, where "lowest free number" never lands. Moves `fd` there (close-on-exec) and registers it; the
+// result owns it. Throws Error(io) when the table is too small.
 UniqueFd move_out_of_guest_reach(UniqueFd fd);
 
 // True for a descriptor registered by move_out_of_guest_reach and still open. Any thread.
 bool is_own_fd(int fd);
 
-// Lowest number an own descriptor may have; what the guest is told is the end of its table. Fixed at first use from
-// RLIMIT_NOFILE (getrlimit(2)).
+// Lowest number an own descriptor may have; what the guest is told is the end of its table. Fixed at first
+// use from RLIMIT_NOFILE (getrlimit(2)).
 int own_fd_floor();
 
 }  // namespace aftercheck

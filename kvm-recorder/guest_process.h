@@ -21,25 +21,25 @@ struct GuestProcess {
   const CpuModel& cpu;
 
   // Set by the loader, and again by a guest's execve.
-  std::string executable;                // absolute, symlinks resolved: /proc/self/exe
-  std::vector<std::string> arguments;    // /proc/self/cmdline
-  std::vector<std::string> environment;  // /proc/self/environ
-  std::vector<uint64_t> auxv;            // pairs, AT_NULL included: /proc/self/auxv
-  uint64_t heap_start = 0, heap_end = 0; // brk(2); heap_end is the current break, not page-aligned
+  std::string executable;                 // absolute, symlinks resolved: /proc/self/exe
+  std::vector<std::string> arguments;     // /proc/self/cmdline
+  std::vector<std::string> environment;   // /proc/self/environ
+  std::vector<uint64_t> auxv;             // pairs, AT_NULL included: /proc/self/auxv
+  uint64_t heap_start = 0, heap_end = 0;  // brk(2); heap_end is the current break, not page-aligned
   Range stack{};
-  Registers entry{};                     // initial registers of the image
+  Registers entry{};  // initial registers of the image
 };
 
 // Bookkeeping of the kernel's internal results (include/linux/errno.h): a call that a signal interrupted.
-constexpr long kRestartSys = -512;       // restarted if the handler has SA_RESTART, else EINTR
-constexpr long kRestartNoHand = -514;    // restarted only if no handler ran
+constexpr long kRestartSys = -512;     // restarted if the handler has SA_RESTART, else EINTR
+constexpr long kRestartNoHand = -514;  // restarted only if no handler ran
 
 // What a system call did to the guest.
 struct CallOutcome {
   enum class Kind {
-    result,    // `value` goes to RAX (or is kRestartSys/kRestartNoHand: the signal code decides)
-    registers, // the call set all registers itself (rt_sigreturn, execve)
-    exited,    // exit_group: `value` is the status
+    result,     // `value` goes to RAX (or is kRestartSys/kRestartNoHand: the signal code decides)
+    registers,  // the call set all registers itself (rt_sigreturn, execve)
+    exited,     // exit_group: `value` is the status
   };
   Kind kind = Kind::result;
   long value = 0;
@@ -47,8 +47,8 @@ struct CallOutcome {
   FpuState fpu{};
 };
 
-// Makes the system call that `registers` describe (RAX, RDI, RSI, RDX, R10, R8, R9). Never throws for what the guest
-// passes; Error(io) only when the recording itself can't be written.
+// Makes the system call that `registers` describe (RAX, RDI, RSI, RDX, R10, R8, R9). Never throws for what
+// the guest passes; Error(io) only when the recording itself can't be written.
 CallOutcome make_system_call(GuestProcess& process, Registers& registers);
 
 }  // namespace aftercheck

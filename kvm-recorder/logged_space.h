@@ -1,5 +1,5 @@
-// Changes to guest memory during recording: made in the AddressSpace and, in the same breath, noted in the answer of
-// the event under way, so that nothing the host does to the guest can miss the log.
+// Changes to guest memory during recording: made in the AddressSpace and, in the same breath, noted in the
+// answer of the event under way, so that nothing the host does to the guest can miss the log.
 #pragma once
 
 #include <cstdint>
@@ -22,9 +22,9 @@ class LoggedSpace {
 
   // Executable mappings are scanned and patched (code_scan.h) before the call returns.
   int map_anonymous(Range range, int prot, bool shared, const std::string& name = "");
-  // Keeps the file's contents in the store and maps the store's copy, so that a later change of the file can't reach
-  // the guest. Only a MAP_SHARED mapping that may be written (`shared_writable`) maps the guest's file itself; its
-  // contents are still kept for the replay. `name` is the path for people.
+  // Keeps the file's contents in the store and maps the store's copy, so that a later change of the file
+  // can't reach the guest. Only a MAP_SHARED mapping that may be written (`shared_writable`) maps the guest's
+  // file itself; its contents are still kept for the replay. `name` is the path for people.
   int map_file(Range range, int prot, int fd, uint64_t offset, bool shared_writable, const std::string& name);
   int unmap(Range range);
   int protect(Range range, int prot);
@@ -32,10 +32,11 @@ class LoggedSpace {
   int discard(Range range);
   void clear();
 
-  // The kernel (or we) just wrote these guest bytes; they are read from guest memory when the event is appended, before
-  // the guest runs again. Empty ranges are fine.
+  // The kernel (or we) just wrote these guest bytes; they are read from guest memory when the event is
+  // appended, before the guest runs again. Empty ranges are fine.
   void written(uint64_t address, uint64_t size);
-  // Writes and notes; false (nothing noted) when the guest's mapping there isn't writable, as the kernel's EFAULT.
+  // Writes and notes; false (nothing noted) when the guest's mapping there isn't writable, as the kernel's
+  // EFAULT.
   bool write(uint64_t address, const void* data, uint64_t size);
   // As write, whatever the protection: for the loader.
   bool poke(uint64_t address, const void* data, uint64_t size);
@@ -52,14 +53,16 @@ class LoggedSpace {
   // NUL-terminated string of at most `limit` bytes; false when unreadable or longer.
   bool read_string(uint64_t address, std::string& text, size_t limit = 4096) const;
 
-  // A descriptor's file was written by the guest: where it is mapped shared, the mapped bytes count as written too.
+  // A descriptor's file was written by the guest: where it is mapped shared, the mapped bytes count as
+  // written too.
   void file_written(int fd);
 
-  // Bytes leave the guest through descriptor `fd`; `pieces` are in guest memory. Only the first `length` bytes count.
+  // Bytes leave the guest through descriptor `fd`; `pieces` are in guest memory. Only the first `length`
+  // bytes count.
   void output(int fd, uint8_t stream, std::span<const recording::Output::Piece> pieces, uint64_t length);
 
-  // Moves what was noted since the last call into `event` (space_ops, writes, patches, outputs). Writes are spans of
-  // guest memory: append the event before the guest runs or its mappings change.
+  // Moves what was noted since the last call into `event` (space_ops, writes, patches, outputs). Writes are
+  // spans of guest memory: append the event before the guest runs or its mappings change.
   void take(recording::Event& event);
 
   const AddressSpace& space() const { return space_; }

@@ -30,14 +30,14 @@ struct RecordOptions {
 
 struct RecordResult {
   bool signaled = false;
-  int status = 0;            // exit status, or the signal's number
+  int status = 0;  // exit status, or the signal's number
   uint64_t events = 0;
   MachineKind machine = MachineKind::kvm;
-  std::string log_error;     // not empty: the recording ends early for this reason
+  std::string log_error;  // not empty: the recording ends early for this reason
 };
 
-// Runs the guest on the calling thread, with its working directory, standard streams and descriptors. Throws Error when
-// it can't start.
+// Runs the guest on the calling thread, with its working directory, standard streams and descriptors. Throws
+// Error when it can't start.
 RecordResult record(const RecordOptions& options);
 
 }  // namespace aftercheck

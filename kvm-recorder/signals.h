@@ -1,6 +1,6 @@
-// Guest signals: actions, mask, pending set, frames. Host signals meant for the guest arrive in handlers of ours, are
-// noted, kick the vCPU out, and are delivered at the next exit, so a delivery is nothing but register changes and
-// memory writes in an answer.
+// Guest signals: actions, mask, pending set, frames. Host signals meant for the guest arrive in handlers of
+// ours, are noted, kick the vCPU out, and are delivered at the next exit, so a delivery is nothing but
+// register changes and memory writes in an answer.
 #pragma once
 
 #include <csignal>
@@ -23,28 +23,34 @@ struct KernelSigaction {
 
 class Signals {
  public:
-  // Takes over the host process's catchable signals: inherited SIG_IGN stays ignored, everything else that would
-  // terminate is caught by a handler that notes it and kicks `vcpu` (which must outlive this). One instance at a time.
+  // Takes over the host process's catchable signals: inherited SIG_IGN stays ignored, everything else that
+  // would terminate is caught by a handler that notes it and kicks `vcpu` (which must outlive this). One
+  // instance at a time.
   explicit Signals(Vcpu& vcpu);
   ~Signals();  // restores the host's actions and mask
 
   // System calls; results as the kernel's. Pointers are guest addresses, checked here.
-  long rt_sigaction(GuestProcess& process, int signal, uint64_t action, uint64_t old_action, uint64_t set_size);
+  long rt_sigaction(GuestProcess& process, int signal, uint64_t action, uint64_t old_action,
+                    uint64_t set_size);
   long rt_sigprocmask(GuestProcess& process, int how, uint64_t set, uint64_t old_set, uint64_t set_size);
   long rt_sigpending(GuestProcess& process, uint64_t set, uint64_t set_size);
-  long rt_sigsuspend(GuestProcess& process, uint64_t set, uint64_t set_size);  // kRestartNoHand when interrupted
-  long rt_sigtimedwait(GuestProcess& process, uint64_t set, uint64_t info, uint64_t timeout, uint64_t set_size);
+  long rt_sigsuspend(GuestProcess& process, uint64_t set,
+                     uint64_t set_size);  // kRestartNoHand when interrupted
+  long rt_sigtimedwait(GuestProcess& process, uint64_t set, uint64_t info, uint64_t timeout,
+                       uint64_t set_size);
   long sigaltstack(GuestProcess& process, const Registers& registers, uint64_t stack, uint64_t old_stack);
   // kill/tgkill/tkill to the guest itself: notes it as pending. (To others: an ordinary pass-through call.)
   void raise(int signal, const siginfo_t& info);
-  // rt_sigreturn: restores registers, FPU and mask from the frame at RSP; false when the frame is unreadable (SIGSEGV).
+  // rt_sigreturn: restores registers, FPU and mask from the frame at RSP; false when the frame is unreadable
+  // (SIGSEGV).
   bool rt_sigreturn(GuestProcess& process, Registers& registers, FpuState& fpu);
   // execve: handlers go back to default, ignored stay ignored, alternate stack forgotten.
   void reset_for_exec();
 
   // True when an unblocked signal waits whose action is not "ignore". Cheap.
   bool deliverable() const;
-  // ppoll, pselect6, epoll_pwait: a mask in force for one call; restore_mask ends it (delivery uses the saved mask).
+  // ppoll, pselect6, epoll_pwait: a mask in force for one call; restore_mask ends it (delivery uses the saved
+  // mask).
   void set_temporary_mask(uint64_t mask);
   void restore_mask();
 
@@ -53,14 +59,15 @@ class Signals {
     int signal = 0;
     bool core = false;  // terminate: default action dumps core
   };
-  // Delivers one pending signal: sets up the frame (process.memory) and `registers`, or says that the guest dies of it.
-  // `call_result` is what the interrupted system call returned (kRestart*, else ignored) and `call_number` its number:
-  // as the kernel's handle_signal does, either RAX = -EINTR or RIP -= 2 and RAX = number. Also resolves kRestart* when
-  // there is nothing to deliver. `fpu` is the vCPU's current state (stored in the frame).
-  Delivery deliver(GuestProcess& process, Registers& registers, const FpuState& fpu, std::optional<long> call_result,
-                   uint64_t call_number);
-  // The signal that the kernel sends for this exit (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP) with si_code and si_addr;
-  // forced: blocked or ignored ones kill. Deliver it with deliver().
+  // Delivers one pending signal: sets up the frame (process.memory) and `registers`, or says that the guest
+  // dies of it. `call_result` is what the interrupted system call returned (kRestart*, else ignored) and
+  // `call_number` its number: as the kernel's handle_signal does, either RAX = -EINTR or RIP -= 2 and RAX =
+  // number. Also resolves kRestart* when there is nothing to deliver. `fpu` is the vCPU's current state
+  // (stored in the frame).
+  Delivery deliver(GuestProcess& process, Registers& registers, const FpuState& fpu,
+                   std::optional<long> call_result, uint64_t call_number);
+  // The signal that the kernel sends for this exit (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP) with si_code
+  // and si_addr; forced: blocked or ignored ones kill. Deliver it with deliver().
   void raise_fault(const Exit& exit, const Registers& registers, const AddressSpace& space);
 
  private:
@@ -68,9 +75,10 @@ class Signals {
   State* state_;  // static storage: signal handlers use it
 };
 
-// A system call on the host that a guest signal can interrupt without a race: when a deliverable signal is noted before
-// the SYSCALL instruction, the call is not made and -EINTR comes back (the technique of musl's cancellation points).
-// Returns the kernel's raw result.
-long interruptible_syscall(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f);
+// A system call on the host that a guest signal can interrupt without a race: when a deliverable signal is
+// noted before the SYSCALL instruction, the call is not made and -EINTR comes back (the technique of musl's
+// cancellation points). Returns the kernel's raw result.
+long interruptible_syscall(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
+                           uint64_t f);
 
 }  // namespace aftercheck

@@ -1,7 +1,9 @@
-// The guest's address space. Guest virtual address = host virtual address: the guest lives in windows of our own
-// address space, so pointers in system calls need no translation, and a change of mappings is a plain host mmap.
+// The guest's address space. Guest virtual address = host virtual address: the guest lives in windows of our
+// own address space, so pointers in system calls need no translation, and a change of mappings is a plain
+// host mmap.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -29,8 +31,8 @@ struct Range {
 // Low: for non-PIE programs (0x400000) and MAP_32BIT. Starts at the usual vm.mmap_min_addr, ends below
 // AddressSanitizer's shadow (0x7fff8000).
 constexpr Range kLowWindow{0x10000, 0x7000'0000};
-// Main: everything movable. One PML4 entry (512 GiB), clear of AddressSanitizer's shadow and of where Linux puts PIE
-// programs (0x55..), libraries and stacks (0x7f..) of the host process itself.
+// Main: everything movable. One PML4 entry (512 GiB), clear of AddressSanitizer's shadow and of where Linux
+// puts PIE programs (0x55..), libraries and stacks (0x7f..) of the host process itself.
 constexpr Range kMainWindow{0x2000'0000'0000, 0x2080'0000'0000};
 
 // True when [address, address+size) lies in one window. No overflow for any input.
@@ -43,10 +45,10 @@ struct Mapping {
   uint64_t start = 0, end = 0;
   int prot = 0;  // PROT_*
   Backing backing = Backing::anonymous;
-  bool shared = false;    // MAP_SHARED
-  uint64_t offset = 0;    // file: offset of `start` in the file
-  uint64_t file_size = 0; // file: its size when it was mapped; an access beyond its last page is a SIGBUS
-  std::string name;       // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
+  bool shared = false;     // MAP_SHARED
+  uint64_t offset = 0;     // file: offset of `start` in the file
+  uint64_t file_size = 0;  // file: its size when it was mapped; an access beyond its last page is a SIGBUS
+  std::string name;        // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
   uint64_t device = 0, inode = 0;  // file: of the guest's file, for /proc/self/maps; 0 in a replay
 };
 
@@ -57,8 +59,8 @@ struct CodePatch {
   std::array<uint8_t, 15> original{};  // the first `instruction.length` bytes
 };
 
-// A backend that mirrors the address space (page tables, memory slots, Unicorn's regions). Called after the host
-// mapping has changed, before any vCPU runs again, on the thread that made the change.
+// A backend that mirrors the address space (page tables, memory slots, Unicorn's regions). Called after the
+// host mapping has changed, before any vCPU runs again, on the thread that made the change.
 class SpaceObserver {
  public:
   virtual ~SpaceObserver() = default;
@@ -70,13 +72,14 @@ class SpaceObserver {
   virtual void on_code_change(Range range) = 0;
 };
 
-// All changes of guest mappings, in recording and replay alike, go through here. Functions named like system calls
-// return 0 or a negative errno as the kernel would and leave everything unchanged on error; ranges must be page-aligned
-// and inside the windows (else -EINVAL / -ENOMEM as mmap(2) says). Not thread-safe: the caller holds the guest's token.
+// All changes of guest mappings, in recording and replay alike, go through here. Functions named like system
+// calls return 0 or a negative errno as the kernel would and leave everything unchanged on error; ranges must
+// be page-aligned and inside the windows (else -EINVAL / -ENOMEM as mmap(2) says). Not thread-safe: the
+// caller holds the guest's token.
 class AddressSpace {
  public:
-  // Reserves the windows in this process (PROT_NONE, MAP_NORESERVE). Throws Error(host_lacks) when something else is
-  // already there; at most one AddressSpace can exist at a time.
+  // Reserves the windows in this process (PROT_NONE, MAP_NORESERVE). Throws Error(host_lacks) when something
+  // else is already there; at most one AddressSpace can exist at a time.
   AddressSpace();
   ~AddressSpace();
   AddressSpace(const AddressSpace&) = delete;
@@ -92,8 +95,8 @@ class AddressSpace {
                uint64_t device = 0, uint64_t inode = 0);
   int unmap(Range range);
   int protect(Range range, int prot);
-  // mremap(2) with a fixed target that does not overlap the source; to.size() may be smaller or larger. The source must
-  // lie in one mapping. In-place growth is expressed as from.start == to.start.
+  // mremap(2) with a fixed target that does not overlap the source; to.size() may be smaller or larger. The
+  // source must lie in one mapping. In-place growth is expressed as from.start == to.start.
   int remap(Range from, Range to);
   // MADV_DONTNEED: anonymous pages read as zero again, private file pages as the file's.
   int discard(Range range);
@@ -102,22 +105,28 @@ class AddressSpace {
 
   // The mapping that holds `address`, or null. Invalidated by the next change.
   const Mapping* find(uint64_t address) const;
-  // True when every byte of [address, address+size) is mapped with all of `prot` (PROT_READ, ... or'ed; 0 = mapped at all).
+  // True when every byte of [address, address+size) is mapped with all of `prot` (PROT_READ, ... or'ed; 0 =
+  // mapped at all).
   bool accessible(uint64_t address, uint64_t size, int prot) const;
   // All mappings, by start address.
   const std::map<uint64_t, Mapping>& mappings() const { return mappings_; }
-  // A free range of `size` bytes (page-multiple) in the main window, the highest below `below` (0: anywhere), with the
-  // kernel's habit of growing downwards; nullopt when there is none. `window` selects another window.
+  // A free range of `size` bytes (page-multiple) in the main window, the highest below `below` (0: anywhere),
+  // with the kernel's habit of growing downwards; nullopt when there is none. `window` selects another
+  // window.
   std::optional<Range> find_free(uint64_t size, uint64_t below = 0, Range window = kMainWindow) const;
 
-  // Host-side access. read and write return false when some byte is not mapped or its page can't be touched; prot does
-  // not matter (the host may read PROT_NONE-but-mapped pages by lifting the protection for the moment).
+  // Host-side access. read and write return false when some byte is not mapped or its page can't be touched;
+  // prot does not matter (the host may read PROT_NONE-but-mapped pages by lifting the protection for the
+  // moment).
   bool read(uint64_t address, void* destination, size_t size) const;
   bool write(uint64_t address, const void* source, size_t size);
+  // The kernel wrote these bytes in a system call made on the guest's behalf: tells the observers where it
+  // was code.
+  void host_wrote(Range range);
 
-  // Replaces `patch.instruction.length` bytes at patch.address by the trap and remembers it, or does nothing and
-  // returns false when the bytes there aren't patch.original or aren't mapped. Patches disappear with their mapping,
-  // move with remap, and are put back after discard.
+  // Replaces `patch.instruction.length` bytes at patch.address by the trap and remembers it, or does nothing
+  // and returns false when the bytes there aren't patch.original or aren't mapped. Patches disappear with
+  // their mapping, move with remap, and are put back after discard.
   bool apply_patch(const CodePatch& patch);
   // The patch at exactly this address, or null.
   const CodePatch* patch_at(uint64_t address) const;
@@ -132,7 +141,13 @@ class AddressSpace {
   void erase_range(Range range);
   void erase_patches(Range range);
   void insert(Mapping mapping);
-  int check_range(Range range) const;
+  int install(Range range, int prot, void* mapped, Mapping mapping);
+  int move_mapping(Range from, Range to);
+  int grow_in_place(const Mapping& old, Range to);
+  // Calls `visit(mapping, part)` for the part of every mapping in `range`, by ascending address; false when
+  // some of the range is not mapped (nothing is visited then).
+  template <typename Visit>
+  bool for_each_part(Range range, Visit visit) const;
 };
 
 }  // namespace aftercheck

@@ -1,4 +1,5 @@
-// What CPUID tells the guest. A recording made with the portable model replays on any x86-64 host and on the soft vCPU.
+// What CPUID tells the guest. A recording made with the portable model replays on any x86-64 host and on the
+// soft vCPU.
 #pragma once
 
 #include <cstdint>

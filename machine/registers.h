@@ -25,12 +25,13 @@ namespace rflags {
 constexpr uint64_t kCarry = 1 << 0, kParity = 1 << 2, kAdjust = 1 << 4, kZero = 1 << 6, kSign = 1 << 7;
 constexpr uint64_t kTrap = 1 << 8, kInterrupt = 1 << 9, kDirection = 1 << 10, kOverflow = 1 << 11;
 constexpr uint64_t kResume = 1 << 16, kAlignmentCheck = 1 << 18, kId = 1 << 21;
-// Many instructions leave some of these undefined, so they differ between processors (and the soft vCPU) in a run that
-// is otherwise the same.
+// Many instructions leave some of these undefined, so they differ between processors (and the soft vCPU) in a
+// run that is otherwise the same.
 constexpr uint64_t kStatus = kCarry | kParity | kAdjust | kZero | kSign | kOverflow;
 }  // namespace rflags
 
-// x87, MMX and SSE state in FXSAVE64 layout (SDM vol. 1, 10.5.1). The portable CPU model has nothing beyond it.
+// x87, MMX and SSE state in FXSAVE64 layout (SDM vol. 1, 10.5.1). The portable CPU model has nothing beyond
+// it.
 struct FpuState {
   alignas(16) std::array<std::byte, 512> fxsave{};
 

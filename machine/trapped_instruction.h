@@ -13,9 +13,10 @@ enum class TrappedKind : uint8_t { none, rdtsc, rdtscp, cpuid, rdrand, rdseed, r
 // One such instruction, decoded.
 struct TrappedInstruction {
   TrappedKind kind = TrappedKind::none;
-  uint8_t length = 0;          // bytes of the whole instruction, prefixes included; 2..15
-  uint8_t operand = 0;         // rdrand, rdseed, rdpid: destination register, 0 = RAX .. 15 = R15 (instruction encoding)
-  uint8_t operand_bits = 0;    // rdrand, rdseed: 16, 32 or 64; rdpid: 64
+  uint8_t length = 0;  // bytes of the whole instruction, prefixes included; 2..15
+  uint8_t operand =
+      0;  // rdrand, rdseed, rdpid: destination register, 0 = RAX .. 15 = R15 (instruction encoding)
+  uint8_t operand_bits = 0;  // rdrand, rdseed: 16, 32 or 64; rdpid: 64
 
   friend bool operator==(const TrappedInstruction&, const TrappedInstruction&) = default;
 };
@@ -25,8 +26,8 @@ const char* name(TrappedKind kind);
 // Decodes the instruction at the start of `code`; none when it is something else or the bytes don't suffice.
 std::optional<TrappedInstruction> decode_trapped(std::span<const uint8_t> code);
 
-// What replaces it in guest code: UD2 (SDM vol. 2, 0F 0B) padded with one-byte NOPs to the same length. It arrives as
-// #UD with RIP on it on every host, which INT n does not.
+// What replaces it in guest code: UD2 (SDM vol. 2, 0F 0B) padded with one-byte NOPs to the same length. It
+// arrives as #UD with RIP on it on every host, which INT n does not.
 constexpr std::array<uint8_t, 2> kTrapBytes = {0x0f, 0x0b};
 
 }  // namespace aftercheck

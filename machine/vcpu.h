@@ -17,11 +17,12 @@ class Vcpu {
  public:
   virtual ~Vcpu() = default;
 
-  // Runs guest code until the next exit. Exits are described in exit.h. Throws Error(unsupported) with instruction and
-  // address when the backend can't execute what the guest wants, Error(host_lacks) when the host fails.
+  // Runs guest code until the next exit. Exits are described in exit.h. Throws Error(unsupported) with
+  // instruction and address when the backend can't execute what the guest wants, Error(host_lacks) when the
+  // host fails.
   virtual Exit run() = 0;
-  // Executes exactly one instruction (a REP-prefixed string instruction may take several steps, one per iteration);
-  // gives ExitKind::step, or what the instruction itself caused.
+  // Executes exactly one instruction (a REP-prefixed string instruction may take several steps, one per
+  // iteration); gives ExitKind::step, or what the instruction itself caused.
   virtual Exit step() = 0;
 
   // State at the last exit; changes take effect at the next run() or step().
@@ -29,8 +30,9 @@ class Vcpu {
   virtual FpuState fpu() = 0;
   virtual void set_fpu(const FpuState& state) = 0;
 
-  // Makes run() return ExitKind::kick soon, or the next run() if none is under way. Async-signal-safe; any thread. One
-  // kick gives at most one such exit, and none if another exit came first and clear_kick() was called.
+  // Makes run() return ExitKind::kick soon, or the next run() if none is under way. Async-signal-safe; any
+  // thread. One kick gives at most one such exit, and none if another exit came first and clear_kick() was
+  // called.
   virtual void kick() noexcept = 0;
   virtual void clear_kick() noexcept = 0;
 };
@@ -45,8 +47,8 @@ class Machine {
   virtual std::unique_ptr<Vcpu> create_vcpu() = 0;
 };
 
-// `space` must outlive the machine; the machine observes it. Throws Error(host_lacks) with the reason (and what to do)
-// when the backend can't work here.
+// `space` must outlive the machine; the machine observes it. Throws Error(host_lacks) with the reason (and
+// what to do) when the backend can't work here.
 std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel& cpu);
 std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu);
 

@@ -21,19 +21,21 @@ struct ReplayOptions {
 };
 
 struct ReplayResult {
-  uint64_t events = 0;           // exits verified (the start and end events not counted)
-  uint64_t memory_digests = 0;   // stretches of memory verified
+  uint64_t events = 0;          // exits verified (the start and end events not counted)
+  uint64_t memory_digests = 0;  // stretches of memory verified
   MachineKind machine = MachineKind::kvm;
-  bool truncated = false;        // the recording has no end; `truncation` says why. All of it that is there was faithful
+  bool truncated =
+      false;  // the recording has no end; `truncation` says why. All of it that is there was faithful
   std::string truncation;
-  bool signaled = false;         // how the program ended (meaningless when truncated)
+  bool signaled = false;  // how the program ended (meaningless when truncated)
   int status = 0;
 };
 
 // The replay left the recording. what() is the whole report: event number, what was expected, what came.
 class Divergence : public Error {
  public:
-  Divergence(uint64_t event, const std::string& expected, const std::string& actual, const std::string& detail);
+  Divergence(uint64_t event, const std::string& expected, const std::string& actual,
+             const std::string& detail);
   uint64_t event() const { return event_; }
   const std::string& expected() const { return expected_; }
   const std::string& actual() const { return actual_; }
@@ -44,8 +46,8 @@ class Divergence : public Error {
   std::string expected_, actual_, detail_;
 };
 
-// Throws Divergence; Error(bad_input) for a damaged recording; Error(unsupported) naming instruction and address when
-// the soft vCPU lacks it; Error(host_lacks) when KVM was asked for and does not work.
+// Throws Divergence; Error(bad_input) for a damaged recording; Error(unsupported) naming instruction and
+// address when the soft vCPU lacks it; Error(host_lacks) when KVM was asked for and does not work.
 ReplayResult replay(const ReplayOptions& options);
 
 }  // namespace aftercheck

@@ -1,0 +1,379 @@
+#include "machine/address_space.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/guarded_copy.h"
+
+namespace aftercheck {
+namespace {
+
+constexpr std::array<Range, 2> kWindows = {kLowWindow, kMainWindow};
+
+void* pointer(uint64_t address) { return reinterpret_cast<void*>(address); }
+
+// Guest code runs in the vCPU, never on the host's own page tables, so the host never maps it executable;
+// what it needs is to be readable. (PROT_EXEC alone would even get a protection key that makes it
+// unreadable.)
+int host_prot(int prot) {
+  int result = 0;
+  if ((prot & (PROT_READ | PROT_EXEC)) != 0) result |= PROT_READ;
+  if ((prot & PROT_WRITE) != 0) result |= PROT_READ | PROT_WRITE;
+  return result;
+}
+
+bool reserve(Range range, int extra_flags) {
+  return mmap(pointer(range.start), range.size(), PROT_NONE,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | extra_flags, -1, 0) == pointer(range.start);
+}
+
+bool aligned(Range range) {
+  return range.start % kPageSize == 0 && range.end % kPageSize == 0 && range.start < range.end;
+}
+
+bool mergeable(const Mapping& left, const Mapping& right) {
+  return left.end == right.start && left.prot == right.prot && left.backing == Backing::anonymous &&
+         right.backing == Backing::anonymous && !left.shared && !right.shared && left.name == right.name;
+}
+
+}  // namespace
+
+bool in_windows(uint64_t address, uint64_t size) {
+  for (const Range& window : kWindows)
+    if (address >= window.start && address <= window.end && size <= window.end - address) return true;
+  return false;
+}
+
+AddressSpace::AddressSpace() {
+  install_fault_guard();
+  for (const Range& window : kWindows)
+    if (!reserve(window, MAP_FIXED_NOREPLACE))
+      fail(ErrorKind::host_lacks,
+           "can't reserve the guest window {:#x}-{:#x}: {}; is another guest in this process, or is the "
+           "address space "
+           "limited (ulimit -v)?",
+           window.start, window.end, errno_text(errno));
+}
+
+AddressSpace::~AddressSpace() {
+  for (const Range& window : kWindows) munmap(pointer(window.start), window.size());
+}
+
+void AddressSpace::add_observer(SpaceObserver* observer) {
+  observers_.push_back(observer);
+  for (const auto& [start, mapping] : mappings_) observer->on_map({start, mapping.end}, mapping.prot);
+}
+
+void AddressSpace::remove_observer(SpaceObserver* observer) { std::erase(observers_, observer); }
+
+template <typename Visit>
+bool AddressSpace::for_each_part(Range range, Visit visit) const {
+  auto first = mappings_.upper_bound(range.start);
+  if (first == mappings_.begin()) return false;
+  --first;
+  uint64_t covered = range.start;
+  for (auto it = first; covered < range.end; ++it) {
+    if (it == mappings_.end() || it->second.start > covered || it->second.end <= covered) return false;
+    covered = it->second.end;
+  }
+  for (auto it = first; it != mappings_.end() && it->second.start < range.end; ++it) {
+    const Mapping& mapping = it->second;
+    visit(mapping, Range{std::max(mapping.start, range.start), std::min(mapping.end, range.end)});
+  }
+  return true;
+}
+
+void AddressSpace::split_at(uint64_t address) {
+  auto it = mappings_.upper_bound(address);
+  if (it == mappings_.begin()) return;
+  Mapping& mapping = (--it)->second;
+  if (address <= mapping.start || address >= mapping.end) return;
+  Mapping right = mapping;
+  right.start = address;
+  if (right.backing == Backing::file) right.offset += address - mapping.start;
+  mapping.end = address;
+  mappings_.emplace(address, std::move(right));
+}
+
+void AddressSpace::erase_range(Range range) {
+  split_at(range.start);
+  split_at(range.end);
+  mappings_.erase(mappings_.lower_bound(range.start), mappings_.lower_bound(range.end));
+  erase_patches(range);
+}
+
+void AddressSpace::erase_patches(Range range) {
+  patches_.erase(patches_.lower_bound(range.start), patches_.lower_bound(range.end));
+}
+
+void AddressSpace::insert(Mapping mapping) {
+  auto next = mappings_.lower_bound(mapping.end);
+  if (next != mappings_.end() && mergeable(mapping, next->second)) {
+    mapping.end = next->second.end;
+    mappings_.erase(next);
+  }
+  auto previous = mappings_.lower_bound(mapping.start);
+  if (previous != mappings_.begin() && mergeable((--previous)->second, mapping)) {
+    previous->second.end = mapping.end;
+    return;
+  }
+  const uint64_t start = mapping.start;
+  mappings_.insert_or_assign(start, std::move(mapping));
+}
+
+int AddressSpace::install(Range range, int prot, void* mapped, Mapping mapping) {
+  if (mapped == MAP_FAILED) return -errno;
+  erase_range(range);
+  mapping.start = range.start;
+  mapping.end = range.end;
+  mapping.prot = prot;
+  insert(std::move(mapping));
+  for (SpaceObserver* observer : observers_) observer->on_map(range, prot);
+  return 0;
+}
+
+int AddressSpace::map_anonymous(Range range, int prot, bool shared, const std::string& name) {
+  if (!aligned(range)) return -EINVAL;
+  if (!in_windows(range.start, range.size())) return -ENOMEM;
+  void* mapped = mmap(pointer(range.start), range.size(), host_prot(prot),
+                      (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+  Mapping mapping;
+  mapping.shared = shared;
+  mapping.name = name;
+  return install(range, prot, mapped, std::move(mapping));
+}
+
+int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool shared,
+                           const std::string& name, uint64_t device, uint64_t inode) {
+  if (!aligned(range) || offset % kPageSize != 0) return -EINVAL;
+  if (!in_windows(range.start, range.size())) return -ENOMEM;
+  struct stat status {};
+  if (fstat(fd, &status) != 0) return -errno;
+  void* mapped =
+      mmap(pointer(range.start), range.size(), host_prot(prot),
+           (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED | MAP_NORESERVE, fd, static_cast<off_t>(offset));
+  Mapping mapping;
+  mapping.backing = Backing::file;
+  mapping.shared = shared;
+  mapping.offset = offset;
+  mapping.file_size = static_cast<uint64_t>(status.st_size);
+  mapping.name = name;
+  mapping.device = device;
+  mapping.inode = inode;
+  return install(range, prot, mapped, std::move(mapping));
+}
+
+int AddressSpace::unmap(Range range) {
+  if (!aligned(range) || !in_windows(range.start, range.size())) return -EINVAL;
+  if (!reserve(range, MAP_FIXED)) return -errno;
+  erase_range(range);
+  for (SpaceObserver* observer : observers_) observer->on_unmap(range);
+  return 0;
+}
+
+int AddressSpace::protect(Range range, int prot) {
+  if (!aligned(range)) return -EINVAL;
+  if (!in_windows(range.start, range.size()) || !accessible(range.start, range.size(), 0)) return -ENOMEM;
+  if (mprotect(pointer(range.start), range.size(), host_prot(prot)) != 0) return -errno;
+  split_at(range.start);
+  split_at(range.end);
+  std::vector<Mapping> changed;
+  const auto first = mappings_.lower_bound(range.start), last = mappings_.lower_bound(range.end);
+  for (auto it = first; it != last; ++it) changed.push_back(it->second);
+  mappings_.erase(first, last);
+  for (Mapping& mapping : changed) {
+    mapping.prot = prot;
+    insert(std::move(mapping));
+  }
+  for (SpaceObserver* observer : observers_) observer->on_protect(range, prot);
+  return 0;
+}
+
+int AddressSpace::grow_in_place(const Mapping& old, Range to) {
+  const Range extra{old.end, to.end};
+  const auto next = mappings_.lower_bound(extra.start);
+  if (next != mappings_.end() && next->second.start < extra.end) return -ENOMEM;
+  if (old.backing == Backing::anonymous && !old.shared)
+    return map_anonymous(extra, old.prot, false, old.name);  // merges here and in the kernel
+  if (munmap(pointer(extra.start), extra.size()) != 0) return -errno;
+  if (mremap(pointer(old.start), old.end - old.start, to.end - old.start, 0) == MAP_FAILED) {
+    const int error = errno;
+    reserve(extra, MAP_FIXED);
+    return -error;
+  }
+  Mapping grown = old;
+  grown.end = to.end;
+  mappings_.insert_or_assign(grown.start, grown);
+  for (SpaceObserver* observer : observers_) observer->on_map(extra, grown.prot);
+  return 0;
+}
+
+int AddressSpace::move_mapping(Range from, Range to) {
+  const Mapping* source = find(from.start);
+  void* moved =
+      mremap(pointer(from.start), from.size(), to.size(), MREMAP_MAYMOVE | MREMAP_FIXED, pointer(to.start));
+  if (moved == MAP_FAILED && errno == EFAULT && source->backing == Backing::anonymous && !source->shared) {
+    // One mapping to us and to the guest, several to the kernel (it does not always merge): copy instead.
+    Mapping copy = *source;
+    if (const int error = map_anonymous(to, copy.prot, false, copy.name); error != 0) return error;
+    std::vector<std::byte> page(kPageSize);
+    for (uint64_t done = 0; done < std::min(from.size(), to.size()); done += kPageSize)
+      if (!read(from.start + done, page.data(), kPageSize) || !write(to.start + done, page.data(), kPageSize))
+        return -EFAULT;
+    return unmap(from);
+  }
+  if (moved == MAP_FAILED) return -errno;
+  if (!reserve(from, MAP_FIXED))
+    fail(ErrorKind::internal, "mmap of a hole at {:#x}: {}", from.start, errno_text(errno));
+  Mapping mapping = *source;
+  mapping.offset += mapping.backing == Backing::file ? from.start - mapping.start : 0;
+  std::vector<CodePatch> patches;
+  for (auto it = patches_.lower_bound(from.start); it != patches_.end() && it->first < from.end; ++it)
+    patches.push_back(it->second);
+  erase_range(from);
+  const int prot = mapping.prot;
+  install(to, prot, moved, std::move(mapping));
+  for (CodePatch& patch : patches) {
+    patch.address += to.start - from.start;
+    if (patch.address + patch.instruction.length <= to.end) patches_.emplace(patch.address, patch);
+  }
+  for (SpaceObserver* observer : observers_) observer->on_unmap(from);
+  return 0;
+}
+
+int AddressSpace::remap(Range from, Range to) {
+  if (!aligned(from) || !aligned(to)) return -EINVAL;
+  if (!in_windows(from.start, from.size()) || !in_windows(to.start, to.size())) return -EINVAL;
+  const Mapping* source = find(from.start);
+  if (source == nullptr || source->end < from.end) return -EFAULT;
+  if (from.start == to.start) {
+    if (to.end < from.end) return unmap({to.end, from.end});
+    if (to.end == from.end) return 0;
+    if (source->end != from.end) return -ENOMEM;
+    split_at(from.start);
+    return grow_in_place(Mapping(*find(from.start)), to);
+  }
+  if (from.start < to.end && to.start < from.end) return -EINVAL;
+  return move_mapping(from, to);
+}
+
+int AddressSpace::discard(Range range) {
+  if (!aligned(range)) return -EINVAL;
+  if (!in_windows(range.start, range.size()) || !accessible(range.start, range.size(), 0)) return -ENOMEM;
+  if (madvise(pointer(range.start), range.size(), MADV_DONTNEED) != 0) return -errno;
+  std::vector<CodePatch> patches;
+  for (auto it = patches_.lower_bound(range.start); it != patches_.end() && it->first < range.end; ++it)
+    patches.push_back(it->second);
+  erase_patches(range);
+  for_each_part(range, [&](const Mapping& mapping, Range part) {
+    if ((mapping.prot & PROT_EXEC) != 0)
+      for (SpaceObserver* observer : observers_) observer->on_code_change(part);
+  });
+  for (const CodePatch& patch : patches) apply_patch(patch);  // not if zeroes are there now
+  return 0;
+}
+
+void AddressSpace::clear() {
+  for (const Range& window : kWindows) unmap(window);
+}
+
+const Mapping* AddressSpace::find(uint64_t address) const {
+  auto it = mappings_.upper_bound(address);
+  if (it == mappings_.begin()) return nullptr;
+  --it;
+  return address < it->second.end ? &it->second : nullptr;
+}
+
+bool AddressSpace::accessible(uint64_t address, uint64_t size, int prot) const {
+  if (size == 0) return true;
+  if (!in_windows(address, size)) return false;
+  bool allowed = true;
+  const bool mapped = for_each_part({address, address + size}, [&](const Mapping& mapping, Range) {
+    // x86 has no write-only or execute-only pages: what can be written or run can be read.
+    const int granted = mapping.prot | (mapping.prot != 0 ? PROT_READ : 0);
+    allowed = allowed && (granted & prot) == prot;
+  });
+  return mapped && allowed;
+}
+
+std::optional<Range> AddressSpace::find_free(uint64_t size, uint64_t below, Range window) const {
+  if (size == 0 || size % kPageSize != 0 || size > window.size()) return std::nullopt;
+  uint64_t end = below == 0 ? window.end : std::min(page_down(below), window.end);
+  auto it = mappings_.lower_bound(end);
+  for (;;) {
+    // [floor, end) is free where floor is the end of the mapping before `end`.
+    uint64_t floor = window.start;
+    if (it != mappings_.begin()) floor = std::max(floor, std::prev(it)->second.end);
+    if (end >= window.start && floor <= end && end - floor >= size) return Range{end - size, end};
+    if (it == mappings_.begin()) return std::nullopt;
+    --it;
+    if (it->second.start <= window.start) return std::nullopt;
+    end = std::min(end, it->second.start);
+  }
+}
+
+bool AddressSpace::read(uint64_t address, void* destination, size_t size) const {
+  if (size == 0) return true;
+  if (!in_windows(address, size)) return false;
+  auto* out = static_cast<std::byte*>(destination);
+  bool copied = true;
+  const bool mapped = for_each_part({address, address + size}, [&](const Mapping& mapping, Range part) {
+    const uint64_t page = page_down(part.start), length = page_up(part.end) - page;
+    const bool lift = mapping.prot == PROT_NONE;
+    if (lift && mprotect(pointer(page), length, PROT_READ) != 0) copied = false;
+    copied = copied && guarded_copy(out + (part.start - address), pointer(part.start), part.size());
+    if (lift) mprotect(pointer(page), length, PROT_NONE);
+  });
+  return mapped && copied;
+}
+
+bool AddressSpace::write(uint64_t address, const void* source, size_t size) {
+  if (size == 0) return true;
+  if (!in_windows(address, size)) return false;
+  const auto* in = static_cast<const std::byte*>(source);
+  bool copied = true;
+  const bool mapped = for_each_part({address, address + size}, [&](const Mapping& mapping, Range part) {
+    const uint64_t page = page_down(part.start), length = page_up(part.end) - page;
+    const bool lift = (mapping.prot & PROT_WRITE) == 0;
+    if (lift && mprotect(pointer(page), length, PROT_READ | PROT_WRITE) != 0) copied = false;
+    copied = copied && guarded_copy(pointer(part.start), in + (part.start - address), part.size());
+    if (lift) mprotect(pointer(page), length, host_prot(mapping.prot));
+  });
+  if (mapped) host_wrote({address, address + size});
+  return mapped && copied;
+}
+
+void AddressSpace::host_wrote(Range range) {
+  if (range.start >= range.end) return;
+  for_each_part(range, [&](const Mapping& mapping, Range part) {
+    if ((mapping.prot & PROT_EXEC) == 0) return;
+    for (SpaceObserver* observer : observers_) observer->on_code_change(part);
+  });
+}
+
+bool AddressSpace::apply_patch(const CodePatch& patch) {
+  const size_t length = patch.instruction.length;
+  std::array<uint8_t, 15> bytes{};
+  if (length < kTrapBytes.size() || length > bytes.size()) return false;
+  if (!read(patch.address, bytes.data(), length)) return false;
+  if (!std::equal(bytes.begin(), bytes.begin() + static_cast<long>(length), patch.original.begin()))
+    return false;
+  constexpr uint8_t kNop = 0x90;
+  bytes.fill(kNop);
+  std::copy(kTrapBytes.begin(), kTrapBytes.end(), bytes.begin());
+  if (!write(patch.address, bytes.data(), length)) return false;
+  patches_.insert_or_assign(patch.address, patch);
+  return true;
+}
+
+const CodePatch* AddressSpace::patch_at(uint64_t address) const {
+  const auto it = patches_.find(address);
+  return it == patches_.end() ? nullptr : &it->second;
+}
+
+}  // namespace aftercheck
