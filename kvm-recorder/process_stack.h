@@ -1,4 +1,5 @@
-// The initial stack of a Linux process (System V ABI, AMD64 supplement, 3.4.1; fs/binfmt_elf.c create_elf_tables()).
+// The initial stack of a Linux process (System V ABI, AMD64 supplement, 3.4.1; fs/binfmt_elf.c
+// create_elf_tables()).
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,8 @@
 
 namespace aftercheck {
 
-// Size of the stack mapping in bytes: RLIMIT_STACK's soft limit, but 8 MiB at least and 64 MiB at most, since it can't
-// grow later.
+// Size of the stack mapping in bytes: RLIMIT_STACK's soft limit, but 8 MiB at least and 64 MiB at most, since
+// it can't grow later.
 uint64_t stack_size();
 
 // Throws ExecError(E2BIG) when arguments and environment together, or one of them, exceed execve(2)'s limits.
@@ -24,8 +25,8 @@ struct ImageAddresses {
   uint64_t entry = 0;                      // AT_ENTRY
 };
 
-// Fills process.stack (mapped, writable) and sets process.auxv and process.entry.rsp. `random` moves the stack pointer
-// within the first pages as the kernel's arch_align_stack() does; 0 for none.
+// Fills process.stack (mapped, writable) and sets process.auxv and process.entry.rsp. `random` moves the
+// stack pointer within the first pages as the kernel's arch_align_stack() does; 0 for none.
 void build_stack(GuestProcess& process, const Program& program, const std::vector<std::string>& environment,
                  const ImageAddresses& addresses, uint64_t random);
 

@@ -1,0 +1,190 @@
+#include "kvm-recorder/loader.h"
+
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <optional>
+
+#include "kvm-recorder/elf_file.h"
+#include "kvm-recorder/process_stack.h"
+
+namespace aftercheck {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20, kGiB = uint64_t{1} << 30;
+
+// Program and heap at the bottom, stack and mmap area at the top of the first 8 GiB of the main window: close
+// together, since KVM slots are added in steps of 4 GiB, and yet with room for a heap of several GiB in
+// between. What does not fit is mapped elsewhere in the window by mmap.
+constexpr uint64_t kProgramBase = kMainWindow.start + 64 * kMiB;
+constexpr uint64_t kStackTop = kMainWindow.start + 8 * kGiB - kPageSize;
+// How far each moves under randomisation (in whole pages).
+constexpr uint64_t kProgramSpread = 512 * kMiB;
+constexpr uint64_t kHeapSpread = 32 * kMiB;  // arch/x86/kernel/process.c, arch_randomize_brk()
+constexpr uint64_t kStackSpread = 256 * kMiB;
+// mm/mmap.c, stack_guard_gap: 256 pages below the stack stay free.
+constexpr uint64_t kStackGuard = 256 * kPageSize;
+
+uint64_t random_number() {
+  uint64_t number = 0;
+  if (getrandom(&number, sizeof number, 0) != ssize_t{sizeof number})
+    fail(ErrorKind::host_lacks, "getrandom: {}", errno_text(errno));
+  return number;
+}
+
+uint64_t random_pages(uint64_t spread, bool randomize) {
+  return randomize ? page_down(random_number() % spread) : 0;
+}
+
+constexpr uint64_t align_up(uint64_t address, uint64_t alignment) {
+  return (address + alignment - 1) & ~(alignment - 1);
+}
+
+void check_mapped(int result, const ElfFile& file, Range range, const char* what) {
+  if (result == 0) return;
+  const ErrorKind kind =
+      result == -ENOMEM || result == -EINVAL ? ErrorKind::unsupported : ErrorKind::bad_input;
+  fail(kind, "{}: mapping {} at {:#x}-{:#x}: {}", file.path, what, range.start, range.end,
+       errno_text(-result));
+}
+
+void map_segment(LoggedSpace& memory, const ElfFile& file, const ElfSegment& segment, uint64_t bias,
+                 const std::string& name) {
+  const uint64_t start = page_down(bias + segment.address);
+  const uint64_t file_end = bias + segment.address + segment.file_size;
+  const uint64_t memory_end = bias + segment.address + segment.memory_size;
+  uint64_t bss = start;
+  if (segment.file_size != 0) {
+    bss = page_up(file_end);
+    const Range range{start, bss};
+    check_mapped(memory.map_file(range, segment.prot, file.fd.get(), page_down(segment.offset), false, name),
+                 file, range, "a PT_LOAD segment");
+    // ld.so's first allocator relies on zeros up to the page's end. In a segment that isn't writable the
+    // kernel leaves the file's bytes there, too.
+    if (memory_end > file_end && (segment.prot & PROT_WRITE) != 0) {
+      const std::vector<std::byte> zeros(bss - file_end);
+      if (!zeros.empty() && !memory.poke(file_end, zeros.data(), zeros.size()))
+        fail(ErrorKind::bad_input, "{}: the end of the segment at {:#x} can't be cleared", file.path,
+             file_end);
+    }
+  }
+  if (page_up(memory_end) > bss) {
+    // vm_brk_flags(): bss is always readable and writable.
+    const Range range{bss, page_up(memory_end)};
+    check_mapped(memory.map_anonymous(range, PROT_READ | PROT_WRITE | (segment.prot & PROT_EXEC), false),
+                 file, range, "the zero-filled part of a PT_LOAD segment");
+  }
+}
+
+// Maps all segments of `file`, `bias` added to its addresses.
+void map_image(LoggedSpace& memory, const ElfFile& file, uint64_t bias) {
+  const Range range{bias + file.low(), bias + file.high()};
+  if (!in_windows(range.start, range.size()))
+    fail(ErrorKind::unsupported,
+         "{}: is linked to {:#x}-{:#x}, which lies outside the guest windows ({:#x}-{:#x} and {:#x}-{:#x}); "
+         "link it "
+         "position-independent (-pie)",
+         file.path, range.start, range.end, kLowWindow.start, kLowWindow.end, kMainWindow.start,
+         kMainWindow.end);
+  std::error_code problem;
+  std::string name = std::filesystem::canonical(file.path, problem).string();
+  if (problem) name = file.path;
+  for (const ElfSegment& segment : file.segments) map_segment(memory, file, segment, bias, name);
+}
+
+// Load bias of a movable image whose first page may be at `at` or above.
+uint64_t bias_at(const ElfFile& file, uint64_t at) {
+  // p_align asks that addresses stay congruent, so the bias is a multiple of it.
+  // Modulo 2^64: it may be negative.
+  return align_up(at - file.low(), file.alignment);
+}
+
+uint64_t load_interpreter(GuestProcess& process, const ElfFile& interpreter) {
+  if (!interpreter.position_independent) {
+    const Range range{interpreter.low(), interpreter.high()};
+    for (const auto& [start, mapping] : process.memory.space().mappings())
+      if (start < range.end && mapping.end > range.start)
+        fail(ErrorKind::bad_input, "{}: the interpreter's addresses {:#x}-{:#x} are the program's own",
+             interpreter.path, range.start, range.end);
+    map_image(process.memory, interpreter, 0);
+    return 0;
+  }
+  const uint64_t slack = interpreter.alignment - kPageSize;
+  const uint64_t size = interpreter.high() - interpreter.low();
+  // The guard below the stack is a mapping, so this ends below it.
+  const std::optional<Range> free = size + slack <= kMainWindow.size()
+                                        ? process.memory.space().find_free(size + slack, process.stack.start)
+                                        : std::nullopt;
+  if (!free)
+    fail(ErrorKind::unsupported, "{}: no room for its {} bytes in the guest window", interpreter.path, size);
+  const uint64_t bias = bias_at(interpreter, free->start);
+  map_image(process.memory, interpreter, bias);
+  return bias;
+}
+
+void map_stack(GuestProcess& process, const ElfFile& program, bool randomize) {
+  const uint64_t top = kStackTop - random_pages(kStackSpread, randomize);
+  process.stack = {top - stack_size(), top};
+  const Range guard{process.stack.start - kStackGuard, process.stack.start};
+  const int prot = PROT_READ | PROT_WRITE | (program.executable_stack ? PROT_EXEC : 0);
+  check_mapped(process.memory.map_anonymous(guard, PROT_NONE, false), program, guard,
+               "the guard below the stack");
+  check_mapped(process.memory.map_anonymous(process.stack, prot, false, "[stack]"), program, process.stack,
+               "the stack");
+}
+
+void place_heap(GuestProcess& process, const ElfFile& file, uint64_t bias, bool randomize) {
+  const uint64_t image_end = bias + file.high();
+  // A program in the low window has its heap in the main one, where it can grow.
+  const uint64_t after = kMainWindow.contains(image_end) ? image_end : kProgramBase;
+  process.heap_start = process.heap_end = after + random_pages(kHeapSpread, randomize);
+}
+
+void check_room(const ElfFile& file, uint64_t bias, const GuestProcess& process) {
+  const Range image{bias + file.low(), bias + file.high()};
+  const Range taken{process.stack.start - kStackGuard, process.stack.end};
+  if (image.start < taken.end && image.end > taken.start)
+    fail(ErrorKind::unsupported, "{}: its image {:#x}-{:#x} is too large: it would cover the stack at {:#x}",
+         file.path, image.start, image.end, taken.start);
+}
+
+}  // namespace
+
+void load_program(GuestProcess& process, const Program& program, const std::vector<std::string>& environment,
+                  const LoaderOptions& options) {
+  const ElfFile file = read_elf(program.path, open_executable(program.path));
+  std::optional<ElfFile> interpreter;
+  if (!file.interpreter.empty()) interpreter = read_elf(file.interpreter, open_executable(file.interpreter));
+  check_argument_size(program, environment);
+
+  process.memory.clear();
+  process.entry = Registers{};
+  map_stack(process, file, options.randomize);
+  const uint64_t bias = file.position_independent
+                            ? bias_at(file, kProgramBase + random_pages(kProgramSpread, options.randomize))
+                            : 0;
+  check_room(file, bias, process);
+  map_image(process.memory, file, bias);
+  place_heap(process, file, bias, options.randomize);
+
+  ImageAddresses addresses;
+  addresses.headers = file.headers == 0 ? 0 : bias + file.headers;
+  addresses.header_count = file.header_count;
+  addresses.entry = bias + file.entry;
+  process.entry.rip = addresses.entry;
+  if (interpreter) {
+    addresses.interpreter_base = load_interpreter(process, *interpreter);
+    process.entry.rip = addresses.interpreter_base + interpreter->entry;
+  }
+
+  process.executable = program.executable;
+  process.arguments = program.arguments;
+  process.environment = environment;
+  build_stack(process, program, environment, addresses, options.randomize ? random_number() : 0);
+  prctl(PR_SET_NAME, std::filesystem::path(program.execfn).filename().c_str());
+}
+
+}  // namespace aftercheck
