@@ -72,3 +72,14 @@ build_preset() {
 
 # kvm_works: /dev/kvm can be opened and answers. A machine may have the file but forbid it.
 kvm_works() { [[ -r /dev/kvm && -w /dev/kvm ]] && (exec 9<>/dev/kvm) 2>/dev/null; }
+
+# as_root COMMAND...: through sudo where we are not root; status 127 where there is none.
+as_root() {
+  if ((EUID == 0)); then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else return 127; fi
+}
+
+# apt COMMAND...: apt-get that never asks, and waits for another one that runs.
+apt() {
+  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a \
+    apt-get -qq -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 "$@" </dev/null
+}
