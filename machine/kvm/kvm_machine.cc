@@ -1,0 +1,76 @@
+#include "machine/kvm/kvm_machine.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "machine/kvm/kvm_vcpu.h"
+
+namespace aftercheck {
+
+std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel& cpu) {
+  return std::make_unique<kvm::KvmMachine>(space, cpu);
+}
+
+namespace kvm {
+namespace {
+
+// Slots follow one another from 4 GiB on, clear of what KVM puts below (TSS, APIC page), and stay below 2^39:
+// processors with 39 physical address bits exist.
+constexpr uint64_t kFirstSlotPhysical = uint64_t{4} << 30;
+constexpr uint64_t kPhysicalEnd = uint64_t{1} << 39;
+
+}  // namespace
+
+KvmMachine::KvmMachine(AddressSpace& space, const CpuModel& cpu) : space_(space), cpu_(cpu), vm_(system_) {
+  void* mapped =
+      mmap(nullptr, kMonitorSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) fail(ErrorKind::host_lacks, "mmap of the monitor: {}", errno_text(errno));
+  monitor_ = static_cast<std::byte*>(mapped);
+  vm_.set_memory(0, 0, kMonitorSize, monitor_);
+  build_monitor(monitor_);
+  tables_ = std::make_unique<PageTables>(monitor_, space_);
+  space_.add_observer(this);
+}
+
+KvmMachine::~KvmMachine() {
+  space_.remove_observer(this);
+  munmap(monitor_, kMonitorSize);
+}
+
+std::unique_ptr<Vcpu> KvmMachine::create_vcpu() {
+  if (vcpus_ == layout::kMaxVcpus) fail(ErrorKind::unsupported, "more than {} vCPUs", layout::kMaxVcpus);
+  const unsigned id = vcpus_++;
+  return std::make_unique<KvmVcpu>(*this, system_, vm_, id, cpu_);
+}
+
+void KvmMachine::add_slot(uint64_t chunk_start) {
+  const Range window = kMainWindow.contains(chunk_start) ? kMainWindow : kLowWindow;
+  const uint64_t start = std::max(chunk_start, window.start),
+                 end = std::min(chunk_start + kChunkSize, window.end);
+  const uint64_t physical = kFirstSlotPhysical + (slots_ - 1) * kChunkSize;
+  if (physical + kChunkSize > kPhysicalEnd)
+    fail(ErrorKind::unsupported, "the guest uses more than {} GiB of address space",
+         (kPhysicalEnd >> 30) - 4);
+  vm_.set_memory(slots_, physical + (start - chunk_start), end - start, reinterpret_cast<void*>(start));
+  ++slots_;
+  tables_->add_chunk(chunk_start, physical);
+}
+
+void KvmMachine::on_map(Range range, int prot) {
+  if (prot != PROT_NONE)
+    for (uint64_t chunk = range.start & ~(kChunkSize - 1); chunk < range.end; chunk += kChunkSize)
+      if (!tables_->has_chunk(chunk)) add_slot(chunk);
+  tables_->changed(range, (prot & PROT_EXEC) != 0);
+}
+
+void KvmMachine::rebuild_tables() {
+  // Deleting a slot makes KVM drop all shadow pages (kvm_arch_flush_shadow_memslot).
+  vm_.set_memory(0, 0, 0, monitor_);
+  tables_->rebuild();
+  vm_.set_memory(0, 0, kMonitorSize, monitor_);
+}
+
+}  // namespace kvm
+}  // namespace aftercheck

@@ -1,0 +1,45 @@
+// The machine on KVM: memory slots, monitor and page tables that follow the guest's address space.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "machine/kvm/kvm_api.h"
+#include "machine/kvm/page_tables.h"
+#include "machine/vcpu.h"
+
+namespace aftercheck::kvm {
+
+class KvmMachine final : public Machine, public SpaceObserver {
+ public:
+  KvmMachine(AddressSpace& space, const CpuModel& cpu);
+  ~KvmMachine() override;
+
+  MachineKind kind() const override { return MachineKind::kvm; }
+  std::unique_ptr<Vcpu> create_vcpu() override;
+
+  void on_map(Range range, int prot) override;
+  void on_unmap(Range range) override { tables_->changed(range, false); }
+  void on_protect(Range range, int prot) override { on_map(range, prot); }
+  void on_code_change(Range) override {}  // coherent on x86
+
+  AddressSpace& space() { return space_; }
+  std::byte* monitor() { return monitor_; }
+  PageTables& tables() { return *tables_; }
+  // Makes KVM drop everything it derived from the page tables, and builds them anew.
+  void rebuild_tables();
+
+ private:
+  AddressSpace& space_;
+  CpuModel cpu_;
+  System system_;
+  VirtualMachine vm_;
+  std::byte* monitor_ = nullptr;
+  std::unique_ptr<PageTables> tables_;
+  unsigned vcpus_ = 0;
+  uint32_t slots_ = 1;  // slot 0 is the monitor
+
+  void add_slot(uint64_t chunk_start);
+};
+
+}  // namespace aftercheck::kvm

@@ -1,0 +1,274 @@
+#include "machine/kvm/kvm_vcpu.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "machine/kvm/fault_address.h"
+#include "machine/kvm/kvm_machine.h"
+
+namespace aftercheck::kvm {
+namespace {
+
+// Model-specific registers (SDM vol. 4): what SYSCALL does.
+constexpr uint32_t kStar = 0xc0000081, kLstar = 0xc0000082, kSyscallMask = 0xc0000084;
+// Flags that SYSCALL clears on entry: TF, IF, DF, NT, AC, as Linux.
+constexpr uint64_t kClearedFlags = 0x100 | 0x200 | 0x400 | 0x4000 | 0x40000;
+// Flags that ring 3 can set for itself; the rest is as the kernel gives it.
+constexpr uint64_t kUserFlags = rflags::kStatus | rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
+constexpr uint64_t kFixedFlags = 0x202;
+
+// A kick from another thread has to interrupt KVM_RUN. The last real-time signal: programs that use real-time
+// signals at all count from SIGRTMIN.
+const int kKickSignal = SIGRTMAX;
+
+constexpr size_t kFxsaveUsed = 416;  // legacy area up to XMM15; the rest is reserved (SDM vol. 1, table 10-2)
+constexpr size_t kXstateBv = 512;    // offset of XSTATE_BV in the XSAVE area (SDM vol. 1, 13.4.2)
+
+bool canonical(uint64_t address) {
+  return static_cast<uint64_t>(static_cast<int64_t>(address << 16) >> 16) == address;
+}
+
+}  // namespace
+
+KvmVcpu::KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine& vm, unsigned id,
+                 const CpuModel& cpu)
+    : machine_(machine), id_(id), fd_(system, vm, id) {
+  fd_.set_cpuid(cpu);
+  kvm_sregs sregs = fd_.sregs();
+  const CpuidResult features = cpu.cpuid(1, 0);
+  const bool xsave = (features.ecx >> 26 & 1) != 0;
+  build_vcpu(machine_.monitor(), id_, sregs, xsave);
+  fd_.set_sregs(sregs);
+  if (xsave) {
+    const CpuidResult state = cpu.cpuid(0xd, 0);
+    fd_.set_xcr0((state.eax & 0xe7) | 1);  // x87, SSE, AVX, AVX-512
+  }
+  const std::array<Msr, 3> msrs = {{
+      {kStar, uint64_t{0x13} << 48 | uint64_t{kKernelCode} << 32},
+      {kLstar, kMonitorBase + layout::kSyscallStub},
+      {kSyscallMask, kClearedFlags},
+  }};
+  fd_.set_msrs(msrs);
+  set_fpu(FpuState::initial());
+  fd_.run_area().kvm_valid_regs = KVM_SYNC_X86_REGS;
+  fd_.run_area().s.regs.sregs =
+      sregs;  // KVM reads it at each entry and never writes it: it is not in kvm_valid_regs
+}
+
+FpuState KvmVcpu::fpu() {
+  const kvm_xsave xsave = fd_.xsave();
+  FpuState state = FpuState::initial();
+  uint32_t mxcsr_mask = 0;
+  std::memcpy(&mxcsr_mask, &state.fxsave[28], sizeof mxcsr_mask);
+  std::memcpy(state.fxsave.data(), xsave.region, kFxsaveUsed);
+  std::memcpy(&state.fxsave[28], &mxcsr_mask, sizeof mxcsr_mask);
+  return state;
+}
+
+void KvmVcpu::set_fpu(const FpuState& state) {
+  kvm_xsave xsave = fd_.xsave();
+  auto* bytes = reinterpret_cast<std::byte*>(xsave.region);
+  std::memcpy(bytes, state.fxsave.data(), kFxsaveUsed);
+  uint64_t components = 0;
+  std::memcpy(&components, bytes + kXstateBv, sizeof components);
+  components |= 3;  // x87 and SSE are in the area
+  std::memcpy(bytes + kXstateBv, &components, sizeof components);
+  fd_.set_xsave(xsave);
+}
+
+void KvmVcpu::kick() noexcept {
+  kicked_.store(true);
+  fd_.run_area().immediate_exit = 1;
+  const int thread = thread_.load();
+  const auto self = static_cast<int>(syscall(SYS_gettid));
+  if (thread == 0 || thread == self)
+    return;  // in a handler on the vCPU's own thread, the signal itself gets KVM out
+  struct sigaction current {};
+  if (sigaction(kKickSignal, nullptr, &current) == 0 && current.sa_handler == SIG_DFL) {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    sigaction(kKickSignal, &action, nullptr);
+  }
+  syscall(SYS_tgkill, getpid(), thread, kKickSignal);
+}
+
+void KvmVcpu::clear_kick() noexcept { consume_kick(); }
+
+bool KvmVcpu::consume_kick() noexcept {
+  fd_.run_area().immediate_exit = 0;
+  return kicked_.exchange(false);
+}
+
+void KvmVcpu::load_registers(bool single_step) {
+  kvm_run& run = fd_.run_area();
+  kvm_regs& regs = run.s.regs.regs;
+  regs = {registers_.rax, registers_.rbx, registers_.rcx, registers_.rdx, registers_.rsi, registers_.rdi,
+          registers_.rsp, registers_.rbp, registers_.r8,  registers_.r9,  registers_.r10, registers_.r11,
+          registers_.r12, registers_.r13, registers_.r14, registers_.r15, registers_.rip, 0};
+  regs.rflags = (registers_.rflags & kUserFlags) | kFixedFlags | (single_step ? rflags::kTrap : 0);
+  kvm_sregs& sregs = run.s.regs.sregs;
+  sregs.fs.base = registers_.fs_base;
+  sregs.gs.base = registers_.gs_base;
+  run.kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+}
+
+void KvmVcpu::save_general_registers() {
+  const kvm_regs& regs = fd_.run_area().s.regs.regs;
+  const uint64_t fs = registers_.fs_base, gs = registers_.gs_base;
+  registers_ = {regs.rax, regs.rbx, regs.rcx, regs.rdx,    regs.rsi, regs.rdi, regs.rsp,
+                regs.rbp, regs.r8,  regs.r9,  regs.r10,    regs.r11, regs.r12, regs.r13,
+                regs.r14, regs.r15, regs.rip, regs.rflags, fs,       gs};
+}
+
+bool KvmVcpu::in_monitor() const {
+  const uint64_t rip = const_cast<VcpuFd&>(fd_).run_area().s.regs.regs.rip;
+  return rip >= kMonitorBase && rip < kMonitorBase + kMonitorSize && (fd_.sregs().cs.selector & 3) == 0;
+}
+
+void KvmVcpu::update_page_tables() {
+  kvm_run& run = fd_.run_area();
+  for (;;) {
+    bool rebuild = false;
+    const std::vector<TableWrite> writes = machine_.tables().take_writes(&rebuild);
+    if (rebuild) {
+      machine_.rebuild_tables();
+      return;
+    }
+    if (writes.empty()) return;
+    std::memcpy(machine_.monitor() + layout::kUpdateList, writes.data(), writes.size() * sizeof(TableWrite));
+    set_ring(run.s.regs.sregs, 0);
+    run.s.regs.regs = {};
+    run.s.regs.regs.rip = kMonitorBase + layout::kUpdate;
+    run.s.regs.regs.rsi = kMonitorBase + layout::kUpdateList;
+    run.s.regs.regs.rcx = writes.size();
+    run.s.regs.regs.rflags = 2;
+    run.kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+    int error = 0;
+    do {
+      run.immediate_exit = 0;  // a kick waits until the guest itself would run; kicked_ remembers it
+      error = fd_.run();
+    } while (error == EINTR);
+    set_ring(run.s.regs.sregs, 3);
+    if (error != 0 || run.exit_reason != KVM_EXIT_IO || run.io.port != kUpdatePort)
+      fail(ErrorKind::host_lacks, "KVM did not run the page-table update: {}, exit reason {}, RIP {:#x}",
+           error != 0 ? errno_text(error) : "no error", run.exit_reason, run.s.regs.regs.rip);
+  }
+}
+
+Exit KvmVcpu::run() { return enter(false); }
+
+Exit KvmVcpu::step() { return enter(true); }
+
+Exit KvmVcpu::enter(bool single_step) {
+  if (kicked_.load() && consume_kick()) return Exit{};
+  machine_.tables().set_live();
+  if (machine_.tables().pending()) update_page_tables();
+  if (kicked_.load() && consume_kick()) return Exit{};
+  thread_.store(static_cast<int>(syscall(SYS_gettid)));
+  load_registers(single_step);
+  Exit exit;
+  while (!take_exit(fd_.run(), exit)) {
+  }
+  thread_.store(0);
+  return exit;
+}
+
+bool KvmVcpu::take_exit(int error, Exit& exit) {
+  kvm_run& run = fd_.run_area();
+  if (error == EINTR) {
+    // In a stub the guest is already on its way out: let it arrive, the kick is answered by the next run().
+    run.immediate_exit = 0;
+    if (!kicked_.load() || in_monitor()) return false;
+    consume_kick();
+    save_general_registers();
+    registers_.rflags &= ~rflags::kTrap;
+    exit = Exit{};
+    return true;
+  }
+  if (error == EAGAIN) return false;
+  save_general_registers();
+  if (error == EFAULT) {
+    registers_.rflags &= ~rflags::kTrap;
+    exit = memory_fault_exit();
+    return true;
+  }
+  if (error != 0)
+    fail(ErrorKind::host_lacks, "KVM_RUN failed at {:#x}: {}", registers_.rip, errno_text(error));
+  if (run.exit_reason != KVM_EXIT_IO)
+    fail(ErrorKind::host_lacks, "KVM stopped the guest at {:#x} with exit reason {} (suberror {})",
+         registers_.rip, run.exit_reason,
+         run.exit_reason == KVM_EXIT_INTERNAL_ERROR ? run.internal.suberror : 0);
+  exit = run.io.port == kSyscallPort && run.io.size == 4 ? syscall_exit() : exception_exit(run.io.port);
+  return true;
+}
+
+Exit KvmVcpu::syscall_exit() {
+  registers_.rip = registers_.rcx;
+  registers_.rflags = registers_.r11 & ~(rflags::kTrap | rflags::kResume);
+  registers_.r11 = canonical_r11(registers_.rflags);
+  return Exit{.kind = ExitKind::syscall};
+}
+
+Exit KvmVcpu::exception_exit(unsigned number) {
+  uint32_t error_code = 0;
+  const ExceptionFrame frame = exception_frame(machine_.monitor(), id_, number, error_code);
+  if ((frame.cs & 3) != 3)
+    fail(ErrorKind::host_lacks, "exception {} (error code {:#x}) inside the monitor at {:#x}", number,
+         error_code, frame.rip);
+  registers_.rip = frame.rip;
+  registers_.rsp = frame.rsp;
+  registers_.rflags = frame.rflags & ~(rflags::kTrap | rflags::kResume);
+
+  if (number == vector::kPageFault) return classify_page_fault(error_code);
+  if (number == vector::kDebug) return Exit{.kind = ExitKind::step};
+  if (number == vector::kBreakpoint) {
+    --registers_.rip;
+    return Exit{.kind = ExitKind::breakpoint};
+  }
+  std::array<uint8_t, 15> code{};
+  size_t size = 0;
+  while (size < code.size() && machine_.space().read(registers_.rip + size, &code[size], 1)) ++size;
+  if (number == vector::kInvalidOpcode)
+    if (const CodePatch* patch = machine_.space().patch_at(registers_.rip);
+        patch != nullptr && size >= 2 && code[0] == kTrapBytes[0] && code[1] == kTrapBytes[1])
+      return Exit{.kind = ExitKind::trapped_instruction, .instruction = patch->instruction};
+  if (number == vector::kGeneralProtection)  // CR4.TSD
+    if (const auto trapped = decode_trapped({code.data(), size});
+        trapped && (trapped->kind == TrappedKind::rdtsc || trapped->kind == TrappedKind::rdtscp))
+      return Exit{.kind = ExitKind::trapped_instruction, .instruction = *trapped};
+  // kvm_pvm reports INT n as #UD; and what the error code says is the host's business.
+  constexpr uint8_t kIntImmediate = 0xcd;
+  if (number == vector::kGeneralProtection || number == vector::kStackFault ||
+      (number == vector::kInvalidOpcode && size >= 1 && code[0] == kIntImmediate))
+    return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
+  return Exit{.kind = ExitKind::exception, .vector = static_cast<uint8_t>(number), .error_code = error_code};
+}
+
+Exit KvmVcpu::classify_page_fault(uint32_t error_code) {
+  // Error code bits (SDM vol. 3, figure 4-12): 1 write, 4 instruction fetch.
+  const Access access = (error_code & 0x10) != 0 ? Access::fetch
+                        : (error_code & 2) != 0  ? Access::write
+                                                 : Access::read;
+  const uint64_t address = fd_.sregs().cr2;
+  if (!canonical(address)) return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
+  return Exit{.kind = ExitKind::memory_fault, .address = address, .access = access};
+}
+
+Exit KvmVcpu::memory_fault_exit() {
+  const auto fault = find_faulting_access(machine_.space(), registers_);
+  if (!fault)
+    fail(ErrorKind::host_lacks,
+         "KVM can't access the guest's memory for the instruction at {:#x}, and no access of it is "
+         "forbidden; out of memory?",
+         registers_.rip);
+  return Exit{.kind = ExitKind::memory_fault, .address = fault->address, .access = fault->access};
+}
+
+}  // namespace aftercheck::kvm

@@ -1,0 +1,49 @@
+// One vCPU on KVM.
+#pragma once
+
+#include <atomic>
+
+#include "machine/kvm/kvm_api.h"
+#include "machine/kvm/monitor.h"
+#include "machine/vcpu.h"
+
+namespace aftercheck::kvm {
+
+class KvmMachine;
+
+class KvmVcpu final : public Vcpu {
+ public:
+  KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine& vm, unsigned id,
+          const CpuModel& cpu);
+
+  Exit run() override;
+  Exit step() override;
+  Registers& registers() override { return registers_; }
+  FpuState fpu() override;
+  void set_fpu(const FpuState& state) override;
+  void kick() noexcept override;
+  void clear_kick() noexcept override;
+
+ private:
+  KvmMachine& machine_;
+  const unsigned id_;
+  VcpuFd fd_;
+  Registers registers_;
+  std::atomic<bool> kicked_{false};
+  std::atomic<int> thread_{0};  // kernel thread id while run() is under way, for kicks from elsewhere
+
+  Exit enter(bool single_step);
+  void load_registers(bool single_step);
+  void update_page_tables();
+  // Called after KVM_RUN came back; nothing when the guest must simply go on.
+  bool take_exit(int error, Exit& exit);
+  Exit syscall_exit();
+  Exit exception_exit(unsigned number);
+  Exit memory_fault_exit();
+  Exit classify_page_fault(uint32_t error_code);
+  bool in_monitor() const;
+  bool consume_kick() noexcept;
+  void save_general_registers();
+};
+
+}  // namespace aftercheck::kvm
