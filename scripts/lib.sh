@@ -13,11 +13,11 @@ fi
 readonly ROOT BOLD RED GREEN DIM PLAIN
 
 STEP_NAMES=()    # in the order they ran
-STEP_TIMES=()    # seconds, with a decimal
+STEP_TIMES=()    # seconds, with decimals
 FAILED_STEPS=()
 
 now_ms() { local t=${EPOCHREALTIME/[.,]/}; echo $((t / 1000)); }
-seconds_since() { local ms=$(($(now_ms) - $1)); printf '%d.%d' $((ms / 1000)) $((ms % 1000 / 100)); }
+seconds_since() { local ms=$(($(now_ms) - $1)); printf '%d.%02d' $((ms / 1000)) $((ms % 1000 / 10)); }
 warn() { printf '%s%s: %s%s\n' "$RED" "${0##*/}" "$*" "$PLAIN" >&2; }
 die() { warn "$@"; exit 2; }
 

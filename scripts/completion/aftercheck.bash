@@ -1,0 +1,42 @@
+# Completion of the `aftercheck` command for bash. Source it, or install it as
+# share/bash-completion/completions/aftercheck.
+# shellcheck shell=bash disable=SC2207
+
+_aftercheck() {
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} subcommand='' i
+  COMPREPLY=()
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    if [[ ${COMP_WORDS[i]} == -- && $subcommand == record ]]; then
+      # After `--` comes another command with its own completion, where bash-completion is there to find it.
+      if declare -F _command_offset >/dev/null && ((i + 1 <= COMP_CWORD)); then
+        _command_offset $((i + 1))
+      elif ((i + 1 == COMP_CWORD)); then
+        COMPREPLY=($(compgen -c -- "$current"))
+      else
+        COMPREPLY=($(compgen -f -- "$current"))
+      fi
+      return
+    fi
+    [[ -z $subcommand && ${COMP_WORDS[i]} != -* ]] && subcommand=${COMP_WORDS[i]}
+  done
+  case $previous in
+    --machine) COMPREPLY=($(compgen -W 'auto kvm soft' -- "$current")); return ;;
+    --pt) COMPREPLY=($(compgen -W 'auto off perf soft' -- "$current")); return ;;
+    --cpu) COMPREPLY=($(compgen -W 'portable host' -- "$current")); return ;;
+    --on-log-error) COMPREPLY=($(compgen -W 'continue stop' -- "$current")); return ;;
+    -o) COMPREPLY=($(compgen -d -- "$current")); return ;;
+  esac
+  local words
+  case $subcommand in
+    '') words='record replay info dump doctor --help --version' ;;
+    record) words='-o --machine --cpu --on-log-error -v --help --' ;;
+    replay) words='--machine -v --help' ;;
+    info | doctor) words='--json --help' ;;
+    *) words='--help' ;;
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+  case $subcommand in
+    replay | info | dump) [[ $current == -* ]] || COMPREPLY+=($(compgen -d -- "$current")) ;;
+  esac
+}
+complete -o filenames -F _aftercheck aftercheck
