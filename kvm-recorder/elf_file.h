@@ -1,59 +1,68 @@
-// What the kernel's loader reads of an ELF file, checked: nothing that comes out of here can lead the loader
-// astray.
+// Bounded reading of an ELF file that nobody vouches for: whatever its headers claim, reads stay inside the
+// file and below a fixed size. pread(2) on purpose: a mapping of a file that shrinks meanwhile would raise
+// SIGBUS here.
 #pragma once
 
-#include <cstdint>
-#include <string>
-#include <vector>
+#include <elf.h>
 
-#include "base/error.h"
-#include "base/fd.h"
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <vector>
 
 namespace aftercheck {
 
-// A program can't be started; `code` is what execve(2) would return for it (positive).
-class ExecError : public Error {
+class ElfFile {
  public:
-  ExecError(int error_code, const std::string& message)
-      : Error(ErrorKind::bad_input, message), code(error_code) {}
-  const int code;
+  // Largest single read. Above the tables of any program met so far (Chromium's unstripped symbol table is 60
+  // MiB).
+  static constexpr uint64_t kMaxRead = 256ULL << 20;
+
+  // Reads the headers; nullopt when `fd` is not a little-endian ELF file for x86-64. `fd` is not owned and
+  // must stay open; its file position is not touched.
+  static std::optional<ElfFile> open(int fd);
+
+  const Elf64_Ehdr& header() const { return header_; }
+  const std::vector<Elf64_Phdr>& segments() const { return segments_; }
+  const std::vector<Elf64_Shdr>& sections() const {
+    return sections_;
+  }  // empty when there are none or unreadable
+
+  // Name of a section; empty when it can't be read.
+  const char* section_name(const Elf64_Shdr& section) const;
+
+  // Up to `size` bytes at a file offset: cut at the end of the file and at kMaxRead.
+  std::vector<uint8_t> read(uint64_t offset, uint64_t size) const;
+  // The same by virtual address: cut at the end of what its PT_LOAD has in the file too.
+  std::vector<uint8_t> read_at(uint64_t vaddr, uint64_t size) const;
+
+  // Whole records of type T at a file offset; fewer than `count` when the file or kMaxRead ends before.
+  template <typename T>
+  std::vector<T> read_array(uint64_t offset, uint64_t count) const {
+    return as_array<T>(read(offset, count > kMaxRead / sizeof(T) ? kMaxRead : count * sizeof(T)));
+  }
+  template <typename T>
+  std::vector<T> read_array_at(uint64_t vaddr, uint64_t count) const {
+    return as_array<T>(read_at(vaddr, count > kMaxRead / sizeof(T) ? kMaxRead : count * sizeof(T)));
+  }
+
+ private:
+  explicit ElfFile(int fd) : fd_(fd) {}
+
+  template <typename T>
+  static std::vector<T> as_array(const std::vector<uint8_t>& bytes) {
+    std::vector<T> result(bytes.size() / sizeof(T));
+    if (!result.empty()) std::memcpy(result.data(), bytes.data(), result.size() * sizeof(T));
+    return result;
+  }
+
+  int fd_;
+  uint64_t size_ = 0;
+  Elf64_Ehdr header_{};
+  std::vector<Elf64_Phdr> segments_;
+  std::vector<Elf64_Shdr> sections_;
+  std::vector<uint8_t> section_names_;  // NUL-terminated as a whole
 };
-
-template <typename... Args>
-[[noreturn]] void refuse_exec(int code, fmt::format_string<Args...> format, Args&&... args) {
-  throw ExecError(code, fmt::format(format, std::forward<Args>(args)...));
-}
-
-// One PT_LOAD with p_memsz > 0. Addresses are those of the file, without load bias.
-struct ElfSegment {
-  uint64_t address = 0;      // p_vaddr; congruent to `offset` modulo the page size
-  uint64_t memory_size = 0;  // >= file_size; address + memory_size does not overflow
-  uint64_t offset = 0;
-  uint64_t file_size = 0;  // offset + file_size lies within the file
-  int prot = 0;            // PROT_*
-};
-
-struct ElfFile {
-  std::string path;
-  UniqueFd fd;                        // read-only, close-on-exec
-  bool position_independent = false;  // ET_DYN
-  uint64_t entry = 0;
-  uint64_t headers = 0;  // address of the program headers (AT_PHDR), 0 when no segment holds them
-  uint16_t header_count = 0;
-  std::vector<ElfSegment> segments;  // never empty; ascending, not overlapping
-  uint64_t alignment = 0;            // the largest p_align, at least a page; a power of two
-  std::string interpreter;           // PT_INTERP, or empty
-  bool executable_stack = false;     // PT_GNU_STACK with PF_X
-
-  uint64_t low() const;   // first page of the first segment
-  uint64_t high() const;  // end of the last segment's last page
-};
-
-// Opens a file as execve does: a regular, executable, readable file. Throws ExecError naming `path` and the
-// reason.
-UniqueFd open_executable(const std::string& path);
-
-// Reads and checks the headers of an x86-64 ELF program. Throws ExecError naming the file and the field.
-ElfFile read_elf(const std::string& path, UniqueFd fd);
 
 }  // namespace aftercheck
