@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -13,6 +16,11 @@ namespace aftercheck {
 
 class Signals;
 class Descriptors;
+
+// getrlimit(2).
+struct ResourceLimit {
+  uint64_t soft = 0, hard = 0;
+};
 
 struct GuestProcess {
   LoggedSpace& memory;
@@ -28,6 +36,14 @@ struct GuestProcess {
   uint64_t heap_start = 0, heap_end = 0;  // brk(2); heap_end is the current break, not page-aligned
   Range stack{};
   Registers entry{};  // initial registers of the image
+
+  // Lines for people (calls answered with a refusal, ...), without a prefix or newline; may be empty.
+  std::function<void(const std::string&)> message{};
+  // Of the system calls (system_calls*.cc).
+  std::set<std::string> told{};           // said once already
+  std::map<int, ResourceLimit> limits{};  // limits that the guest sees but that must not bind the recorder
+  std::set<int> timers{};                 // timer_create(2); deleted by execve
+  uint64_t robust_list = 0;               // set_robust_list(2)
 };
 
 // Bookkeeping of the kernel's internal results (include/linux/errno.h): a call that a signal interrupted.
