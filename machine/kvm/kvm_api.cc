@@ -148,10 +148,10 @@ void VcpuFd::set_sregs(const kvm_sregs& sregs) { call(fd_.get(), KVM_SET_SREGS, 
 
 kvm_xsave VcpuFd::xsave() const {
   kvm_xsave xsave{};
-  call(fd_.get(), KVM_GET_XSAVE, &xsave, "KVM_GET_XSAVE");
+  call(fd_.get(), aftercheck_kvm_get_xsave, &xsave, "KVM_GET_XSAVE");
   return xsave;
 }
 
-void VcpuFd::set_xsave(const kvm_xsave& xsave) { call(fd_.get(), KVM_SET_XSAVE, &xsave, "KVM_SET_XSAVE"); }
+void VcpuFd::set_xsave(const kvm_xsave& xsave) { call(fd_.get(), aftercheck_kvm_set_xsave, &xsave, "KVM_SET_XSAVE"); }
 
 }  // namespace aftercheck::kvm

@@ -11,6 +11,8 @@ extern const unsigned long aftercheck_kvm_get_supported_cpuid;
 extern const unsigned long aftercheck_kvm_set_cpuid2;
 extern const unsigned long aftercheck_kvm_get_msrs;
 extern const unsigned long aftercheck_kvm_set_msrs;
+extern const unsigned long aftercheck_kvm_get_xsave;
+extern const unsigned long aftercheck_kvm_set_xsave;
 #ifdef __cplusplus
 }
 #endif
