@@ -2,12 +2,17 @@
 // answer of the event under way, so that nothing the host does to the guest can miss the log.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstdint>
+#include <map>
+#include <set>
 #include <span>
 #include <string>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "base/fd.h"
 #include "machine/address_space.h"
 #include "recording/event.h"
 #include "recording/store.h"
@@ -69,10 +74,16 @@ class LoggedSpace {
   AddressSpace& space() { return space_; }
 
  private:
+  using FileKey = std::pair<uint64_t, uint64_t>;  // device, inode
   struct KeptFile {
     recording::Digest128 name{};
     int64_t mtime_ns = 0, ctime_ns = 0;
     uint64_t size = 0;
+  };
+  struct Kept {
+    recording::Digest128 name{};
+    UniqueFd fd;          // of the store's copy
+    uint64_t offset = 0;  // in the blob, of the mapping's first byte
   };
   struct Noted {
     uint64_t address, size;
@@ -80,12 +91,17 @@ class LoggedSpace {
 
   AddressSpace& space_;
   recording::Store& store_;
+  std::map<FileKey, KeptFile> kept_;
+  std::set<FileKey> shared_files_;  // mapped shared and writable
   std::vector<recording::SpaceOp> ops_;
   std::vector<Noted> writes_;
   std::vector<recording::CodePatch> patches_;
   std::vector<recording::Output> outputs_;
 
-  void patch_code(Range range);
+  Kept keep(int fd, const struct stat& status, Range range, uint64_t offset);
+  int simple_op(recording::SpaceOpKind kind, Range range, int error);
+  void forget(Range range);
+  void patch_code(Range range, int fd, uint64_t file_offset);
 };
 
 }  // namespace aftercheck
