@@ -58,6 +58,8 @@ class Signals {
     enum class Kind { none, handler, terminate } kind = Kind::none;
     int signal = 0;
     bool core = false;  // terminate: default action dumps core
+    // handler: it starts with FpuState::initial(), which the caller must put into the vCPU (fpu__clear_user_states()).
+    bool reset_fpu = false;
   };
   // Delivers one pending signal: sets up the frame (process.memory) and `registers`, or says that the guest
   // dies of it. `call_result` is what the interrupted system call returned (kRestart*, else ignored) and

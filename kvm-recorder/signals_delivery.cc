@@ -1,0 +1,287 @@
+// Frames, faults and restarts: arch/x86/kernel/signal.c, traps.c and the x86 half of get_signal().
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "kvm-recorder/signals.h"
+#include "kvm-recorder/signals_state.h"
+
+namespace aftercheck {
+namespace {
+
+constexpr uint64_t kRedZone = 128;  // System V ABI, AMD64 supplement, 3.2.2
+constexpr size_t kFxsaveSize = 512;
+constexpr uint64_t kSyscallLength = 2;
+// arch/x86/kernel/signal.c, FIX_EFLAGS: what rt_sigreturn may change.
+constexpr uint64_t kRestoredFlags =
+    rflags::kAlignmentCheck | rflags::kStatus | rflags::kDirection | rflags::kTrap | rflags::kResume;
+constexpr int kSsAutodisarm = 1 << 31, kSiKernel = 0x80;
+// SDM vol. 1, 10.2.3: bits 16-31 of MXCSR are reserved; FXRSTOR faults on them.
+constexpr size_t kMxcsrOffset = 24;
+constexpr uint32_t kMxcsrBits = 0xffff;
+constexpr size_t kFxsaveReserved = 416;  // from here on FXRSTOR ignores the bytes
+
+struct GeneralRegister {
+  uint64_t KernelSigcontext::*in_frame;
+  uint64_t Registers::*in_cpu;
+};
+using F = KernelSigcontext;
+using R = Registers;
+constexpr GeneralRegister kRegisters[] = {
+    {&F::r8, &R::r8},   {&F::r9, &R::r9},   {&F::r10, &R::r10}, {&F::r11, &R::r11}, {&F::r12, &R::r12},
+    {&F::r13, &R::r13}, {&F::r14, &R::r14}, {&F::r15, &R::r15}, {&F::rdi, &R::rdi}, {&F::rsi, &R::rsi},
+    {&F::rbp, &R::rbp}, {&F::rbx, &R::rbx}, {&F::rdx, &R::rdx}, {&F::rax, &R::rax}, {&F::rcx, &R::rcx},
+    {&F::rsp, &R::rsp}, {&F::rip, &R::rip},
+};
+
+siginfo_t make_info(int signal, int code, uint64_t address = 0) {
+  siginfo_t info{};
+  info.si_signo = signal;
+  info.si_code = code;
+  info.si_addr = reinterpret_cast<void*>(address);
+  return info;
+}
+
+// arch/x86/kernel/traps.c, by vector. `addressed`: si_addr is the instruction.
+struct Trap {
+  uint8_t vector;
+  int signal, code;
+  bool addressed;
+};
+constexpr Trap kTraps[] = {
+    {vector::kDivideError, SIGFPE, FPE_INTDIV, true},
+    {vector::kDebug, SIGTRAP, TRAP_TRACE, true},
+    {vector::kBreakpoint, SIGTRAP, kSiKernel, false},
+    {vector::kOverflow, SIGSEGV, kSiKernel, false},
+    {vector::kBound, SIGSEGV, kSiKernel, false},
+    {vector::kInvalidOpcode, SIGILL, ILL_ILLOPN, true},
+    {vector::kStackFault, SIGBUS, kSiKernel, false},
+    {vector::kGeneralProtection, SIGSEGV, kSiKernel, false},
+    {vector::kX87Error, SIGFPE, FPE_FLTINV, true},  // code: fpu_code()
+    {vector::kAlignmentCheck, SIGBUS, BUS_ADRALN, false},
+    {vector::kSimdError, SIGFPE, FPE_FLTINV, true},
+};
+
+// arch/x86/kernel/fpu/core.c, fpu__exception_code(): the first unmasked exception.
+int fpu_code(const FpuState& fpu, uint8_t trap) {
+  uint16_t control = 0, status = 0;
+  uint32_t mxcsr = 0;
+  std::memcpy(&control, &fpu.fxsave[0], sizeof control);
+  std::memcpy(&status, &fpu.fxsave[2], sizeof status);
+  std::memcpy(&mxcsr, &fpu.fxsave[kMxcsrOffset], sizeof mxcsr);
+  const uint32_t raised = trap == vector::kX87Error ? status & ~uint32_t{control} : mxcsr & ~(mxcsr >> 7);
+  struct {
+    uint32_t bits;
+    int code;
+  } constexpr kCodes[] = {
+      {0x01, FPE_FLTINV}, {0x04, FPE_FLTDIV}, {0x08, FPE_FLTOVF}, {0x12, FPE_FLTUND}, {0x20, FPE_FLTRES}};
+  for (const auto& entry : kCodes)
+    if ((raised & entry.bits) != 0) return entry.code;
+  return FPE_FLTUNK;
+}
+
+// arch/x86/mm/fault.c: SIGSEGV for what the mappings forbid, SIGBUS for what they allow but the file lacks.
+siginfo_t memory_fault_info(const Exit& exit, const AddressSpace& space) {
+  const Mapping* mapping = space.find(exit.address);
+  if (mapping == nullptr) return make_info(SIGSEGV, SEGV_MAPERR, exit.address);
+  const int needed = exit.access == Access::write   ? PROT_WRITE
+                     : exit.access == Access::fetch ? PROT_EXEC
+                                                    : PROT_READ | PROT_WRITE | PROT_EXEC;
+  if ((mapping->prot & needed) == 0) return make_info(SIGSEGV, SEGV_ACCERR, exit.address);
+  return make_info(SIGBUS, BUS_ADRERR, exit.address);
+}
+
+// X86_PF_* (arch/x86/include/asm/trap_pf.h).
+uint64_t page_fault_error_code(const Exit& exit, const siginfo_t& info) {
+  const uint64_t access = exit.access == Access::write ? 2 : exit.access == Access::fetch ? 0x10 : 0;
+  const uint64_t present = info.si_signo == SIGSEGV && info.si_code == SEGV_ACCERR ? 1 : 0;
+  return 4 /* user */ | access | present;
+}
+
+// handle_signal(): a system call that the signal interrupted. `flags`: of the action; null: no handler runs.
+void resolve_restart(Registers& registers, std::optional<long> call_result, uint64_t call_number,
+                     const uint64_t* flags) {
+  if (call_result != kRestartSys && call_result != kRestartNoHand) return;
+  const bool restart = flags == nullptr || (call_result == kRestartSys && (*flags & SA_RESTART) != 0);
+  if (restart) {
+    registers.rax = call_number;
+    registers.rip -= kSyscallLength;
+  } else {
+    registers.rax = static_cast<uint64_t>(-EINTR);
+  }
+}
+
+}  // namespace
+
+namespace {
+
+struct FrameContext {
+  uint64_t saved_mask;
+  KernelStack alternate;
+  bool nested;  // already on the alternate stack
+  uint64_t trap_number, error_code, cr2;
+};
+
+// x64_setup_rt_frame(). False: the stack can't take it.
+bool push_frame(GuestProcess& process, Registers& registers, const FpuState& fpu,
+                const KernelSigaction& action, const siginfo_t& info, const FrameContext& context) {
+  if ((action.flags & kSaRestorer) == 0) return false;  // x86-64 has no other way back
+  uint64_t sp = registers.rsp - kRedZone;
+  bool on_alternate = context.nested;
+  const KernelStack& alternate = context.alternate;
+  const bool within = (alternate.flags & kSsAutodisarm) == 0 && sp > alternate.address &&
+                      sp - alternate.address <= alternate.size;
+  if ((action.flags & SA_ONSTACK) != 0 && alternate.size != 0 && !within) {
+    sp = alternate.address + alternate.size;
+    on_alternate = true;
+  }
+  const uint64_t fpstate = (sp - kFxsaveSize) & ~uint64_t{63};
+  // After the handler's "call", RSP + 8 is a multiple of 16 (System V ABI, 3.2.2).
+  const uint64_t address = ((fpstate - sizeof(SignalFrame)) & ~uint64_t{15}) - 8;
+  if (on_alternate && !(address > alternate.address && address - alternate.address <= alternate.size))
+    return false;
+
+  SignalFrame frame{};
+  frame.return_address = action.restorer;
+  frame.context.flags = kContextHasSs | kContextStrictSs;
+  frame.context.stack = alternate;
+  KernelSigcontext& saved = frame.context.registers;
+  for (const GeneralRegister& entry : kRegisters) saved.*entry.in_frame = registers.*entry.in_cpu;
+  saved.rflags = registers.rflags;
+  saved.cs = kUserCs;
+  saved.ss = kUserSs;
+  saved.error_code = context.error_code;
+  saved.trap_number = context.trap_number;
+  saved.old_mask = frame.context.mask = context.saved_mask;
+  saved.cr2 = context.cr2;
+  saved.fpstate = fpstate;
+  frame.info = info;
+  FpuState state = fpu;
+  std::fill(state.fxsave.begin() + kFxsaveReserved, state.fxsave.end(),
+            std::byte{0});  // sw_reserved: no XSAVE area
+  const size_t size = (action.flags & SA_SIGINFO) != 0 ? sizeof frame : offsetof(SignalFrame, info);
+  if (!process.memory.write(fpstate, state.fxsave.data(), kFxsaveSize) ||
+      !process.memory.write(address, &frame, size))
+    return false;
+
+  registers.rdi = static_cast<uint64_t>(info.si_signo);
+  registers.rsi = address + offsetof(SignalFrame, info);
+  registers.rdx = address + offsetof(SignalFrame, context);
+  registers.rax = 0;
+  registers.rip = action.handler;
+  registers.rsp = address;
+  registers.rflags &= ~(rflags::kDirection | rflags::kTrap | rflags::kResume);
+  return true;
+}
+
+}  // namespace
+
+bool Signals::rt_sigreturn(GuestProcess& process, Registers& registers, FpuState& fpu) {
+  State& state = *state_;
+  SignalFrame frame{};
+  FpuState restored = FpuState::initial();
+  // The handler's "ret" has taken the return address. Without SA_SIGINFO the info was never there.
+  const bool readable = process.memory.read(registers.rsp - 8, &frame, offsetof(SignalFrame, info));
+  const KernelSigcontext& saved = frame.context.registers;
+  if (!readable ||
+      (saved.fpstate != 0 && !process.memory.read(saved.fpstate, restored.fxsave.data(), kFxsaveSize))) {
+    state.force(make_info(SIGSEGV, kSiKernel));
+    return false;
+  }
+  uint32_t mxcsr = 0;
+  std::memcpy(&mxcsr, &restored.fxsave[kMxcsrOffset], sizeof mxcsr);
+  mxcsr &= kMxcsrBits;
+  std::memcpy(&restored.fxsave[kMxcsrOffset], &mxcsr, sizeof mxcsr);
+  std::fill(restored.fxsave.begin() + kFxsaveReserved, restored.fxsave.end(), std::byte{0});
+  fpu = restored;
+
+  for (const GeneralRegister& entry : kRegisters) registers.*entry.in_cpu = saved.*entry.in_frame;
+  registers.rflags = (registers.rflags & ~kRestoredFlags) | (saved.rflags & kRestoredFlags);
+  state.temporary = false;
+  state.set_blocked(frame.context.mask);
+  state.set_alternate_stack(frame.context.stack, registers.rsp);  // errors don't count (restore_altstack())
+  return true;
+}
+
+Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, const FpuState& fpu,
+                                   std::optional<long> call_result, uint64_t call_number) {
+  State& state = *state_;
+  state.update();
+  for (;;) {
+    std::optional<siginfo_t> next;
+    if (state.forced && (state.pending & bit_of(SIGKILL)) == 0) {
+      next = state.forced;
+      state.forced.reset();
+      if (state.forced_vector == vector::kX87Error || state.forced_vector == vector::kSimdError)
+        next->si_code = fpu_code(fpu, state.forced_vector);
+      state.forced_vector = 0;
+    } else {
+      next = state.dequeue(~state.blocked);
+    }
+    if (!next) break;
+
+    const int signal = next->si_signo;
+    const KernelSigaction action = state.actions[signal];
+    if (state.ignored(signal)) continue;
+    if (action.handler == kHandlerDefault) {
+      if ((bit_of(signal) & kStopByDefault) != 0) {
+        ::raise(signal);  // the host's action is the default one
+        continue;
+      }
+      state.update();
+      return {Delivery::Kind::terminate, signal, (bit_of(signal) & kCoreByDefault) != 0, false};
+    }
+
+    resolve_restart(registers, call_result, call_number, &action.flags);
+    call_result.reset();
+    if ((action.flags & uint64_t{SA_RESETHAND}) != 0) {
+      state.actions[signal].handler = kHandlerDefault;
+      state.apply_host_action(signal);
+    }
+    const FrameContext context{state.temporary ? state.saved : state.blocked,
+                               state.alternate,
+                               state.on_alternate_stack(registers.rsp),
+                               state.trap_number,
+                               state.error_code,
+                               state.cr2};
+    if (!push_frame(process, registers, fpu, action, *next, context)) {
+      if (signal == SIGSEGV) state.actions[SIGSEGV].handler = kHandlerDefault;  // force_fatal_sig()
+      state.force(make_info(SIGSEGV, kSiKernel));
+      continue;
+    }
+    if ((state.alternate.flags & kSsAutodisarm) != 0) state.alternate = {0, SS_DISABLE, 0, 0};
+    state.temporary = false;
+    state.set_blocked(state.blocked | action.mask | ((action.flags & SA_NODEFER) != 0 ? 0 : bit_of(signal)));
+    return {Delivery::Kind::handler, signal, false, true};
+  }
+  resolve_restart(registers, call_result, call_number, nullptr);
+  restore_mask();
+  state.update();
+  return {};
+}
+
+void Signals::raise_fault(const Exit& exit, const Registers& registers, const AddressSpace& space) {
+  State& state = *state_;
+  if (exit.kind == ExitKind::memory_fault) {
+    const siginfo_t info = memory_fault_info(exit, space);
+    state.trap_number = vector::kPageFault;
+    state.error_code = page_fault_error_code(exit, info);
+    state.cr2 = exit.address;
+    state.force(info, vector::kPageFault);
+    return;
+  }
+  const uint8_t number = exit.kind == ExitKind::breakpoint ? vector::kBreakpoint
+                         : exit.kind == ExitKind::step     ? vector::kDebug
+                                                           : exit.vector;
+  const auto* trap =
+      std::find_if(std::begin(kTraps), std::end(kTraps), [&](const Trap& t) { return t.vector == number; });
+  const Trap found = trap != std::end(kTraps) ? *trap : Trap{number, SIGSEGV, kSiKernel, false};
+  state.trap_number = number;
+  state.error_code = exit.kind == ExitKind::exception ? exit.error_code : 0;
+  state.force(make_info(found.signal, found.code, found.addressed ? registers.rip : 0), number);
+}
+
+}  // namespace aftercheck
