@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <optional>
 
-#include "kvm-recorder/elf_file.h"
+#include "kvm-recorder/elf_program.h"
 #include "kvm-recorder/process_stack.h"
 
 namespace aftercheck {
@@ -43,7 +43,7 @@ constexpr uint64_t align_up(uint64_t address, uint64_t alignment) {
   return (address + alignment - 1) & ~(alignment - 1);
 }
 
-void check_mapped(int result, const ElfFile& file, Range range, const char* what) {
+void check_mapped(int result, const ElfProgram& file, Range range, const char* what) {
   if (result == 0) return;
   const ErrorKind kind =
       result == -ENOMEM || result == -EINVAL ? ErrorKind::unsupported : ErrorKind::bad_input;
@@ -51,7 +51,7 @@ void check_mapped(int result, const ElfFile& file, Range range, const char* what
        errno_text(-result));
 }
 
-void map_segment(LoggedSpace& memory, const ElfFile& file, const ElfSegment& segment, uint64_t bias,
+void map_segment(LoggedSpace& memory, const ElfProgram& file, const ElfSegment& segment, uint64_t bias,
                  const std::string& name) {
   const uint64_t start = page_down(bias + segment.address);
   const uint64_t file_end = bias + segment.address + segment.file_size;
@@ -80,7 +80,7 @@ void map_segment(LoggedSpace& memory, const ElfFile& file, const ElfSegment& seg
 }
 
 // Maps all segments of `file`, `bias` added to its addresses.
-void map_image(LoggedSpace& memory, const ElfFile& file, uint64_t bias) {
+void map_image(LoggedSpace& memory, const ElfProgram& file, uint64_t bias) {
   const Range range{bias + file.low(), bias + file.high()};
   if (!in_windows(range.start, range.size()))
     fail(ErrorKind::unsupported,
@@ -96,13 +96,13 @@ void map_image(LoggedSpace& memory, const ElfFile& file, uint64_t bias) {
 }
 
 // Load bias of a movable image whose first page may be at `at` or above.
-uint64_t bias_at(const ElfFile& file, uint64_t at) {
+uint64_t bias_at(const ElfProgram& file, uint64_t at) {
   // p_align asks that addresses stay congruent, so the bias is a multiple of it.
   // Modulo 2^64: it may be negative.
   return align_up(at - file.low(), file.alignment);
 }
 
-uint64_t load_interpreter(GuestProcess& process, const ElfFile& interpreter) {
+uint64_t load_interpreter(GuestProcess& process, const ElfProgram& interpreter) {
   if (!interpreter.position_independent) {
     const Range range{interpreter.low(), interpreter.high()};
     for (const auto& [start, mapping] : process.memory.space().mappings())
@@ -125,7 +125,7 @@ uint64_t load_interpreter(GuestProcess& process, const ElfFile& interpreter) {
   return bias;
 }
 
-void map_stack(GuestProcess& process, const ElfFile& program, bool randomize) {
+void map_stack(GuestProcess& process, const ElfProgram& program, bool randomize) {
   const uint64_t top = kStackTop - random_pages(kStackSpread, randomize);
   process.stack = {top - stack_size(), top};
   const Range guard{process.stack.start - kStackGuard, process.stack.start};
@@ -136,14 +136,14 @@ void map_stack(GuestProcess& process, const ElfFile& program, bool randomize) {
                "the stack");
 }
 
-void place_heap(GuestProcess& process, const ElfFile& file, uint64_t bias, bool randomize) {
+void place_heap(GuestProcess& process, const ElfProgram& file, uint64_t bias, bool randomize) {
   const uint64_t image_end = bias + file.high();
   // A program in the low window has its heap in the main one, where it can grow.
   const uint64_t after = kMainWindow.contains(image_end) ? image_end : kProgramBase;
   process.heap_start = process.heap_end = after + random_pages(kHeapSpread, randomize);
 }
 
-void check_room(const ElfFile& file, uint64_t bias, const GuestProcess& process) {
+void check_room(const ElfProgram& file, uint64_t bias, const GuestProcess& process) {
   const Range image{bias + file.low(), bias + file.high()};
   const Range taken{process.stack.start - kStackGuard, process.stack.end};
   if (image.start < taken.end && image.end > taken.start)
@@ -155,8 +155,8 @@ void check_room(const ElfFile& file, uint64_t bias, const GuestProcess& process)
 
 void load_program(GuestProcess& process, const Program& program, const std::vector<std::string>& environment,
                   const LoaderOptions& options) {
-  const ElfFile file = read_elf(program.path, open_executable(program.path));
-  std::optional<ElfFile> interpreter;
+  const ElfProgram file = read_elf(program.path, open_executable(program.path));
+  std::optional<ElfProgram> interpreter;
   if (!file.interpreter.empty()) interpreter = read_elf(file.interpreter, open_executable(file.interpreter));
   check_argument_size(program, environment);
 

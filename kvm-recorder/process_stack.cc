@@ -11,7 +11,7 @@
 #include <cstddef>
 #include <cstring>
 
-#include "kvm-recorder/elf_file.h"
+#include "kvm-recorder/elf_program.h"
 
 namespace aftercheck {
 namespace {

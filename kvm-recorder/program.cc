@@ -8,7 +8,7 @@
 #include <optional>
 #include <string_view>
 
-#include "kvm-recorder/elf_file.h"
+#include "kvm-recorder/elf_program.h"
 #include "kvm-recorder/loader.h"
 #include "kvm-recorder/process_stack.h"
 
@@ -101,7 +101,7 @@ std::string read_head(const std::string& path, int fd) {
 }
 
 // Everything that can be wrong with the dynamic linker shows before the recording starts.
-void check_interpreter(const ElfFile& program) {
+void check_interpreter(const ElfProgram& program) {
   if (program.interpreter.empty()) return;
   try {
     read_elf(program.interpreter, open_executable(program.interpreter));
