@@ -1,0 +1,31 @@
+#include "recording/format.h"
+
+#include <xxhash.h>
+
+namespace aftercheck::recording {
+
+uint64_t header_checksum(const ChunkHeader& header) {
+  return XXH3_64bits(&header, offsetof(ChunkHeader, header_checksum));
+}
+
+uint64_t Shape::slot_count() const {
+  uint64_t pieces = 0;
+  for (const OutputShape& output : outputs) pieces += output.pieces;
+  return uint64_t{operands} - (has_number() ? 1 : 0) + registers.size() + 2 * (uint64_t{writes} + pieces);
+}
+
+bool take_varint(std::span<const std::byte>& in, uint64_t& value) {
+  value = 0;
+  for (size_t i = 0; i < in.size() && i < kMaxVarintBytes; i++) {
+    const auto bits = static_cast<uint64_t>(in[i] & std::byte{0x7f});
+    if (i == kMaxVarintBytes - 1 && bits > 1) return false;
+    value |= bits << (7 * i);
+    if ((in[i] & std::byte{0x80}) == std::byte{0}) {
+      in = in.subspan(i + 1);
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace aftercheck::recording

@@ -1,0 +1,262 @@
+#include "recording/store.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <tuple>
+#include <vector>
+
+#include "base/error.h"
+
+namespace aftercheck::recording {
+namespace {
+
+constexpr size_t kBufferBytes = 1 << 20;
+// FICLONERANGE (ioctl_ficlonerange(2)) wants block-aligned ranges; no supported file system has smaller
+// blocks, and one with larger blocks refuses, which is handled.
+constexpr uint64_t kCloneAlignment = 4096;
+
+// Another process's, or an earlier life's, unfinished copies must not be hit: open(O_EXCL) decides, this only
+// avoids needless tries.
+std::string temporary_name() {
+  static std::atomic<uint64_t> counter = 0;
+  return fmt::format("new-{}-{}", getpid(), counter++);
+}
+
+// A file that goes away unless it is kept.
+struct TemporaryFile {
+  std::string path;
+  UniqueFd fd;
+  TemporaryFile() = default;
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  ~TemporaryFile() {
+    if (!path.empty()) unlink(path.c_str());
+  }
+};
+
+void create_temporary(const std::filesystem::path& directory, TemporaryFile& file) {
+  for (;;) {
+    const std::string path = (directory / temporary_name()).string();
+    const int fd = ::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0444);
+    if (fd < 0 && errno == EEXIST) continue;
+    if (fd < 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+    file.path = path;
+    file.fd = move_out_of_guest_reach(UniqueFd(fd));
+    return;
+  }
+}
+
+uint64_t file_size(int fd, const std::string& path) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  return static_cast<uint64_t>(status.st_size);
+}
+
+// True when the copy holds the range, or as much of it as the file has.
+bool clone_range(int from, uint64_t offset, uint64_t length, const TemporaryFile& to) {
+  struct stat status {};
+  if (fstat(from, &status) != 0 || !S_ISREG(status.st_mode) || offset % kCloneAlignment != 0) return false;
+  const auto size = static_cast<uint64_t>(status.st_size);
+  if (offset >= size) return false;
+  const bool to_end = length >= size - offset;
+  if (!to_end && length % kCloneAlignment != 0) return false;
+  file_clone_range range{};
+  range.src_fd = from;
+  range.src_offset = offset;
+  range.src_length = to_end ? 0 : length;  // 0: up to the end, wherever that is by now
+  if (ioctl(to.fd.get(), FICLONERANGE, &range) != 0) return false;
+  if (file_size(to.fd.get(), to.path) > length && ftruncate(to.fd.get(), static_cast<off_t>(length)) != 0)
+    fail(ErrorKind::io, "{}: {}", to.path, errno_text(errno));
+  return true;
+}
+
+void write_piece(const TemporaryFile& to, const std::byte* bytes, size_t size, uint64_t offset) {
+  while (size != 0) {
+    const ssize_t n = pwrite(to.fd.get(), bytes, size, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail(ErrorKind::io, "{}: {}", to.path, errno_text(n < 0 ? errno : ENOSPC));
+    bytes += n;
+    size -= static_cast<size_t>(n);
+    offset += static_cast<uint64_t>(n);
+  }
+}
+
+// In the kernel, as far as it goes; returns how many bytes it copied. Special files and some file systems
+// refuse, and files of procfs seem empty to it: the caller goes on by hand, which also meets the true end or
+// the true error.
+uint64_t copy_in_kernel(int from, uint64_t offset, uint64_t length, const TemporaryFile& to) {
+  uint64_t done = 0;
+  while (done < length) {
+    auto in = static_cast<off64_t>(offset + done), out = static_cast<off64_t>(done);
+    const auto piece = static_cast<size_t>(std::min<uint64_t>(length - done, 1 << 30));
+    const ssize_t n = copy_file_range(from, &in, to.fd.get(), &out, piece, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
+      fail(ErrorKind::io, "{}: {}", to.path, errno_text(errno));
+    if (n <= 0) break;
+    done += static_cast<uint64_t>(n);
+  }
+  return done;
+}
+
+void copy_by_hand(int from, uint64_t offset, uint64_t length, uint64_t done, const TemporaryFile& to) {
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kBufferBytes);
+  while (done < length) {
+    const auto piece = static_cast<size_t>(std::min<uint64_t>(length - done, kBufferBytes));
+    const ssize_t n = pread(from, buffer.get(), piece, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0)
+      fail(ErrorKind::io, "{}: reading offset {} of the file to keep: {}", to.path, offset + done,
+           errno_text(errno));
+    if (n == 0) return;
+    write_piece(to, buffer.get(), static_cast<size_t>(n), done);
+    done += static_cast<uint64_t>(n);
+  }
+}
+
+// Hashes all of `fd` with a fixed buffer; `size` gets the number of bytes.
+Digest128 hash_file(int fd, const std::string& path, uint64_t& size) {
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kBufferBytes);
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
+                                                                              XXH3_freeState);
+  if (state == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state.get());
+  size = 0;
+  for (;;) {
+    const ssize_t n = pread(fd, buffer.get(), kBufferBytes, static_cast<off_t>(size));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(ErrorKind::io, "{}: offset {}: {}", path, size, errno_text(errno));
+    if (n == 0) break;
+    XXH3_128bits_update(state.get(), buffer.get(), static_cast<size_t>(n));
+    size += static_cast<uint64_t>(n);
+  }
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state.get()));
+  Digest128 digest;
+  std::copy(std::begin(canonical.digest), std::end(canonical.digest), digest.begin());
+  return digest;
+}
+
+// Which files were found whole in this process. A blob that is replaced or changed is another file by this
+// key.
+using FileKey = std::tuple<dev_t, ino_t, off_t, int64_t, int64_t, Digest128>;
+
+FileKey file_key(const struct stat& status, const Digest128& name) {
+  return {status.st_dev, status.st_ino, status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec, name};
+}
+
+class VerifiedFiles {
+ public:
+  bool contains(const FileKey& key) {
+    std::lock_guard lock(mutex_);
+    return keys_.contains(key);
+  }
+  void add(const FileKey& key) {
+    std::lock_guard lock(mutex_);
+    keys_.insert(key);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<FileKey> keys_;
+};
+
+VerifiedFiles& verified_files() {
+  static VerifiedFiles files;
+  return files;
+}
+
+UniqueFd open_read_only(const std::string& path) {
+  // Non-blocking, or a FIFO put in the store's place would hang the reader.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0 && errno == ENOENT) fail(ErrorKind::bad_input, "{}: missing from the recording's store", path);
+  if (fd < 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  return move_out_of_guest_reach(UniqueFd(fd));
+}
+
+}  // namespace
+
+std::string to_hex(const Digest128& digest) {
+  std::string text;
+  for (const uint8_t byte : digest) text += fmt::format("{:02x}", byte);
+  return text;
+}
+
+Store::Store(const std::filesystem::path& directory, bool create) : directory_(directory / "store") {
+  if (create && mkdir(directory_.c_str(), 0755) != 0 && errno != EEXIST)
+    fail(ErrorKind::io, "{}: {}", directory_.string(), errno_text(errno));
+}
+
+Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
+  constexpr uint64_t kMaxOffset = std::numeric_limits<off_t>::max();
+  if (offset > kMaxOffset) fail(ErrorKind::internal, "store: offset {:#x} is no file offset", offset);
+  length = std::min(length, kMaxOffset - offset);
+  TemporaryFile copy;
+  create_temporary(directory_, copy);
+  if (!clone_range(fd, offset, length, copy))
+    copy_by_hand(fd, offset, length, copy_in_kernel(fd, offset, length, copy), copy);
+  Blob blob;
+  blob.name = hash_file(copy.fd.get(), copy.path, blob.size);
+  const std::string path = (directory_ / to_hex(blob.name)).string();
+  if (access(path.c_str(), F_OK) == 0) {
+    try {
+      return open(blob.name);
+    } catch (const Error&) {
+      // It is there but damaged: the copy takes its place.
+    }
+  }
+  // The blob must outlive a power loss together with the events that name it.
+  if (fdatasync(copy.fd.get()) != 0) fail(ErrorKind::io, "{}: {}", copy.path, errno_text(errno));
+  blob.fd = open_read_only(copy.path);
+  if (rename(copy.path.c_str(), path.c_str()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  copy.path.clear();
+  struct stat status {};
+  if (fstat(blob.fd.get(), &status) == 0) verified_files().add(file_key(status, blob.name));
+  return blob;
+}
+
+Store::Blob Store::open(const Digest128& name) {
+  const std::string path = (directory_ / to_hex(name)).string();
+  Blob blob;
+  blob.name = name;
+  blob.fd = open_read_only(path);
+  struct stat status {};
+  if (fstat(blob.fd.get(), &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  if (!S_ISREG(status.st_mode)) fail(ErrorKind::bad_input, "{}: not a regular file", path);
+  const FileKey key = file_key(status, name);
+  blob.size = static_cast<uint64_t>(status.st_size);
+  if (verified_files().contains(key)) return blob;
+  uint64_t size = 0;
+  const Digest128 found = hash_file(blob.fd.get(), path, size);
+  if (found != name || size != blob.size)
+    fail(ErrorKind::bad_input, "{}: damaged: its {} bytes have the hash {}", path, size, to_hex(found));
+  verified_files().add(key);
+  return blob;
+}
+
+uint64_t Store::size() const {
+  uint64_t total = 0;
+  std::error_code error;
+  for (auto it = std::filesystem::directory_iterator(directory_, error);
+       !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+    std::error_code vanished;
+    const auto size = it->file_size(vanished);
+    if (!vanished) total += size;
+  }
+  if (error) fail(ErrorKind::io, "{}: {}", directory_.string(), error.message());
+  return total;
+}
+
+}  // namespace aftercheck::recording

@@ -1,0 +1,268 @@
+#include "recording/writer.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <csignal>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/guarded_copy.h"
+#include "recording/chunk_builder.h"
+
+namespace aftercheck::recording {
+namespace {
+
+// Chunks that may wait for the writer thread. With the one being filled and the one being compressed that
+// bounds the memory to four chunks.
+constexpr size_t kMaxWaiting = 2;
+
+struct FreeContext {
+  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
+};
+
+std::unique_ptr<ZSTD_CCtx, FreeContext> make_context(int level) {
+  std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
+  if (context == nullptr) fail(ErrorKind::io, "no memory for the log's compression");
+  const size_t result = ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, level);
+  if (ZSTD_isError(result)) fail(ErrorKind::usage, "zstd level {}: {}", level, ZSTD_getErrorName(result));
+  return context;
+}
+
+UniqueFd create_file(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+  if (fd < 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  return move_out_of_guest_reach(UniqueFd(fd));
+}
+
+// 0 or an errno value.
+int write_all(int fd, std::span<const std::byte> bytes, uint64_t offset) {
+  while (!bytes.empty()) {
+    const ssize_t n = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno;
+    if (n == 0) return ENOSPC;  // a file system that writes nothing and gives no reason
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+  return 0;
+}
+
+}  // namespace
+
+class Writer::Impl {
+ public:
+  Impl(const std::filesystem::path& directory, const WriterOptions& options)
+      : path_((directory / "events").string()),
+        directory_(directory.string()),
+        flush_interval_(options.flush_interval),
+        context_(make_context(options.compression_level)),
+        file_(create_file(path_)),
+        current_(std::make_unique<ChunkBuilder>()) {
+    install_fault_guard();
+    start_thread();
+  }
+
+  ~Impl() {
+    try {
+      finish();
+    } catch (const std::exception&) {  // the destructor's caller didn't ask
+    }
+  }
+
+  void append(const Event& event) {
+    std::unique_lock lock(mutex_);
+    if (finished_)
+      fail(ErrorKind::internal, "{}: an event was appended after the log had been finished", path_);
+    if (failed_) return;
+    if (current_->full()) hand_over(lock);
+    if (failed_) return;
+    current_->append(event);
+    statistics_.events++;
+    if (current_->count() == 1) {
+      deadline_ = Clock::now() + flush_interval_;
+      work_.notify_one();
+    }
+    if (current_->full()) hand_over(lock);
+  }
+
+  void flush() {
+    std::unique_lock lock(mutex_);
+    if (!failed_ && !current_->empty()) hand_over(lock);
+  }
+
+  void finish() {
+    {
+      std::unique_lock lock(mutex_);
+      if (!finished_ && !failed_ && !current_->empty()) hand_over(lock);
+      finished_ = true;
+      work_.notify_one();
+    }
+    if (thread_.joinable()) {
+      thread_.join();
+      sync();
+    }
+    if (failed_) fail(ErrorKind::io, "{}", error());
+  }
+
+  bool failed() const { return failed_; }
+
+  std::string error() const {
+    std::lock_guard lock(mutex_);
+    return error_;
+  }
+
+  Statistics statistics() const {
+    std::lock_guard lock(mutex_);
+    return statistics_;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Full {
+    std::unique_ptr<ChunkBuilder> chunk;
+    uint64_t first_event = 0;
+  };
+
+  // Signals are the guest's business and must reach the threads that run it.
+  void start_thread() {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+      thread_ = std::thread([this] { run(); });
+    } catch (...) {
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      throw;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  // Gives the current chunk to the writer thread. Waits while too many are on their way.
+  void hand_over(std::unique_lock<std::mutex>& lock) {
+    space_.wait(lock, [this] { return waiting_.size() < kMaxWaiting || failed_; });
+    if (failed_ || current_->empty()) return;  // the thread took it when its time was over
+    take_current();
+    work_.notify_one();
+  }
+
+  void take_current() {
+    const uint64_t first = next_first_event_;
+    next_first_event_ += current_->count();
+    waiting_.push_back({std::move(current_), first});
+    if (spare_.empty()) {
+      current_ = std::make_unique<ChunkBuilder>();
+    } else {
+      current_ = std::move(spare_.back());
+      spare_.pop_back();
+    }
+  }
+
+  void run() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      if (waiting_.empty() && !finished_) {
+        if (current_->empty() || failed_)
+          work_.wait(lock);
+        else
+          work_.wait_until(lock, deadline_);
+      }
+      if (waiting_.empty() && !failed_ && !current_->empty() && Clock::now() >= deadline_) take_current();
+      if (waiting_.empty()) {
+        if (finished_) return;
+        continue;
+      }
+      Full full = std::move(waiting_.front());
+      waiting_.pop_front();
+      lock.unlock();
+      space_.notify_one();
+      write_chunk(full);
+      full.chunk->clear();
+      lock.lock();
+      spare_.push_back(std::move(full.chunk));
+    }
+  }
+
+  void write_chunk(const Full& full) {
+    if (failed_) return;
+    try {
+      const uint64_t raw = full.chunk->serialize(sequence_, full.first_event, context_.get(), buffer_);
+      const int error = write_all(file_.get(), buffer_.span(), end_);
+      if (error != 0) {
+        set_error(path_ + ": " + errno_text(error));
+        return;
+      }
+      sequence_++;
+      end_ += buffer_.size();
+      std::lock_guard lock(mutex_);
+      statistics_.chunks++;
+      statistics_.raw_bytes += raw;
+      statistics_.written_bytes = end_;
+    } catch (const std::exception& e) {
+      set_error(path_ + ": " + e.what());
+    }
+  }
+
+  void set_error(const std::string& text) {
+    // Gives the file system back the partial chunk's space; a reader would stop at the same place without it.
+    const bool cut = ftruncate(file_.get(), static_cast<off_t>(end_)) == 0;
+    std::lock_guard lock(mutex_);
+    error_ = cut ? text : text + fmt::format("; an incomplete chunk stays at offset {}", end_);
+    failed_ = true;
+    space_.notify_all();
+  }
+
+  // After the thread has ended. The directory too, or the file's name could be lost with the power.
+  void sync() {
+    if (failed_) return;
+    if (fsync(file_.get()) != 0) set_error(path_ + ": fsync: " + errno_text(errno));
+    const UniqueFd directory(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory || fsync(directory.get()) != 0) set_error(directory_ + ": fsync: " + errno_text(errno));
+  }
+
+  const std::string path_, directory_;
+  const std::chrono::milliseconds flush_interval_;
+  // Writer thread's own, and finish()'s after it has ended.
+  std::unique_ptr<ZSTD_CCtx, FreeContext> context_;
+  UniqueFd file_;
+  ByteBuffer buffer_;
+  uint64_t sequence_ = 0, end_ = 0;
+
+  mutable std::mutex mutex_;  // guards everything below
+  std::condition_variable work_, space_;
+  std::unique_ptr<ChunkBuilder> current_;
+  std::vector<std::unique_ptr<ChunkBuilder>> spare_;
+  std::deque<Full> waiting_;
+  Clock::time_point deadline_{};
+  uint64_t next_first_event_ = 0;
+  bool finished_ = false;
+  std::string error_;
+  Statistics statistics_;
+  std::atomic<bool> failed_ = false;
+
+  std::thread thread_;
+};
+
+Writer::Writer(const std::filesystem::path& directory, const WriterOptions& options)
+    : impl_(std::make_unique<Impl>(directory, options)) {}
+Writer::~Writer() = default;
+
+void Writer::append(const Event& event) { impl_->append(event); }
+void Writer::flush() { impl_->flush(); }
+void Writer::finish() { impl_->finish(); }
+bool Writer::failed() const { return impl_->failed(); }
+std::string Writer::error() const { return impl_->error(); }
+Writer::Statistics Writer::statistics() const { return impl_->statistics(); }
+
+}  // namespace aftercheck::recording
