@@ -206,6 +206,17 @@ bool Signals::rt_sigreturn(GuestProcess& process, Registers& registers, FpuState
   return true;
 }
 
+std::optional<int> Signals::fatal_pending() {
+  State& state = *state_;
+  state.update();
+  for (int signal = 1; signal <= kSignals; ++signal) {
+    const uint64_t bit = bit_of(signal);
+    if ((state.pending_bits() & ~state.blocked & bit) == 0 || state.ignored(signal)) continue;
+    if (state.actions[signal].handler == kHandlerDefault && (bit & kStopByDefault) == 0) return signal;
+  }
+  return std::nullopt;
+}
+
 Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, const FpuState& fpu,
                                    std::optional<long> call_result, uint64_t call_number) {
   State& state = *state_;

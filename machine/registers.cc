@@ -6,14 +6,43 @@ namespace aftercheck {
 
 FpuState FpuState::initial() {
   FpuState state;
-  // FXSAVE layout (SDM vol. 1, table 10-2): FCW at byte 0, abridged tag word (0: all empty) at 4, MXCSR at 24,
-  // MXCSR_MASK at 28.
+  // FXSAVE layout (SDM vol. 1, table 10-2): FCW at byte 0, abridged tag word (0: all empty) at 4, MXCSR at
+  // 24, MXCSR_MASK at 28.
   const uint16_t fcw = 0x37f;
   const uint32_t mxcsr = 0x1f80, mxcsr_mask = 0xffff;
   std::memcpy(&state.fxsave[0], &fcw, sizeof fcw);
   std::memcpy(&state.fxsave[24], &mxcsr, sizeof mxcsr);
   std::memcpy(&state.fxsave[28], &mxcsr_mask, sizeof mxcsr_mask);
   return state;
+}
+
+RegisterWords canonical_state(const Registers& registers) {
+  RegisterWords words = to_words(registers);
+  constexpr size_t kFlagsIndex = offsetof(Registers, rflags) / sizeof(uint64_t);
+  words[kFlagsIndex] &= rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
+  return words;
+}
+
+std::array<std::byte, kCanonicalFpuSize> canonical_fpu(const FpuState& state) {
+  // Offsets in the FXSAVE image: SDM vol. 1, table 10-2.
+  constexpr size_t kControlWord = 0, kStatusWord = 2, kTag = 4, kMxcsr = 24, kSt0 = 32, kXmm0 = 160;
+  std::array<std::byte, kCanonicalFpuSize> out{};
+  std::memcpy(out.data(), &state.fxsave[kXmm0], 16 * 16);
+  size_t at = 16 * 16;
+  uint16_t status = 0;
+  std::memcpy(&status, &state.fxsave[kStatusWord], sizeof status);
+  const unsigned top = status >> 11 & 7;
+  const auto tags = std::to_integer<unsigned>(state.fxsave[kTag]);
+  for (unsigned i = 0; i < 8; ++i, at += 10)
+    if ((tags >> ((top + i) & 7) & 1) != 0) std::memcpy(&out[at], &state.fxsave[kSt0 + i * 16], 10);
+  std::memcpy(&out[at], &state.fxsave[kControlWord], 2);
+  out[at + 2] = std::byte(top);
+  out[at + 3] = std::byte(tags);
+  uint32_t mxcsr = 0;
+  std::memcpy(&mxcsr, &state.fxsave[kMxcsr], sizeof mxcsr);
+  mxcsr &= ~uint32_t{0x3f};  // sticky exception flags (SDM vol. 1, figure 10-3)
+  std::memcpy(&out[at + 4], &mxcsr, sizeof mxcsr);
+  return out;
 }
 
 }  // namespace aftercheck

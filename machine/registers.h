@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -19,6 +20,11 @@ struct Registers {
 };
 constexpr size_t kRegisterCount = sizeof(Registers) / sizeof(uint64_t);
 static_assert(kRegisterCount == 20, "recording/log.capnp and the digest count on the order and number");
+
+// The same as an array, in the order of the struct: register numbers of the log index it.
+using RegisterWords = std::array<uint64_t, kRegisterCount>;
+inline RegisterWords to_words(const Registers& registers) { return std::bit_cast<RegisterWords>(registers); }
+inline Registers from_words(const RegisterWords& words) { return std::bit_cast<Registers>(words); }
 
 // Intel SDM vol. 1, 3.4.3: EFLAGS.
 namespace rflags {
@@ -38,5 +44,14 @@ struct FpuState {
   // As after FNINIT and with MXCSR = 0x1F80: what Linux gives a new process.
   static FpuState initial();
 };
+
+// What must be the same in two runs of the same execution on any processor: the order of Registers, without the status
+// flags (see rflags::kStatus).
+RegisterWords canonical_state(const Registers& registers);
+
+// Likewise for the FPU: XMM0-15, the x87 registers in use, control words, stack top and tags. Left out are the sticky
+// exception flags and condition codes, which the soft vCPU does not keep, and the last instruction's addresses.
+constexpr size_t kCanonicalFpuSize = 16 * 16 + 8 * 10 + 8;
+std::array<std::byte, kCanonicalFpuSize> canonical_fpu(const FpuState& state);
 
 }  // namespace aftercheck

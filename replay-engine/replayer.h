@@ -16,6 +16,8 @@ struct ReplayOptions {
   MachineChoice machine = MachineChoice::automatic;
   // Bytes of the program's standard output (1) and error (2), in order. Null: dropped.
   std::function<void(int stream, const std::byte* bytes, size_t size)> output;
+  // Name of a system call's number, for divergence reports. Null: "system call 42".
+  std::function<std::string(uint64_t number)> system_call_name;
   // Called now and then with a share of 0..1 and the number of events so far. Null: none.
   std::function<void(double share, uint64_t events)> progress;
 };

@@ -1,0 +1,33 @@
+// Digests of the guest's memory, now and then, so that silent damage in a replay is found near where it
+// arose.
+#pragma once
+
+#include <chrono>
+#include <vector>
+
+#include "base/fd.h"
+#include "machine/address_space.h"
+#include "recording/event.h"
+
+namespace aftercheck {
+
+class MemoryCensus {
+ public:
+  explicit MemoryCensus(const AddressSpace& space);
+
+  // True when the next digest is due: a second after the last, and never more than about 1 % of the run's
+  // time.
+  bool due(std::chrono::steady_clock::time_point now) const { return now >= next_; }
+  // Digests of all private pages that hold something of the guest's own (anonymous, or copied on write), in
+  // stretches of at most 1 MiB.
+  std::vector<recording::MemoryDigest> take();
+
+ private:
+  const AddressSpace& space_;
+  UniqueFd pagemap_;
+  std::chrono::steady_clock::time_point next_;
+
+  void add_present(Range range, std::vector<Range>& runs) const;
+};
+
+}  // namespace aftercheck

@@ -1,0 +1,354 @@
+#include "kvm-recorder/recorder.h"
+
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <fstream>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/version.h"
+#include "kvm-recorder/descriptors.h"
+#include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/loader.h"
+#include "kvm-recorder/memory_census.h"
+#include "kvm-recorder/signals.h"
+#include "kvm-recorder/system_call_table.h"
+#include "kvm-recorder/trapped_answers.h"
+#include "recording/digest.h"
+#include "recording/meta.h"
+#include "recording/store.h"
+#include "recording/writer.h"
+
+namespace aftercheck {
+namespace {
+
+namespace fs = std::filesystem;
+using recording::Event;
+using recording::EventKind;
+using Clock = std::chrono::steady_clock;
+
+fs::path prepare_directory(const fs::path& directory) {
+  std::error_code error;
+  if (fs::exists(directory, error) && !(fs::is_directory(directory, error) && fs::is_empty(directory, error)))
+    fail(ErrorKind::usage, "{}: exists already; choose another directory with -o, or remove it",
+         directory.string());
+  fs::create_directories(directory, error);
+  if (error) fail(ErrorKind::io, "{}: can't be created: {}", directory.string(), error.message());
+  // The guest may change its working directory.
+  return fs::absolute(directory);
+}
+
+std::string host_cpu() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
+  return "unknown";
+}
+
+recording::Meta make_meta(const RecordOptions& options, MachineKind machine, const std::string& why_not_kvm) {
+  recording::Meta meta;
+  meta.writer = std::string("aftercheck ") + kVersion;
+  meta.command = options.command;
+  std::error_code error;
+  meta.working_directory = fs::current_path(error).string();
+  meta.environment = options.environment;
+  meta.machine = name(machine);
+  meta.cpu_model = name(options.cpu);
+  meta.host_cpu = host_cpu();
+  utsname host{};
+  if (uname(&host) == 0) {
+    meta.host_kernel = std::string(host.sysname) + " " + host.release;
+    meta.host_name = host.nodename;
+  }
+  meta.start_time_ns = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                                 std::chrono::system_clock::now().time_since_epoch())
+                                                 .count());
+  meta.capabilities["kvm"] = machine == MachineKind::kvm ? "used"
+                             : why_not_kvm.empty()       ? "not asked for"
+                                                         : why_not_kvm;
+  return meta;
+}
+
+uint64_t operand_of(Access access) { return static_cast<uint64_t>(access); }
+
+// Records one guest from its first instruction to its end.
+class Session {
+ public:
+  Session(const RecordOptions& options, const fs::path& directory);
+  RecordResult run(const Program& program);
+
+ private:
+  const RecordOptions& options_;
+  const CpuModel cpu_;
+  AddressSpace space_;
+  std::string why_not_kvm_;
+  std::unique_ptr<Machine> machine_;
+  std::unique_ptr<Vcpu> vcpu_;
+  recording::Store store_;
+  LoggedSpace memory_;
+  Signals signals_;
+  Descriptors descriptors_;
+  GuestProcess process_;
+  MemoryCensus census_;
+  std::unique_ptr<recording::Writer> writer_;
+  recording::RunningDigest digest_;
+  Clock::time_point start_ = Clock::now();
+  RecordResult result_;
+  Event event_;       // the exit under way; kept between exits for its buffers
+  Registers before_;  // registers at that exit
+  bool ended_ = false;
+
+  void begin_event(EventKind kind);
+  void add_memory_digests();
+  void finish_event(const Registers& base);
+  void append();
+  void end(recording::EndReason reason, int status);
+  void handle(const Exit& exit);
+  void handle_system_call();
+  void handle_fault(const Exit& exit);
+  void handle_kick();
+  void settle(const Signals::Delivery& delivery);
+  void set_fpu(const FpuState& fpu);
+  void check_log();
+};
+
+Session::Session(const RecordOptions& options, const fs::path& directory)
+    : options_(options),
+      cpu_(options.cpu),
+      machine_(create_machine(options.machine, space_, cpu_, &why_not_kvm_)),
+      vcpu_(machine_->create_vcpu()),
+      store_(directory, true),
+      memory_(space_, store_),
+      signals_(*vcpu_),
+      process_{.memory = memory_, .signals = signals_, .descriptors = descriptors_, .cpu = cpu_},
+      census_(space_) {
+  process_.message = options_.message;
+  result_.machine = machine_->kind();
+  if (!why_not_kvm_.empty() && options_.message)
+    options_.message("KVM can't be used here (" + why_not_kvm_ +
+                     "): recording on the soft vCPU, which is slower");
+  recording::write_meta(directory, make_meta(options_, machine_->kind(), why_not_kvm_));
+  if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
+}
+
+void Session::begin_event(EventKind kind) {
+  event_.kind = kind;
+  event_.time_ns = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_).count());
+  event_.operands.clear();
+  event_.memory.clear();
+  event_.fpu_digest.reset();
+  event_.registers.clear();
+  event_.fpu.clear();
+  before_ = vcpu_->registers();
+  event_.rip = before_.rip;
+  event_.digest = digest_.update(canonical_state(before_));
+}
+
+void Session::add_memory_digests() {
+  if (!options_.write_log) return;
+  event_.memory = census_.take();
+  event_.fpu_digest = recording::digest64(canonical_fpu(vcpu_->fpu()));
+}
+
+// Notes what changed since `base` and appends the event.
+void Session::finish_event(const Registers& base) {
+  const RegisterWords old = to_words(base), now = to_words(vcpu_->registers());
+  for (size_t i = 0; i < kRegisterCount; ++i)
+    if (old[i] != now[i]) event_.registers.push_back({static_cast<uint8_t>(i), now[i]});
+  memory_.take(event_);
+  append();
+}
+
+// Appends event_, spread over continuations where its writes are too many for one.
+void Session::append() {
+  ++result_.events;
+  if (!writer_) return;
+  std::vector<recording::MemoryWrite> writes = std::move(event_.writes);
+  event_.writes.clear();
+  uint64_t room = recording::kMaxEventBytes;
+  Event* target = &event_;
+  Event continuation;
+  auto flush = [&] {
+    writer_->append(*target);
+    continuation = Event{};
+    continuation.kind = EventKind::continuation;
+    continuation.time_ns = event_.time_ns;
+    target = &continuation;
+    room = recording::kMaxEventBytes;
+  };
+  // Patches come after all writes.
+  std::vector<recording::CodePatch> patches = std::move(event_.patches);
+  event_.patches.clear();
+  for (recording::MemoryWrite write : writes) {
+    while (!write.bytes.empty()) {
+      if (room == 0) flush();
+      const size_t size = std::min<uint64_t>(write.bytes.size(), room);
+      target->writes.push_back({write.address, write.bytes.first(size)});
+      write = {write.address + size, write.bytes.subspan(size)};
+      room -= size;
+    }
+  }
+  target->patches = std::move(patches);
+  writer_->append(*target);
+  check_log();
+}
+
+void Session::check_log() {
+  if (!writer_->failed()) return;
+  result_.log_error = writer_->error();
+  if (options_.on_log_error == OnLogError::stop) {
+    if (options_.message)
+      options_.message("the recording can't be continued: " + result_.log_error + "; stopping the program");
+    ended_ = true;
+    result_.status = exit_status(ErrorKind::io);
+    return;
+  }
+  if (options_.message)
+    options_.message("the recording ends here: " + result_.log_error + "; the program goes on unrecorded");
+  writer_.reset();
+}
+
+void Session::end(recording::EndReason reason, int status) {
+  if (ended_) return;  // the log failed at this very exit
+  ended_ = true;
+  result_.signaled = reason == recording::EndReason::killed_by_signal;
+  result_.status = status;
+  event_ = Event{};
+  event_.kind = EventKind::end;
+  event_.time_ns = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_).count());
+  event_.operands = {static_cast<uint64_t>(reason), static_cast<uint64_t>(status)};
+  append();
+}
+
+void Session::set_fpu(const FpuState& fpu) {
+  vcpu_->set_fpu(fpu);
+  event_.fpu.assign(fpu.fxsave.begin(), fpu.fxsave.end());
+}
+
+// What a delivery asks for beyond registers and memory.
+void Session::settle(const Signals::Delivery& delivery) {
+  if (delivery.kind == Signals::Delivery::Kind::handler && delivery.reset_fpu) set_fpu(FpuState::initial());
+}
+
+void Session::handle_system_call() {
+  begin_event(EventKind::syscall);
+  Registers& registers = vcpu_->registers();
+  const uint64_t number = registers.rax;
+  event_.operands = {number,        registers.rdi, registers.rsi, registers.rdx,
+                     registers.r10, registers.r8,  registers.r9};
+  if (census_.due(Clock::now())) add_memory_digests();
+
+  const CallOutcome outcome = make_system_call(process_, registers);
+  if (outcome.kind == CallOutcome::Kind::exited) {
+    if (event_.memory.empty()) add_memory_digests();  // after the call: exiting leaves memory as it was
+    finish_event(before_);
+    end(recording::EndReason::exited, static_cast<int>(outcome.value & 0xff));
+    return;
+  }
+  std::optional<long> result;
+  if (outcome.kind == CallOutcome::Kind::result) {
+    registers.rax = static_cast<uint64_t>(outcome.value);
+    result = outcome.value;
+  }
+  if (outcome.fpu_changed) set_fpu(outcome.fpu);
+  const bool restart = result && (*result == kRestartSys || *result == kRestartNoHand);
+  Signals::Delivery delivery;
+  if (restart || signals_.deliverable()) {
+    delivery = signals_.deliver(process_, registers, vcpu_->fpu(), result, number);
+    settle(delivery);
+  }
+  signals_.restore_mask();
+  finish_event(before_);
+  if (delivery.kind == Signals::Delivery::Kind::terminate)
+    end(recording::EndReason::killed_by_signal, delivery.signal);
+}
+
+void Session::handle_fault(const Exit& exit) {
+  begin_event(exit.kind == ExitKind::memory_fault ? EventKind::memory_fault : EventKind::exception);
+  if (exit.kind == ExitKind::memory_fault)
+    event_.operands = {exit.address, operand_of(exit.access)};
+  else
+    event_.operands = {exit.kind == ExitKind::breakpoint ? vector::kBreakpoint : exit.vector,
+                       exit.error_code};
+  Registers& registers = vcpu_->registers();
+  signals_.raise_fault(exit, registers, space_);
+  if (exit.kind == ExitKind::breakpoint) ++registers.rip;  // SIGTRAP's RIP is after the INT3
+  const Signals::Delivery delivery = signals_.deliver(process_, registers, vcpu_->fpu(), std::nullopt, 0);
+  settle(delivery);
+  finish_event(before_);
+  if (delivery.kind == Signals::Delivery::Kind::terminate)
+    end(recording::EndReason::killed_by_signal, delivery.signal);
+}
+
+// A signal came while the guest computes. One that kills ends the recording within this segment; one with a
+// handler is delivered at the next exit, where a replay finds it without a search.
+void Session::handle_kick() {
+  if (const std::optional<int> fatal = signals_.fatal_pending())
+    end(recording::EndReason::killed_by_signal, *fatal);
+}
+
+void Session::handle(const Exit& exit) {
+  switch (exit.kind) {
+    case ExitKind::syscall:
+      handle_system_call();
+      return;
+    case ExitKind::trapped_instruction:
+      begin_event(EventKind::trapped_instruction);
+      event_.operands = {static_cast<uint64_t>(exit.instruction.kind), before_.rax, before_.rcx};
+      answer_trapped_instruction(exit.instruction, cpu_, vcpu_->registers());
+      finish_event(before_);
+      return;
+    case ExitKind::exception:
+    case ExitKind::memory_fault:
+    case ExitKind::breakpoint:
+      handle_fault(exit);
+      return;
+    case ExitKind::kick:
+      handle_kick();
+      return;
+    case ExitKind::step:
+      break;
+  }
+  fail(ErrorKind::internal, "unexpected exit: {}", describe(exit));
+}
+
+RecordResult Session::run(const Program& program) {
+  begin_event(EventKind::start);
+  event_.rip = 0;
+  LoaderOptions loader;
+  loader.randomize = options_.randomize;
+  load_program(process_, program, options_.environment, loader);
+  vcpu_->registers() = process_.entry;
+  // All registers are the answer: nothing of the vCPU's own start is taken for granted.
+  RegisterWords unlike = to_words(process_.entry);
+  for (uint64_t& word : unlike) word = ~word;
+  set_fpu(FpuState::initial());
+  digest_ = recording::RunningDigest();
+  event_.digest = 0;
+  finish_event(from_words(unlike));
+  while (!ended_) handle(vcpu_->run());
+  if (writer_ && result_.log_error.empty()) try {
+      writer_->finish();
+    } catch (const Error& error) {
+      result_.log_error = error.what();
+      if (options_.message) options_.message("the recording is incomplete: " + result_.log_error);
+    }
+  return result_;
+}
+
+}  // namespace
+
+RecordResult record(const RecordOptions& options) {
+  if (options.command.empty()) fail(ErrorKind::usage, "no program to record");
+  const Program program = find_program(options.command[0], options.command, options.environment);
+  Session session(options, prepare_directory(options.directory));
+  return session.run(program);
+}
+
+}  // namespace aftercheck

@@ -1,0 +1,368 @@
+#include "replay-engine/replayer.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "recording/digest.h"
+#include "recording/meta.h"
+#include "recording/reader.h"
+#include "recording/store.h"
+
+namespace aftercheck {
+namespace {
+
+using recording::Event;
+using recording::EventKind;
+using recording::SpaceOp;
+using recording::SpaceOpKind;
+
+// Progress is reported once in so many events: often enough for a terminal, too seldom to cost anything.
+constexpr uint64_t kProgressEvery = 1024;
+
+std::string describe_registers(const Registers& r) {
+  return fmt::format(
+      "rax {:#x} rbx {:#x} rcx {:#x} rdx {:#x} rsi {:#x} rdi {:#x} rsp {:#x} rbp {:#x} r8 {:#x} r9 {:#x} r10 "
+      "{:#x} "
+      "r11 {:#x} r12 {:#x} r13 {:#x} r14 {:#x} r15 {:#x} rip {:#x} rflags {:#x} fs_base {:#x} gs_base {:#x}",
+      r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14,
+      r.r15, r.rip, r.rflags, r.fs_base, r.gs_base);
+}
+
+EventKind kind_of(const Exit& exit) {
+  switch (exit.kind) {
+    case ExitKind::syscall:
+      return EventKind::syscall;
+    case ExitKind::trapped_instruction:
+      return EventKind::trapped_instruction;
+    case ExitKind::memory_fault:
+      return EventKind::memory_fault;
+    default:
+      return EventKind::exception;
+  }
+}
+
+std::vector<uint64_t> operands_of(const Exit& exit, const Registers& r) {
+  switch (exit.kind) {
+    case ExitKind::syscall:
+      return {r.rax, r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9};
+    case ExitKind::trapped_instruction:
+      return {static_cast<uint64_t>(exit.instruction.kind), r.rax, r.rcx};
+    case ExitKind::memory_fault:
+      return {exit.address, static_cast<uint64_t>(exit.access)};
+    case ExitKind::breakpoint:
+      return {vector::kBreakpoint, 0};
+    default:
+      return {exit.vector, exit.error_code};
+  }
+}
+
+CpuModel cpu_of(const recording::Meta& meta, const std::filesystem::path& directory) {
+  for (const CpuModelKind kind : {CpuModelKind::portable, CpuModelKind::host})
+    if (meta.cpu_model == name(kind)) return CpuModel(kind);
+  fail(ErrorKind::unsupported, "{}: cpu_model \"{}\" is not known to this version",
+       (directory / "meta").string(), meta.cpu_model);
+}
+
+class Session {
+ public:
+  explicit Session(const ReplayOptions& options);
+  ReplayResult run();
+
+ private:
+  const ReplayOptions& options_;
+  const recording::Meta meta_;
+  recording::Reader reader_;
+  recording::Store store_;
+  const CpuModel cpu_;
+  AddressSpace space_;
+  std::unique_ptr<Machine> machine_;
+  std::unique_ptr<Vcpu> vcpu_;
+  recording::RunningDigest digest_;
+  ReplayResult result_;
+  std::vector<std::byte> buffer_;
+
+  [[noreturn]] void bad(const std::string& what) const;
+  void verify_exit(const Event& event, const Exit& exit);
+  void verify_memory(const Event& event);
+  void replay_outputs(const Event& event);
+  void apply(const Event& event);
+  void apply_space_op(const SpaceOp& op);
+  void map_blob(const SpaceOp& op, Range range);
+  void finish(const Event& event);
+  std::string text(EventKind kind, uint64_t rip, const std::vector<uint64_t>& operands) const;
+  [[noreturn]] void diverged(const Event& event, const std::string& actual, const std::string& detail) const;
+};
+
+Session::Session(const ReplayOptions& options)
+    : options_(options),
+      meta_(recording::read_meta(options.directory)),
+      reader_(options.directory),
+      store_(options.directory, false),
+      cpu_(cpu_of(meta_, options.directory)),
+      machine_(create_machine(options.machine, space_, cpu_)),
+      vcpu_(machine_->create_vcpu()) {
+  result_.machine = machine_->kind();
+}
+
+void Session::bad(const std::string& what) const {
+  fail(ErrorKind::bad_input, "{}: event {} (in the chunk at offset {}): {}",
+       (options_.directory / "events").string(), reader_.number(), reader_.chunk_offset(), what);
+}
+
+std::string Session::text(EventKind kind, uint64_t rip, const std::vector<uint64_t>& operands) const {
+  auto operand = [&](size_t index) { return index < operands.size() ? operands[index] : 0; };
+  std::string what;
+  switch (kind) {
+    case EventKind::syscall:
+      what = options_.system_call_name ? options_.system_call_name(operand(0))
+                                       : fmt::format("system call {}", operand(0));
+      what += "(";
+      for (size_t i = 1; i < operands.size(); ++i)
+        what += fmt::format("{}{:#x}", i > 1 ? ", " : "", operands[i]);
+      what += ")";
+      break;
+    case EventKind::trapped_instruction:
+      what = operand(0) <= static_cast<uint64_t>(TrappedKind::rdpid)
+                 ? std::string("instruction ") + name(static_cast<TrappedKind>(operand(0)))
+                 : "unknown trapped instruction";
+      break;
+    case EventKind::exception:
+      what = describe(Exit{.kind = ExitKind::exception,
+                           .vector = static_cast<uint8_t>(operand(0)),
+                           .error_code = static_cast<uint32_t>(operand(1))});
+      break;
+    case EventKind::memory_fault:
+      what = operand(1) > 2 ? "memory fault"
+                            : describe(Exit{.kind = ExitKind::memory_fault,
+                                            .address = operand(0),
+                                            .access = static_cast<Access>(operand(1))});
+      break;
+    default:
+      what = "no exit";
+  }
+  return fmt::format("{} at {:#x}", what, rip);
+}
+
+void Session::diverged(const Event& event, const std::string& actual, const std::string& detail) const {
+  throw Divergence(reader_.number(), text(event.kind, event.rip, event.operands), actual, detail);
+}
+
+void Session::verify_exit(const Event& event, const Exit& exit) {
+  const Registers& registers = vcpu_->registers();
+  const EventKind kind = kind_of(exit);
+  const std::vector<uint64_t> operands = operands_of(exit, registers);
+  const uint32_t digest = digest_.update(canonical_state(registers));
+  const bool same_operands = event.operands.size() <= operands.size() &&
+                             std::equal(event.operands.begin(), event.operands.end(), operands.begin());
+  if (kind == event.kind && registers.rip == event.rip && same_operands && digest == event.digest) return;
+  const bool only_digest = kind == event.kind && registers.rip == event.rip && same_operands;
+  diverged(
+      event, text(kind, registers.rip, operands),
+      fmt::format("{}registers in the replay: {}",
+                  only_digest
+                      ? fmt::format("the exit is the same but registers differ (digest {:#010x}, recorded "
+                                    "{:#010x}); ",
+                                    digest, event.digest)
+                      : "",
+                  describe_registers(registers)));
+}
+
+void Session::verify_memory(const Event& event) {
+  for (const recording::MemoryDigest& stretch : event.memory) {
+    constexpr uint64_t kLongest = 64 << 20;
+    if (stretch.length > kLongest || !in_windows(stretch.address, stretch.length))
+      bad(fmt::format("memory digest of {} bytes at {:#x} is outside the guest", stretch.length,
+                      stretch.address));
+    buffer_.resize(stretch.length);
+    const bool readable = space_.read(stretch.address, buffer_.data(), stretch.length);
+    if (!readable || recording::digest128(buffer_) != stretch.digest)
+      diverged(
+          event, "the same exit with the same registers",
+          fmt::format("memory {:#x}-{:#x} {}; it went wrong after the last memory digest before this event",
+                      stretch.address, stretch.address + stretch.length,
+                      readable ? "has other contents" : "is not mapped"));
+    ++result_.memory_digests;
+  }
+  if (event.fpu_digest && recording::digest64(canonical_fpu(vcpu_->fpu())) != *event.fpu_digest)
+    diverged(event, "the same exit with the same general registers", "the x87 or SSE registers differ");
+}
+
+void Session::replay_outputs(const Event& event) {
+  for (const recording::Output& output : event.outputs) {
+    recording::OutputDigest digest;
+    // Twice over the pieces: nothing is shown before all of it is known to be right.
+    for (const bool show : {false, true}) {
+      if (show && (output.stream == 0 || !options_.output)) break;
+      for (const recording::Output::Piece& piece : output.pieces) {
+        constexpr size_t kPart = 1 << 20;
+        for (uint64_t done = 0; done < piece.length;) {
+          const size_t size = std::min<uint64_t>(kPart, piece.length - done);
+          buffer_.resize(size);
+          if (!in_windows(piece.address, piece.length) ||
+              !space_.read(piece.address + done, buffer_.data(), size))
+            diverged(event, "the same exit",
+                     fmt::format("output at {:#x} can't be read in the replay", piece.address));
+          if (show)
+            options_.output(output.stream, buffer_.data(), size);
+          else
+            digest.update(buffer_);
+          done += size;
+        }
+      }
+      if (!show && digest.value() != output.digest)
+        diverged(event, "the same exit with the same registers",
+                 fmt::format("what the program writes to descriptor {} has other bytes", output.fd));
+    }
+  }
+}
+
+void Session::map_blob(const SpaceOp& op, Range range) {
+  recording::Store::Blob blob = store_.open(op.blob);
+  if (!op.shared) {
+    if (const int error =
+            space_.map_file(range, static_cast<int>(op.prot), blob.fd.get(), op.blob_offset, false, op.name);
+        error != 0)
+      bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
+    return;
+  }
+  // A shared mapping could grow with its file, which the blob can't: zero pages stand for what is not there
+  // yet.
+  if (const int error = space_.map_anonymous(range, PROT_READ | PROT_WRITE, false, op.name); error != 0)
+    bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
+  constexpr size_t kPart = 1 << 20;
+  buffer_.resize(kPart);
+  for (uint64_t done = 0; done < range.size();) {
+    const ssize_t got = pread(blob.fd.get(), buffer_.data(), std::min<uint64_t>(kPart, range.size() - done),
+                              static_cast<off_t>(op.blob_offset + done));
+    if (got <= 0) break;
+    space_.write(range.start + done, buffer_.data(), static_cast<size_t>(got));
+    done += static_cast<uint64_t>(got);
+  }
+  space_.protect(range, static_cast<int>(op.prot));
+}
+
+void Session::apply_space_op(const SpaceOp& op) {
+  if (op.kind == SpaceOpKind::clear) {
+    space_.clear();
+    return;
+  }
+  constexpr uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
+  if (!in_windows(op.address, op.length) || (op.prot & ~kProtections) != 0)
+    bad(fmt::format("change of mappings at {:#x}, {} bytes, protection {:#x}: outside the guest", op.address,
+                    op.length, op.prot));
+  const Range range{op.address, op.address + op.length};
+  const int prot = static_cast<int>(op.prot);
+  int error = 0;
+  switch (op.kind) {
+    case SpaceOpKind::map_anonymous:
+      error = space_.map_anonymous(range, prot, op.shared, op.name);
+      break;
+    case SpaceOpKind::map_blob:
+      map_blob(op, range);
+      break;
+    case SpaceOpKind::unmap:
+      error = space_.unmap(range);
+      break;
+    case SpaceOpKind::protect:
+      error = space_.protect(range, prot);
+      break;
+    case SpaceOpKind::remap:
+      if (!in_windows(op.new_address, op.new_length)) error = -EINVAL;
+      if (error == 0) error = space_.remap(range, {op.new_address, op.new_address + op.new_length});
+      break;
+    case SpaceOpKind::discard:
+      error = space_.discard(range);
+      break;
+    case SpaceOpKind::clear:
+      break;
+  }
+  if (error != 0)
+    bad(fmt::format("change {} of mappings at {:#x}, {} bytes, fails: {}", static_cast<unsigned>(op.kind),
+                    op.address, op.length, errno_text(-error)));
+}
+
+void Session::apply(const Event& event) {
+  for (const SpaceOp& op : event.space_ops) apply_space_op(op);
+  for (const recording::MemoryWrite& write : event.writes)
+    if (!space_.write(write.address, write.bytes.data(), write.bytes.size()))
+      bad(fmt::format("write of {} bytes to {:#x}, which is not mapped", write.bytes.size(), write.address));
+  for (const recording::CodePatch& patch : event.patches) {
+    CodePatch applied;
+    applied.address = patch.address;
+    applied.instruction = {static_cast<TrappedKind>(patch.kind), patch.length, patch.operand,
+                           patch.operand_bits};
+    applied.original = patch.original;
+    if (patch.kind > static_cast<uint8_t>(TrappedKind::rdpid) || !space_.apply_patch(applied))
+      bad(fmt::format("code patch at {:#x} does not fit the code there", patch.address));
+  }
+  RegisterWords words = to_words(vcpu_->registers());
+  for (const recording::RegisterChange& change : event.registers) {
+    if (change.number >= kRegisterCount) bad(fmt::format("register number {}", change.number));
+    words[change.number] = change.value;
+  }
+  vcpu_->registers() = from_words(words);
+  if (!event.fpu.empty()) {
+    FpuState state;
+    if (event.fpu.size() != state.fxsave.size()) bad(fmt::format("FPU state of {} bytes", event.fpu.size()));
+    std::copy(event.fpu.begin(), event.fpu.end(), state.fxsave.begin());
+    vcpu_->set_fpu(state);
+  }
+}
+
+void Session::finish(const Event& event) {
+  if (event.operands.size() != 2 ||
+      event.operands[0] > static_cast<uint64_t>(recording::EndReason::recording_stopped))
+    bad("the end event is malformed");
+  result_.signaled = event.operands[0] == static_cast<uint64_t>(recording::EndReason::killed_by_signal);
+  result_.status = static_cast<int>(event.operands[1]);
+}
+
+ReplayResult Session::run() {
+  const Event* event = reader_.next();
+  if (event != nullptr) {
+    if (event->kind != EventKind::start) bad("the first event is not the start of a guest");
+    apply(*event);
+  }
+  while (event != nullptr && (event = reader_.next()) != nullptr) {
+    if (event->kind == EventKind::end) {
+      finish(*event);
+      return result_;
+    }
+    if (event->kind == EventKind::start) bad("a second start");
+    if (event->kind != EventKind::continuation) {
+      verify_exit(*event, vcpu_->run());
+      verify_memory(*event);
+      replay_outputs(*event);
+      ++result_.events;
+      if (options_.progress && result_.events % kProgressEvery == 0)
+        options_.progress(reader_.progress(), result_.events);
+    }
+    apply(*event);
+  }
+  result_.truncated = reader_.truncated(&result_.truncation);
+  return result_;
+}
+
+}  // namespace
+
+Divergence::Divergence(uint64_t event, const std::string& expected, const std::string& actual,
+                       const std::string& detail)
+    : Error(ErrorKind::divergence,
+            fmt::format("the replay diverges at event {}\n  expected: {}\n  came:     {}\n  {}", event,
+                        expected, actual, detail)),
+      event_(event),
+      expected_(expected),
+      actual_(actual),
+      detail_(detail) {}
+
+ReplayResult replay(const ReplayOptions& options) {
+  Session session(options);
+  return session.run();
+}
+
+}  // namespace aftercheck
