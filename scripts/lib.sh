@@ -83,3 +83,11 @@ apt() {
   as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a \
     apt-get -qq -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 "$@" </dev/null
 }
+
+# tracked_files PATTERN...: null-separated names of files in the repository, or in the tree where it is no clone.
+tracked_files() {
+  local pattern match=()
+  git -C "$ROOT" ls-files -z -- "$@" 2>/dev/null && return
+  for pattern in "$@"; do match+=(-o -path "./$pattern" -o -path "./$pattern/*" -o -name "$pattern"); done
+  (cd "$ROOT" && find . -name build -prune -o -type f \( "${match[@]:1}" \) -print0)
+}
