@@ -29,11 +29,11 @@ struct GuestProcess {
   const CpuModel& cpu;
 
   // Set by the loader, and again by a guest's execve.
-  std::string executable;                 // absolute, symlinks resolved: /proc/self/exe
-  std::vector<std::string> arguments;     // /proc/self/cmdline
-  std::vector<std::string> environment;   // /proc/self/environ
-  std::vector<uint64_t> auxv;             // pairs, AT_NULL included: /proc/self/auxv
-  uint64_t heap_start = 0, heap_end = 0;  // brk(2); heap_end is the current break, not page-aligned
+  std::string executable{};                // absolute, symlinks resolved: /proc/self/exe
+  std::vector<std::string> arguments{};    // /proc/self/cmdline
+  std::vector<std::string> environment{};  // /proc/self/environ
+  std::vector<uint64_t> auxv{};            // pairs, AT_NULL included: /proc/self/auxv
+  uint64_t heap_start = 0, heap_end = 0;   // brk(2); heap_end is the current break, not page-aligned
   Range stack{};
   Registers entry{};  // initial registers of the image
 
