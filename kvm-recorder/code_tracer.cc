@@ -171,17 +171,11 @@ std::vector<size_t> CodeTracer::search_entries(std::span<const size_t> open) {
   std::sort(holders.begin(), holders.end());
   holders.erase(std::unique(holders.begin(), holders.end()), holders.end());
   for (const size_t holder : holders) want(holder);
+  // Branches decoded from here on are followed into the open regions by themselves; earlier ones were not, if
+  // the region was not wanted yet.
+  for (const BranchSite& s : sites)
+    if (is_instruction(s.site)) push_target(s.target);
   settle(holders);
-  // A branch may lie in code that only another one of them leads to, so go on while that reveals more.
-  for (bool changed = true; changed;) {
-    changed = false;
-    std::erase_if(sites, [&](const BranchSite& s) {
-      if (!is_instruction(s.site)) return false;
-      push_target(s.target);
-      return changed = true;
-    });
-    run();
-  }
   settle(open);
 
   std::vector<size_t> unknown;

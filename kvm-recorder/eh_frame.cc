@@ -1,5 +1,6 @@
 #include "kvm-recorder/eh_frame.h"
 
+#include <algorithm>
 #include <map>
 #include <span>
 #include <string_view>
@@ -10,6 +11,7 @@ namespace {
 // Pointer encodings, LSB Core 5.0, 10.5.1. Bits 0-3: format; 4-6: what it is relative to; 7: indirect.
 constexpr uint8_t kOmit = 0xff;
 constexpr uint8_t kAbsolute = 0x00, kPcRelative = 0x10, kDataRelative = 0x30;
+constexpr uint64_t kSmallestFde = 12;     // length, CIE pointer and two 2-byte addresses
 constexpr uint8_t kTableEncoding = 0x3b;  // data-relative, signed 4 bytes: the only search table linkers make
 
 // Bounds-checked reading; after a read past the end `ok` is false and all reads give 0.
@@ -118,6 +120,8 @@ struct Cie {
 class EhFrame {
  public:
   EhFrame(std::vector<uint8_t> bytes, uint64_t vaddr) : bytes_(std::move(bytes)), vaddr_(vaddr) {}
+
+  uint64_t size() const { return bytes_.size(); }
 
   // One record after the other, until the terminator or the end.
   void walk(std::vector<FrameRange>& out) {
@@ -241,7 +245,9 @@ std::vector<FrameRange> frame_ranges(const ElfFile& file) {
       frame.walk(ranges);
       return ranges;
     }
-    for (uint64_t left = header.value(count_encoding); left > 0; --left) {
+    // A table that names one FDE many times shouldn't take more memory than the records themselves.
+    const uint64_t most = frame.size() / kSmallestFde;
+    for (uint64_t left = std::min(header.value(count_encoding), most); left > 0; --left) {
       header.skip(4);  // the function's start, which the FDE has too
       const uint64_t fde = header.pointer(table_encoding, segment.p_vaddr);
       if (!header.ok()) break;
