@@ -1,0 +1,175 @@
+// ioctl(2) by request. What isn't here is refused: a request's number does not tell what its structure points
+// to.
+#include <asm/ioctls.h>
+#include <asm/termbits.h>
+#include <fmt/format.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <linux/random.h>
+#include <linux/sockios.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+
+#include "base/fd.h"
+#include "kvm-recorder/system_calls.h"
+
+namespace aftercheck {
+namespace {
+
+enum class Use : uint8_t {
+  value,  // no pointer
+  in,
+  out,
+  inout,
+  clone,        // the argument is a descriptor
+  clone_range,  // a structure that starts with a descriptor
+  makes_fd,
+  none,  // ENOTTY without a word: programs probe for it and have another way
+};
+
+struct Request {
+  uint32_t request;
+  Use use;
+  uint16_t size = 0;
+};
+
+// Sizes: struct termios 36, termio 18, termios2 44, winsize 8, ifreq 40, fsxattr 28 on x86-64.
+constexpr Request kRequests[] = {
+    {TCGETS, Use::out, 36},
+    {TCSETS, Use::in, 36},
+    {TCSETSW, Use::in, 36},
+    {TCSETSF, Use::in, 36},
+    {TCGETA, Use::out, 18},
+    {TCSETA, Use::in, 18},
+    {TCSETAW, Use::in, 18},
+    {TCSETAF, Use::in, 18},
+    {TCGETS2, Use::out, 44},
+    {TCSETS2, Use::in, 44},
+    {TCSETSW2, Use::in, 44},
+    {TCSETSF2, Use::in, 44},
+    {TCSBRK, Use::value},
+    {TCSBRKP, Use::value},
+    {TCXONC, Use::value},
+    {TCFLSH, Use::value},
+    {TIOCEXCL, Use::value},
+    {TIOCNXCL, Use::value},
+    {TIOCSCTTY, Use::value},
+    {TIOCNOTTY, Use::value},
+    {TIOCGPGRP, Use::out, 4},
+    {TIOCSPGRP, Use::in, 4},
+    {TIOCGSID, Use::out, 4},
+    {TIOCOUTQ, Use::out, 4},  // also SIOCOUTQ
+    {TIOCSTI, Use::in, 1},
+    {TIOCGWINSZ, Use::out, 8},
+    {TIOCSWINSZ, Use::in, 8},
+    {TIOCMGET, Use::out, 4},
+    {TIOCMBIS, Use::in, 4},
+    {TIOCMBIC, Use::in, 4},
+    {TIOCMSET, Use::in, 4},
+    {TIOCGSOFTCAR, Use::out, 4},
+    {TIOCSSOFTCAR, Use::in, 4},
+    {TIOCPKT, Use::in, 4},
+    {TIOCSETD, Use::in, 4},
+    {TIOCGETD, Use::out, 4},
+    {TIOCGPTN, Use::out, 4},
+    {TIOCSPTLCK, Use::in, 4},
+    {TIOCGPTLCK, Use::out, 4},
+    {TIOCGPTPEER, Use::makes_fd},
+    {FIONREAD, Use::out, 4},  // also SIOCINQ
+    {FIONBIO, Use::in, 4},
+    {FIOASYNC, Use::in, 4},
+    {FIONCLEX, Use::value},
+    {FIOCLEX, Use::value},
+    {FIOQSIZE, Use::out, 8},
+    {FIGETBSZ, Use::out, 4},
+    {BLKGETSIZE64, Use::out, 8},
+    {BLKGETSIZE, Use::out, 8},
+    {BLKSSZGET, Use::out, 4},
+    {BLKPBSZGET, Use::out, 4},
+    {BLKROGET, Use::out, 4},
+    {FS_IOC_GETFLAGS, Use::out, 4},
+    {FS_IOC_SETFLAGS, Use::in, 4},
+    {FS_IOC_GETVERSION, Use::out, 4},
+    {FS_IOC_FSGETXATTR, Use::out, 28},
+    {FS_IOC_FSSETXATTR, Use::in, 28},
+    {FS_IOC_FIEMAP, Use::none},
+    {FICLONE, Use::clone},
+    {FICLONERANGE, Use::clone_range, 32},
+    {FIDEDUPERANGE, Use::none},
+    {SIOCATMARK, Use::out, 4},
+    {FIOSETOWN, Use::in, 4},
+    {SIOCSPGRP, Use::in, 4},
+    {FIOGETOWN, Use::out, 4},
+    {SIOCGPGRP, Use::out, 4},
+    {SIOCGIFCONF, Use::none},
+    {SIOCGIFNAME, Use::inout, 40},
+    {SIOCGIFINDEX, Use::inout, 40},
+    {SIOCGIFFLAGS, Use::inout, 40},
+    {SIOCGIFADDR, Use::inout, 40},
+    {SIOCGIFDSTADDR, Use::inout, 40},
+    {SIOCGIFBRDADDR, Use::inout, 40},
+    {SIOCGIFNETMASK, Use::inout, 40},
+    {SIOCGIFMETRIC, Use::inout, 40},
+    {SIOCGIFMTU, Use::inout, 40},
+    {SIOCGIFHWADDR, Use::inout, 40},
+    {SIOCGIFTXQLEN, Use::inout, 40},
+    {RNDGETENTCNT, Use::out, 4},
+};
+
+const Request* find_request(uint32_t request) {
+  const auto* row = std::find_if(std::begin(kRequests), std::end(kRequests),
+                                 [&](const Request& entry) { return entry.request == request; });
+  return row == std::end(kRequests) ? nullptr : row;
+}
+
+}  // namespace
+
+namespace calls {
+
+long ioctl(Call& call) {
+  std::array<uint64_t, 6> args;
+  if (!prepare(call, args)) return -EBADF;
+  const auto number = static_cast<uint32_t>(args[1]);
+  const Request* request = find_request(number);
+  if (request == nullptr) {
+    const std::string name = fmt::format("ioctl {:#x}", number);
+    tell_once(call.process, name, fmt::format("the guest called {}: not supported, answered ENOTTY", name));
+    return -ENOTTY;
+  }
+  int source = -1;
+  switch (request->use) {
+    case Use::none:
+      return -ENOTTY;
+    case Use::value:
+    case Use::makes_fd:
+      break;
+    case Use::clone:
+      if (!call.process.descriptors.allowed(call.fd(2))) return -EBADF;
+      break;
+    case Use::clone_range:
+      if (call.process.memory.read_object(args[2], source) && !call.process.descriptors.allowed(source))
+        return -EBADF;
+      [[fallthrough]];
+    case Use::in:
+    case Use::out:
+    case Use::inout:
+      args[2] = guest_pointer(args[2], request->size);
+      break;
+  }
+  long result = blocking_call(call, SYS_ioctl, args);
+  if (request->use == Use::out || request->use == Use::inout) {
+    if (result >= 0) call.process.memory.written(args[2], request->size);
+    if (result == -EFAULT) note_reachable(call.process, args[2], request->size);
+  }
+  const bool changes_file = request->use == Use::clone || request->use == Use::clone_range;
+  if (changes_file && result == 0) call.process.memory.file_written(call.fd(0));
+  if (request->use == Use::makes_fd && result >= own_fd_floor()) {
+    host_call(SYS_close, static_cast<uint64_t>(result));
+    result = -EMFILE;
+  }
+  return interrupted_result(call, result);
+}
+
+}  // namespace calls
+}  // namespace aftercheck

@@ -1,0 +1,307 @@
+// The generic engine: everything that follows from a row of the table alone.
+#include "kvm-recorder/system_calls.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "base/fd.h"
+
+namespace aftercheck {
+namespace {
+
+struct Extent {
+  uint64_t size = 0;
+  bool byte_count = false;  // the count argument is the number of bytes itself
+};
+
+// What argument `index` of the row may cover, before the result is known.
+Extent extent(const Arg& arg, const std::array<uint64_t, 6>& args) {
+  if (arg.count == Arg::kOnce) return {arg.size, false};
+  uint64_t count = args[arg.count & ~Arg::kInt];
+  if (arg.count & Arg::kInt) count = static_cast<uint32_t>(count);
+  count = std::min(count, kMaxTransfer);
+  return {std::min(count * arg.size + arg.extra, kMaxTransfer), arg.size == 1 && arg.extra == 0};
+}
+
+// Bytes from `pointer` to the end of its window, 0 outside.
+uint64_t room_in_window(uint64_t pointer) {
+  for (const Range& window : {kMainWindow, kLowWindow})
+    if (window.contains(pointer)) return window.end - pointer;
+  return 0;
+}
+
+// A transfer may name more bytes than there are behind the buffer; the kernel stops where memory ends. Ours
+// must stop where the window ends: the count itself is lowered.
+void clip_transfer(std::array<uint64_t, 6>& args, size_t index, const Arg& arg, uint64_t size) {
+  const uint64_t room = room_in_window(args[index]);
+  if (room != 0 && room < size) args[arg.count & ~Arg::kInt] = room;
+}
+
+bool socket_has_timeout(int fd) {
+  for (const int option : {SO_RCVTIMEO, SO_SNDTIMEO}) {
+    timeval timeout{};
+    socklen_t size = sizeof timeout;
+    if (host_call(SYS_getsockopt, fd, SOL_SOCKET, option, host_pointer(&timeout), host_pointer(&size)) == 0 &&
+        (timeout.tv_sec != 0 || timeout.tv_usec != 0))
+      return true;
+  }
+  return false;
+}
+
+void note(GuestProcess& process, uint64_t address, uint64_t size) {
+  if (address == 0 || address == kBadPointer || size == 0) return;
+  if (process.memory.space().accessible(address, size, PROT_WRITE)) {
+    process.memory.written(address, size);
+  } else {
+    note_reachable(process, address, size);
+  }
+}
+
+}  // namespace
+
+long host_call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
+  long result = number;
+  register uint64_t r10 asm("r10") = d;
+  register uint64_t r8 asm("r8") = e;
+  register uint64_t r9 asm("r9") = f;
+  asm volatile("syscall"
+               : "+a"(result)
+               : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+               : "rcx", "r11", "memory");
+  return result;
+}
+
+uint64_t guest_pointer(uint64_t pointer, uint64_t size) {
+  if (pointer == 0 || in_windows(pointer, std::max<uint64_t>(size, 1))) return pointer;
+  // Nothing is touched of an empty buffer, but the kernel still looks whether the pointer could be a user's.
+  return size == 0 ? kLowWindow.start : kBadPointer;
+}
+
+bool prepare(Call& call, std::array<uint64_t, 6>& args) {
+  args = call.args;
+  for (size_t i = 0; i < args.size(); i++) {
+    const Arg& arg = call.row.args[i];
+    switch (arg.kind) {
+      case ArgKind::value:
+        break;
+      case ArgKind::fd:
+        if (!call.process.descriptors.allowed(static_cast<int>(args[i]))) return false;
+        break;
+      case ArgKind::path:
+        args[i] = guest_pointer(args[i], 1);
+        break;
+      case ArgKind::length_inout:
+        args[i] = guest_pointer(args[i], sizeof(uint32_t));
+        break;
+      case ArgKind::address_out:
+        args[i] = guest_pointer(args[i], 1);
+        break;
+      case ArgKind::in:
+      case ArgKind::out:
+      case ArgKind::inout:
+      case ArgKind::inout_always:
+      case ArgKind::out_result: {
+        const Extent bytes = extent(arg, args);
+        if (bytes.byte_count) {
+          clip_transfer(args, i, arg, bytes.size);
+          args[i] = guest_pointer(args[i], bytes.size == 0 ? 0 : 1);
+        } else {
+          args[i] = guest_pointer(args[i], bytes.size);
+        }
+        break;
+      }
+      case ArgKind::iovec_in:
+      case ArgKind::iovec_out:
+      case ArgKind::message_in:
+      case ArgKind::message_out:
+      case ArgKind::nested:
+        break;  // the handler's
+    }
+  }
+  return true;
+}
+
+long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args) {
+  if (call.row.wait == Wait::never)
+    return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+  for (;;) {
+    const long result = interruptible_syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+    // A signal that the guest blocks or ignores interrupts the host's call, but never the guest's.
+    if (result != -EINTR || call.process.signals.deliverable()) return result;
+  }
+}
+
+long interrupted_result(const Call& call, long result) {
+  if (result != -EINTR) return result;
+  switch (call.row.wait) {
+    case Wait::restarts:
+      // signal(7): a socket with a timeout is never restarted.
+      return call.row.args[0].kind == ArgKind::fd && socket_has_timeout(call.fd(0)) ? result : kRestartSys;
+    case Wait::unless_handled:
+      return kRestartNoHand;
+    case Wait::never:
+    case Wait::interrupted:
+      break;
+  }
+  return result;
+}
+
+void note_reachable(GuestProcess& process, uint64_t address, uint64_t size) {
+  if (address == kBadPointer || size == 0) return;
+  const uint64_t end = address + std::min(size, room_in_window(address));
+  uint64_t reached = address;
+  while (reached < end) {
+    const Mapping* mapping = process.memory.space().find(reached);
+    if (mapping == nullptr || !(mapping->prot & PROT_WRITE)) break;
+    reached = std::min(mapping->end, end);
+  }
+  if (reached > address) process.memory.written(address, reached - address);
+}
+
+void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result) {
+  const bool done = result >= 0;
+  for (size_t i = 0; i < args.size(); i++) {
+    const Arg& arg = call.row.args[i];
+    switch (arg.kind) {
+      case ArgKind::out:
+      case ArgKind::inout:
+        if (done) note(call.process, args[i], extent(arg, args).size);
+        break;
+      case ArgKind::inout_always:
+        note(call.process, args[i], extent(arg, args).size);
+        break;
+      case ArgKind::out_result:
+        if (done) {
+          const uint64_t bytes = static_cast<uint64_t>(result) * arg.size + arg.extra;
+          note(call.process, args[i], std::min(bytes, extent(arg, args).size));
+        }
+        break;
+      case ArgKind::length_inout:
+        if (done) note(call.process, args[i], sizeof(uint32_t));
+        break;
+      default:
+        break;
+    }
+    // The kernel copies until it meets the page that it can't write.
+    if (result == -EFAULT &&
+        (arg.kind == ArgKind::out || arg.kind == ArgKind::inout || arg.kind == ArgKind::out_result))
+      note_reachable(call.process, args[i], extent(arg, args).size);
+  }
+}
+
+namespace {
+
+// Socket addresses: the kernel writes as much as the guest's length allowed, and sets the length to what
+// there was.
+struct AddressOut {
+  size_t index = 0;
+  uint32_t allowed = 0;
+};
+
+std::optional<AddressOut> find_address(Call& call, const std::array<uint64_t, 6>& args) {
+  for (size_t i = 0; i < args.size(); i++) {
+    const Arg& arg = call.row.args[i];
+    if (arg.kind != ArgKind::address_out || args[i] == 0) continue;
+    AddressOut address{i, 0};
+    call.process.memory.read_object(args[arg.count], address.allowed);
+    return address;
+  }
+  return std::nullopt;
+}
+
+void note_address(Call& call, const std::array<uint64_t, 6>& args, const AddressOut& address, long result) {
+  if (result < 0) {
+    if (result == -EFAULT) note_reachable(call.process, args[address.index], address.allowed);
+    return;
+  }
+  uint32_t length = 0;
+  call.process.memory.read_object(args[call.row.args[address.index].count], length);
+  note(call.process, args[address.index], std::min(length, address.allowed));
+}
+
+bool has_address(const SystemCall& row) {
+  return std::any_of(std::begin(row.args), std::end(row.args),
+                     [](const Arg& arg) { return arg.kind == ArgKind::address_out; });
+}
+
+// RLIMIT_NOFILE as the guest sees it ends below the recorder's own descriptors.
+long keep_below_floor(long fd) {
+  if (fd < own_fd_floor()) return fd;
+  host_call(SYS_close, static_cast<uint64_t>(fd));
+  return -EMFILE;
+}
+
+}  // namespace
+
+long pass(Call& call) {
+  std::array<uint64_t, 6> args;
+  if (!prepare(call, args)) return -EBADF;
+  std::optional<AddressOut> address;
+  if (has_address(call.row)) address = find_address(call, args);
+  long result = blocking_call(call, call.row.number, args);
+  note_writes(call, args, result);
+  if (address) note_address(call, args, *address, result);
+  if (call.row.makes_fd && result >= 0) result = keep_below_floor(result);
+  return interrupted_result(call, result);
+}
+
+void tell_once(GuestProcess& process, const std::string& key, const std::string& text) {
+  if (process.message && process.told.insert(key).second) process.message(text);
+}
+
+long refuse(Call& call) {
+  const char* name = call.row.name;
+  if (!call.row.quiet)
+    tell_once(call.process, name,
+              fmt::format("the guest called {}: not supported, answered {}", name,
+                          call.row.error == ENOSYS   ? "ENOSYS"
+                          : call.row.error == EINVAL ? "EINVAL"
+                                                     : "EPERM"));
+  return -call.row.error;
+}
+
+void output_gate(GuestProcess& process, int fd, std::span<const iovec> pieces, uint64_t length) {
+  using Piece = recording::Output::Piece;
+  const auto to_piece = [](const iovec& piece) {
+    return Piece{reinterpret_cast<uint64_t>(piece.iov_base), piece.iov_len};
+  };
+  const uint8_t stream = process.descriptors.stream(fd);
+  if (pieces.size() == 1) {  // nearly always: no allocation
+    const Piece piece = to_piece(pieces[0]);
+    process.memory.output(fd, stream, {&piece, 1}, length);
+    return;
+  }
+  std::vector<Piece> list(pieces.size());
+  std::transform(pieces.begin(), pieces.end(), list.begin(), to_piece);
+  process.memory.output(fd, stream, list, length);
+}
+
+CallOutcome make_system_call(GuestProcess& process, Registers& registers) {
+  // The kernel looks at the low half of RAX only (arch/x86/entry/common.c, do_syscall_64).
+  const auto number = static_cast<uint32_t>(registers.rax);
+  const SystemCall* row = find_system_call(number);
+  if (row == nullptr) {
+    const std::string name = system_call_name(number);
+    tell_once(process, name, fmt::format("the guest called {}: unknown, answered ENOSYS", name));
+    return {CallOutcome::Kind::result, -ENOSYS};
+  }
+  Call call{process,
+            registers,
+            *row,
+            {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9}};
+  if (row->klass == CallClass::refused) {
+    call.outcome.value = refuse(call);
+  } else {
+    const long value = row->handler ? row->handler(call) : pass(call);
+    if (call.outcome.kind == CallOutcome::Kind::result) call.outcome.value = value;
+  }
+  return std::move(call.outcome);
+}
+
+}  // namespace aftercheck

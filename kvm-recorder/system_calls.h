@@ -1,0 +1,159 @@
+// Inside of the system calls: the generic engine and the handlers that the table names. Not for other
+// folders.
+#pragma once
+
+#include <linux/time_types.h>
+#include <sys/uio.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "kvm-recorder/descriptors.h"
+#include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/signals.h"
+#include "kvm-recorder/system_call_table.h"
+
+namespace aftercheck {
+
+// One system call under way.
+struct Call {
+  GuestProcess& process;
+  Registers& registers;
+  const SystemCall& row;
+  std::array<uint64_t, 6> args;
+  CallOutcome outcome{};
+
+  int fd(size_t index) const { return static_cast<int>(args[index]); }
+};
+
+// Non-canonical: the kernel refuses it without touching memory (EFAULT, in its own order of checks). Takes
+// the place of guest pointers that lead out of the windows.
+constexpr uint64_t kBadPointer = 0x8000'0000'0000'0000;
+// MAX_RW_COUNT of the kernel (include/linux/fs.h): no call moves more.
+constexpr uint64_t kMaxTransfer = 0x7fff'f000;
+constexpr size_t kMaxIovecs = 1024;  // UIO_MAXIOV
+
+// The bare SYSCALL instruction: result or -errno, errno untouched.
+long host_call(long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0, uint64_t d = 0, uint64_t e = 0,
+               uint64_t f = 0);
+inline uint64_t host_pointer(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
+
+// The generic engine: checks, host call, notes, as call.row says.
+long pass(Call& call);
+// Its parts. checked() prepares call.args for the host (pointers that lead out of the windows become
+// kBadPointer); false: EBADF.
+bool prepare(Call& call, std::array<uint64_t, 6>& args);
+// A host call with the row's way of waiting; repeats it while what interrupted it is nothing the guest may
+// see.
+long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args);
+// Turns the host's EINTR into what the row's restart class says; anything else stays.
+long interrupted_result(const Call& call, long result);
+void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result);
+// What the kernel may have written before it gave up with EFAULT: the accessible start of the range.
+void note_reachable(GuestProcess& process, uint64_t address, uint64_t size);
+
+// `pointer` if [pointer, pointer+size) is guest memory (or null, or empty), else kBadPointer.
+uint64_t guest_pointer(uint64_t pointer, uint64_t size);
+
+// Says `text` once per `key`.
+void tell_once(GuestProcess& process, const std::string& key, const std::string& text);
+long refuse(Call& call);
+
+// Everything that leaves the guest passes here.
+void output_gate(GuestProcess& process, int fd, std::span<const iovec> pieces, uint64_t length);
+
+// Copies `count` guest iovecs; each base outside the windows becomes kBadPointer. 0 or -errno.
+long copy_iovecs(GuestProcess& process, uint64_t address, uint64_t count,
+                 std::array<iovec, kMaxIovecs>& iovecs);
+// Notes `bytes` bytes spread over the iovecs, in order.
+void note_iovecs(GuestProcess& process, std::span<const iovec> iovecs, uint64_t bytes);
+void note_reachable(GuestProcess& process, std::span<const iovec> iovecs);
+
+// Handlers.
+namespace calls {
+// system_calls_io.cc
+long write(Call& call);
+long send_queued(Call& call);  // mq_timedsend, msgsnd
+long writev(Call& call);
+long readv(Call& call);
+long copy_to_fd(Call& call);    // sendfile, splice, tee, copy_file_range
+long file_changed(Call& call);  // ftruncate, fallocate
+// system_calls_messages.cc
+long sendmsg(Call& call);
+long recvmsg(Call& call);
+long sendmmsg(Call& call);
+long recvmmsg(Call& call);
+long getsockopt(Call& call);
+long setsockopt(Call& call);
+// system_calls_files.cc
+long open(Call& call);
+long readlink(Call& call);
+long stat(Call& call);
+long close(Call& call);
+long close_range(Call& call);
+long dup(Call& call);
+long dup2(Call& call);
+long getdents(Call& call);
+long name_to_handle_at(Call& call);
+// descriptor_calls: fcntl_table.cc, ioctl_table.cc
+long fcntl(Call& call);
+long ioctl(Call& call);
+// system_calls_memory.cc
+long mmap(Call& call);
+long munmap(Call& call);
+long mprotect(Call& call);
+long mremap(Call& call);
+long brk(Call& call);
+long madvise(Call& call);
+long mincore(Call& call);
+// system_calls_wait.cc
+long poll(Call& call);
+long select(Call& call);
+long epoll_wait(Call& call);
+long nanosleep(Call& call);
+long clock_nanosleep(Call& call);
+long pause(Call& call);
+long futex(Call& call);
+// system_calls_process.cc
+long exit(Call& call);
+long execve(Call& call);
+long execveat(Call& call);
+long clone(Call& call);
+long clone3(Call& call);
+long fork(Call& call);
+long arch_prctl(Call& call);
+long prctl(Call& call);
+long set_tid_address(Call& call);
+long set_robust_list(Call& call);
+long get_robust_list(Call& call);
+long getrlimit(Call& call);
+long setrlimit(Call& call);
+long prlimit64(Call& call);
+long membarrier(Call& call);
+long succeed(Call& call);  // 0, nothing done
+long personality(Call& call);
+long capget(Call& call);
+long semctl(Call& call);
+long msgctl(Call& call);
+long interrupted(Call& call);  // restart_syscall: EINTR
+// system_calls_signals.cc
+long rt_sigaction(Call& call);
+long rt_sigprocmask(Call& call);
+long rt_sigpending(Call& call);
+long rt_sigsuspend(Call& call);
+long rt_sigtimedwait(Call& call);
+long rt_sigqueueinfo(Call& call);
+long rt_tgsigqueueinfo(Call& call);
+long rt_sigreturn(Call& call);
+long sigaltstack(Call& call);
+long kill(Call& call);
+long tkill(Call& call);
+long tgkill(Call& call);
+long timer_create(Call& call);
+long timer_delete(Call& call);
+}  // namespace calls
+
+}  // namespace aftercheck

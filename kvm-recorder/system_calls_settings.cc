@@ -1,0 +1,191 @@
+// Limits, prctl, capabilities, System V control calls: sub-tables where the operation decides about the
+// arguments.
+#include <fmt/format.h>
+#include <linux/capability.h>
+#include <linux/prctl.h>
+#include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/resource.h>
+#include <sys/sem.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/fd.h"
+#include "kvm-recorder/system_calls.h"
+
+namespace aftercheck {
+namespace {
+
+// Limits that would bind the recorder (its windows, its log, its descriptors) as much as the guest: the guest
+// sees what it sets, the kernel does not.
+constexpr int kOwnLimits[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_NOFILE};
+
+bool kept_here(int resource) {
+  return std::find(std::begin(kOwnLimits), std::end(kOwnLimits), resource) != std::end(kOwnLimits);
+}
+
+long get_limit(GuestProcess& process, int resource, ResourceLimit& limit) {
+  const auto kept = process.limits.find(resource);
+  if (kept != process.limits.end()) {
+    limit = kept->second;
+    return 0;
+  }
+  const long result = host_call(SYS_prlimit64, 0, static_cast<uint64_t>(resource), 0, host_pointer(&limit));
+  if (result == 0 && resource == RLIMIT_NOFILE) {
+    const auto most = static_cast<uint64_t>(own_fd_floor());
+    limit.soft = std::min(limit.soft, most);
+    limit.hard = std::min(limit.hard, most);
+  }
+  return result;
+}
+
+long set_limit(GuestProcess& process, int resource, const ResourceLimit& limit) {
+  if (!kept_here(resource))
+    return host_call(SYS_prlimit64, 0, static_cast<uint64_t>(resource), host_pointer(&limit), 0);
+  ResourceLimit old;
+  if (const long error = get_limit(process, resource, old)) return error;
+  if (limit.soft > limit.hard) return -EINVAL;
+  if (limit.hard > old.hard && (geteuid() != 0 || resource == RLIMIT_NOFILE)) return -EPERM;
+  process.limits[resource] = limit;
+  return 0;
+}
+
+long limit_call(GuestProcess& process, int resource, uint64_t new_address, uint64_t old_address) {
+  ResourceLimit wanted, old;
+  if (new_address != 0 && !process.memory.read_object(new_address, wanted)) return -EFAULT;
+  if (const long error = get_limit(process, resource, old)) return error;
+  if (new_address != 0)
+    if (const long error = set_limit(process, resource, wanted)) return error;
+  return old_address == 0 || process.memory.write_object(old_address, old) ? 0 : -EFAULT;
+}
+
+enum class Use : uint8_t { value, in, out, fixed };
+
+struct Option {
+  int option;
+  Use use;
+  int16_t size_or_result = 0;
+};
+
+// prctl(2). Everything else answers EINVAL, as on a kernel that lacks it.
+constexpr Option kOptions[] = {
+    {PR_SET_PDEATHSIG, Use::value},       {PR_GET_PDEATHSIG, Use::out, 4},
+    {PR_GET_DUMPABLE, Use::value},        {PR_SET_DUMPABLE, Use::value},
+    {PR_GET_KEEPCAPS, Use::value},        {PR_SET_KEEPCAPS, Use::value},
+    {PR_GET_TIMING, Use::value},          {PR_SET_NAME, Use::in, 1},
+    {PR_GET_NAME, Use::out, 16},          {PR_GET_SECCOMP, Use::fixed, 0},
+    {PR_CAPBSET_READ, Use::value},        {PR_CAPBSET_DROP, Use::value},
+    {PR_GET_SECUREBITS, Use::value},      {PR_SET_SECUREBITS, Use::value},
+    {PR_SET_TIMERSLACK, Use::value},      {PR_GET_TIMERSLACK, Use::value},
+    {PR_SET_CHILD_SUBREAPER, Use::value}, {PR_GET_CHILD_SUBREAPER, Use::out, 4},
+    {PR_SET_NO_NEW_PRIVS, Use::value},    {PR_GET_NO_NEW_PRIVS, Use::value},
+    {PR_SET_THP_DISABLE, Use::fixed, 0},  {PR_GET_THP_DISABLE, Use::fixed, 0},
+    {PR_CAP_AMBIENT, Use::value},         {PR_GET_SPECULATION_CTRL, Use::value},
+    {PR_SET_PTRACER, Use::fixed, 0},
+};
+
+}  // namespace
+
+namespace calls {
+
+long getrlimit(Call& call) {
+  if (call.args[1] == 0) return -EFAULT;
+  return limit_call(call.process, call.fd(0), 0, call.args[1]);
+}
+
+long setrlimit(Call& call) {
+  if (call.args[1] == 0) return -EFAULT;
+  return limit_call(call.process, call.fd(0), call.args[1], 0);
+}
+
+long prlimit64(Call& call) {
+  const int pid = call.fd(0);
+  if (pid != 0 && pid != getpid()) return -EPERM;
+  return limit_call(call.process, call.fd(1), call.args[2], call.args[3]);
+}
+
+long prctl(Call& call) {
+  const auto* row = std::find_if(std::begin(kOptions), std::end(kOptions),
+                                 [&](const Option& entry) { return entry.option == call.fd(0); });
+  if (row == std::end(kOptions)) {
+    if (call.fd(0) == PR_SET_SECCOMP)
+      tell_once(call.process, "prctl PR_SET_SECCOMP",
+                "the guest called prctl(PR_SET_SECCOMP): not supported, answered "
+                "EINVAL");
+    return -EINVAL;
+  }
+  if (row->use == Use::fixed) return row->size_or_result;
+  const auto size = static_cast<uint64_t>(row->size_or_result);
+  std::array<uint64_t, 6> args = call.args;
+  if (row->use != Use::value) args[1] = guest_pointer(args[1], size);
+  const long result = host_call(SYS_prctl, args[0], args[1], args[2], args[3], args[4]);
+  if (row->use == Use::out) {
+    if (result >= 0) call.process.memory.written(args[1], size);
+    if (result == -EFAULT) note_reachable(call.process, args[1], size);
+  }
+  return result;
+}
+
+// The number of data elements depends on the version in the header, which the kernel replaces when it doesn't
+// know it (kernel/capability.c, cap_validate_magic).
+long capget(Call& call) {
+  constexpr uint64_t kHeader = sizeof(__user_cap_header_struct);
+  uint32_t version = 0;
+  const uint64_t header = guest_pointer(call.args[0], kHeader);
+  call.process.memory.read_object(header, version);
+  const uint64_t elements =
+      version == _LINUX_CAPABILITY_VERSION_1 ? _LINUX_CAPABILITY_U32S_1 : _LINUX_CAPABILITY_U32S_3;
+  const uint64_t size = elements * sizeof(__user_cap_data_struct);
+  const uint64_t data = guest_pointer(call.args[1], size);
+  const long result = host_call(SYS_capget, header, data);
+  note_reachable(call.process, header, kHeader);
+  if (result == 0 || result == -EFAULT) note_reachable(call.process, data, size);
+  return result;
+}
+
+namespace {
+
+struct Control {
+  int command;
+  Use use;
+  uint16_t size = 0;  // 0: two bytes per semaphore of the set
+};
+
+// include/uapi/linux/{ipc,sem,msg}.h.
+constexpr Control kSemaphoreControls[] = {
+    {IPC_RMID, Use::value},  {IPC_SET, Use::in, 104}, {IPC_STAT, Use::out, 104}, {IPC_INFO, Use::out, 40},
+    {GETPID, Use::value},    {GETVAL, Use::value},    {GETALL, Use::out, 0},     {GETNCNT, Use::value},
+    {GETZCNT, Use::value},   {SETVAL, Use::value},    {SETALL, Use::in, 0},      {SEM_STAT, Use::out, 104},
+    {SEM_INFO, Use::out, 40}};
+constexpr Control kMessageControls[] = {{IPC_RMID, Use::value},    {IPC_SET, Use::in, 120},
+                                        {IPC_STAT, Use::out, 120}, {IPC_INFO, Use::out, 32},
+                                        {MSG_STAT, Use::out, 120}, {MSG_INFO, Use::out, 32}};
+
+long control(Call& call, std::span<const Control> controls, size_t command, size_t pointer) {
+  const auto row = std::find_if(controls.begin(), controls.end(),
+                                [&](const Control& entry) { return entry.command == call.fd(command); });
+  if (row == controls.end()) return -EINVAL;
+  uint64_t size = row->size;
+  if (row->use != Use::value && size == 0) {
+    semid_ds set{};
+    const long error = host_call(SYS_semctl, call.args[0], 0, IPC_STAT, host_pointer(&set));
+    if (error < 0) return error;
+    size = set.sem_nsems * sizeof(uint16_t);
+  }
+  std::array<uint64_t, 6> args = call.args;
+  if (row->use != Use::value) args[pointer] = guest_pointer(args[pointer], size);
+  const long result = host_call(call.row.number, args[0], args[1], args[2], args[3]);
+  if (row->use == Use::out && result >= 0) call.process.memory.written(args[pointer], size);
+  if (row->use == Use::out && result == -EFAULT) note_reachable(call.process, args[pointer], size);
+  return result;
+}
+
+}  // namespace
+
+long semctl(Call& call) { return control(call, kSemaphoreControls, 2, 3); }
+long msgctl(Call& call) { return control(call, kMessageControls, 1, 2); }
+
+}  // namespace calls
+}  // namespace aftercheck

@@ -1,0 +1,135 @@
+// Signal calls: the state is in Signals; here is what belongs to the call itself.
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "kvm-recorder/system_calls.h"
+
+namespace aftercheck {
+namespace {
+
+constexpr int kLastSignal = 64;  // _NSIG on x86-64
+
+bool valid(int signal) { return signal > 0 && signal <= kLastSignal; }
+
+// A signal that the guest sends to itself becomes pending in Signals; it must not reach the recorder. SIGSTOP
+// stops guest and recorder alike, so the kernel may have it.
+bool to_itself(pid_t process_or_thread, pid_t self, int signal) {
+  return process_or_thread == self && valid(signal) && signal != SIGSTOP;
+}
+
+siginfo_t user_info(int signal, int code) {
+  siginfo_t info{};
+  info.si_signo = signal;
+  info.si_code = code;
+  info.si_pid = getpid();
+  info.si_uid = getuid();
+  return info;
+}
+
+long pass_as_is(const Call& call) {
+  return host_call(call.row.number, call.args[0], call.args[1], call.args[2], call.args[3]);
+}
+
+// The guest's siginfo, with the checks of rt_sigqueueinfo(2). 0 or -errno.
+long queued_info(Call& call, uint64_t address, int signal, siginfo_t& info) {
+  if (!call.process.memory.read_object(address, info)) return -EFAULT;
+  info.si_signo = signal;
+  return 0;
+}
+
+}  // namespace
+
+namespace calls {
+
+long rt_sigaction(Call& call) {
+  return call.process.signals.rt_sigaction(call.process, call.fd(0), call.args[1], call.args[2],
+                                           call.args[3]);
+}
+
+long rt_sigprocmask(Call& call) {
+  return call.process.signals.rt_sigprocmask(call.process, call.fd(0), call.args[1], call.args[2],
+                                             call.args[3]);
+}
+
+long rt_sigpending(Call& call) {
+  return call.process.signals.rt_sigpending(call.process, call.args[0], call.args[1]);
+}
+
+long rt_sigsuspend(Call& call) {
+  return call.process.signals.rt_sigsuspend(call.process, call.args[0], call.args[1]);
+}
+
+long rt_sigtimedwait(Call& call) {
+  return call.process.signals.rt_sigtimedwait(call.process, call.args[0], call.args[1], call.args[2],
+                                              call.args[3]);
+}
+
+long sigaltstack(Call& call) {
+  return call.process.signals.sigaltstack(call.process, call.registers, call.args[0], call.args[1]);
+}
+
+long rt_sigreturn(Call& call) {
+  call.outcome.kind = CallOutcome::Kind::registers;
+  // On failure a SIGSEGV waits to be delivered, with the registers as they are.
+  call.outcome.fpu_changed =
+      call.process.signals.rt_sigreturn(call.process, call.registers, call.outcome.fpu);
+  return 0;
+}
+
+long kill(Call& call) {
+  const int signal = call.fd(1);
+  if (!to_itself(call.fd(0), getpid(), signal)) return pass_as_is(call);
+  call.process.signals.raise(signal, user_info(signal, SI_USER));
+  return 0;
+}
+
+long tkill(Call& call) {
+  const int signal = call.fd(1);
+  if (!to_itself(call.fd(0), gettid(), signal)) return pass_as_is(call);
+  call.process.signals.raise(signal, user_info(signal, SI_TKILL));
+  return 0;
+}
+
+long tgkill(Call& call) {
+  const int signal = call.fd(2);
+  if (call.fd(0) != getpid() || !to_itself(call.fd(1), gettid(), signal)) return pass_as_is(call);
+  call.process.signals.raise(signal, user_info(signal, SI_TKILL));
+  return 0;
+}
+
+long rt_sigqueueinfo(Call& call) {
+  siginfo_t info{};
+  if (const long error = queued_info(call, call.args[2], call.fd(1), info)) return error;
+  if (!to_itself(call.fd(0), getpid(), call.fd(1)))
+    return host_call(SYS_rt_sigqueueinfo, call.args[0], call.args[1], host_pointer(&info));
+  call.process.signals.raise(call.fd(1), info);
+  return 0;
+}
+
+long rt_tgsigqueueinfo(Call& call) {
+  siginfo_t info{};
+  if (const long error = queued_info(call, call.args[3], call.fd(2), info)) return error;
+  if (call.fd(0) != getpid() || !to_itself(call.fd(1), gettid(), call.fd(2)))
+    return host_call(SYS_rt_tgsigqueueinfo, call.args[0], call.args[1], call.args[2], host_pointer(&info));
+  call.process.signals.raise(call.fd(2), info);
+  return 0;
+}
+
+long timer_create(Call& call) {
+  const long result = pass(call);
+  int timer = 0;
+  if (result == 0 && call.process.memory.read_object(call.args[2], timer)) call.process.timers.insert(timer);
+  return result;
+}
+
+long timer_delete(Call& call) {
+  const long result = pass(call);
+  if (result == 0) call.process.timers.erase(call.fd(0));
+  return result;
+}
+
+}  // namespace calls
+}  // namespace aftercheck
