@@ -14,13 +14,12 @@
 namespace aftercheck {
 namespace {
 
-constexpr uint64_t kMiB = uint64_t{1} << 20, kGiB = uint64_t{1} << 30;
+constexpr uint64_t kMiB = uint64_t{1} << 20;
 
-// Program and heap at the bottom, stack and mmap area at the top of the first 8 GiB of the main window: close
-// together, since KVM slots are added in steps of 4 GiB, and yet with room for a heap of several GiB in
-// between. What does not fit is mapped elsewhere in the window by mmap.
+// Program and heap at the bottom of the main window, stack and below it the mmap area at its top: nearly 512 GiB to
+// grow in between, and few KVM slots in use, since those follow what is mapped.
 constexpr uint64_t kProgramBase = kMainWindow.start + 64 * kMiB;
-constexpr uint64_t kStackTop = kMainWindow.start + 8 * kGiB - kPageSize;
+constexpr uint64_t kStackTop = kMainWindow.end - kPageSize;
 // How far each moves under randomisation (in whole pages).
 constexpr uint64_t kProgramSpread = 512 * kMiB;
 constexpr uint64_t kHeapSpread = 32 * kMiB;  // arch/x86/kernel/process.c, arch_randomize_brk()

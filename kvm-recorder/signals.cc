@@ -418,6 +418,10 @@ void Signals::raise(int signal, const siginfo_t& info) {
   }
   siginfo_t pending = info;
   pending.si_signo = signal;
+  if (info.si_code == SI_KERNEL) {
+    state_->force(pending);
+    return;
+  }
   state_->update();
   state_->add(pending);
   state_->update();

@@ -39,11 +39,11 @@ class Signals {
   long rt_sigtimedwait(GuestProcess& process, uint64_t set, uint64_t info, uint64_t timeout,
                        uint64_t set_size);
   long sigaltstack(GuestProcess& process, const Registers& registers, uint64_t stack, uint64_t old_stack);
-  // kill/tgkill/tkill to the guest itself: notes it as pending. (To others: an ordinary pass-through call.) With
-  // si_code SI_KERNEL it is forced, as the kernel's force_sig(): blocked or ignored, it kills.
+  // kill/tgkill/tkill to the guest itself: notes it as pending. (To others: an ordinary pass-through call.)
+  // With si_code SI_KERNEL it is forced, as the kernel's force_sig(): blocked or ignored, it kills.
   void raise(int signal, const siginfo_t& info);
-  // rt_sigreturn: restores registers, FPU and mask from the frame at RSP; false when the frame is unreadable: SIGSEGV
-  // then waits for deliver().
+  // rt_sigreturn: restores registers, FPU and mask from the frame at RSP; false when the frame is unreadable:
+  // SIGSEGV then waits for deliver().
   bool rt_sigreturn(GuestProcess& process, Registers& registers, FpuState& fpu);
   // execve: handlers go back to default, ignored stay ignored, alternate stack forgotten.
   void reset_for_exec();
@@ -59,22 +59,25 @@ class Signals {
     enum class Kind { none, handler, terminate } kind = Kind::none;
     int signal = 0;
     bool core = false;  // terminate: default action dumps core
-    // handler: it starts with FpuState::initial(), which the caller must put into the vCPU (fpu__clear_user_states()).
+    // handler: it starts with FpuState::initial(), which the caller must put into the vCPU
+    // (fpu__clear_user_states()).
     bool reset_fpu = false;
   };
-  // Delivers one pending signal: sets up the frame (process.memory) and `registers`, or says that the guest dies of it.
-  // Call it until it says none or terminate: the kernel, too, stacks the frames of all signals that wait, and the first
-  // handler to run is the last one's. `call_result` is what the interrupted system call returned (kRestart*, else
-  // ignored; nullopt from the second call on) and `call_number` its number: as the kernel's handle_signal does, either
-  // RAX = -EINTR or RIP -= 2 and RAX = number. Also resolves kRestart* when there is nothing to deliver. `fpu` is the
-  // vCPU's current state (stored in the frame). A stop signal with its default action stops this process here.
+  // Delivers one pending signal: sets up the frame (process.memory) and `registers`, or says that the guest
+  // dies of it. Call it until it says none or terminate: the kernel, too, stacks the frames of all signals
+  // that wait, and the first handler to run is the last one's. `call_result` is what the interrupted system
+  // call returned (kRestart*, else ignored; nullopt from the second call on) and `call_number` its number: as
+  // the kernel's handle_signal does, either RAX = -EINTR or RIP -= 2 and RAX = number. Also resolves
+  // kRestart* when there is nothing to deliver. `fpu` is the vCPU's current state (stored in the frame). A
+  // stop signal with its default action stops this process here.
   Delivery deliver(GuestProcess& process, Registers& registers, const FpuState& fpu,
                    std::optional<long> call_result, uint64_t call_number);
-  // The pending, unblocked signal that will kill the guest because it has no handler, if one waits. It needs no frame,
-  // so the guest may be anywhere.
+  // The pending, unblocked signal that will kill the guest because it has no handler, if one waits. It needs
+  // no frame, so the guest may be anywhere.
   std::optional<int> fatal_pending();
   // The signal that the kernel sends for this exit (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP) with si_code
-  // and si_addr; forced: blocked or ignored ones kill. Deliver it with deliver().
+  // and si_addr; forced: blocked or ignored ones kill. Deliver it with deliver(). For a breakpoint the caller
+  // moves RIP past INT3 first: it is a trap, not a fault.
   void raise_fault(const Exit& exit, const Registers& registers, const AddressSpace& space);
 
  private:

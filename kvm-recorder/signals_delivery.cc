@@ -101,11 +101,11 @@ uint64_t page_fault_error_code(const Exit& exit, const siginfo_t& info) {
   return 4 /* user */ | access | present;
 }
 
-// handle_signal(): a system call that the signal interrupted. `flags`: of the action; null: no handler runs.
-void resolve_restart(Registers& registers, std::optional<long> call_result, uint64_t call_number,
-                     const uint64_t* flags) {
-  if (call_result != kRestartSys && call_result != kRestartNoHand) return;
-  const bool restart = flags == nullptr || (call_result == kRestartSys && (*flags & SA_RESTART) != 0);
+// handle_signal(): a system call that the signal interrupted; `result` 0: none. `flags`: of the action; null:
+// no handler runs.
+void resolve_restart(Registers& registers, long result, uint64_t call_number, const uint64_t* flags) {
+  if (result != kRestartSys && result != kRestartNoHand) return;
+  const bool restart = flags == nullptr || (result == kRestartSys && (*flags & SA_RESTART) != 0);
   if (restart) {
     registers.rax = call_number;
     registers.rip -= kSyscallLength;
@@ -113,10 +113,6 @@ void resolve_restart(Registers& registers, std::optional<long> call_result, uint
     registers.rax = static_cast<uint64_t>(-EINTR);
   }
 }
-
-}  // namespace
-
-namespace {
 
 struct FrameContext {
   uint64_t saved_mask;
@@ -220,6 +216,7 @@ std::optional<int> Signals::fatal_pending() {
 Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, const FpuState& fpu,
                                    std::optional<long> call_result, uint64_t call_number) {
   State& state = *state_;
+  long interrupted = call_result.value_or(0);
   state.update();
   for (;;) {
     std::optional<siginfo_t> next;
@@ -246,8 +243,8 @@ Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, 
       return {Delivery::Kind::terminate, signal, (bit_of(signal) & kCoreByDefault) != 0, false};
     }
 
-    resolve_restart(registers, call_result, call_number, &action.flags);
-    call_result.reset();
+    resolve_restart(registers, interrupted, call_number, &action.flags);
+    interrupted = 0;
     if ((action.flags & uint64_t{SA_RESETHAND}) != 0) {
       state.actions[signal].handler = kHandlerDefault;
       state.apply_host_action(signal);
@@ -268,7 +265,7 @@ Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, 
     state.set_blocked(state.blocked | action.mask | ((action.flags & SA_NODEFER) != 0 ? 0 : bit_of(signal)));
     return {Delivery::Kind::handler, signal, false, true};
   }
-  resolve_restart(registers, call_result, call_number, nullptr);
+  resolve_restart(registers, interrupted, call_number, nullptr);
   restore_mask();
   state.update();
   return {};
