@@ -33,7 +33,9 @@ std::vector<std::byte> read_file(const std::filesystem::path& path) {
 }
 
 void write_file(const std::filesystem::path& path, const std::vector<std::byte>& bytes) {
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  // A new file, because some file systems write a truncated and refilled one to the disk at once.
+  std::filesystem::remove(path);
+  std::ofstream out(path, std::ios::binary);
   out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
   if (!out.flush()) throw std::runtime_error("write " + path.string());
 }

@@ -1,0 +1,200 @@
+#include "recording/store.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <csignal>
+#include <set>
+#include <span>
+
+#include "base/error.h"
+#include "event_maker.h"
+#include "recording/digest.h"
+
+namespace aftercheck::recording {
+namespace {
+
+using testing::EventMaker;
+using testing::read_file;
+using testing::TemporaryDirectory;
+using testing::write_file;
+
+UniqueFd open_file(const std::filesystem::path& path) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  REQUIRE(fd);
+  return fd;
+}
+
+std::vector<std::byte> content(const Store::Blob& blob) {
+  std::vector<std::byte> bytes(blob.size + 1);
+  const ssize_t n = pread(blob.fd.get(), bytes.data(), bytes.size(), 0);
+  REQUIRE(n == static_cast<ssize_t>(blob.size));
+  bytes.resize(blob.size);
+  return bytes;
+}
+
+size_t count_files(const std::filesystem::path& directory) {
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(directory), {}));
+}
+
+std::vector<std::byte> part(const std::vector<std::byte>& bytes, size_t offset, size_t length) {
+  offset = std::min(offset, bytes.size());
+  const auto first = bytes.begin() + static_cast<ptrdiff_t>(offset);
+  return {first, first + static_cast<ptrdiff_t>(std::min(length, bytes.size() - offset))};
+}
+
+}  // namespace
+
+TEST_CASE("ranges of a file are kept under their hash") {
+  TemporaryDirectory directory;
+  EventMaker maker(3);
+  const auto bytes = maker.bytes((3 << 20) + 123);
+  write_file(directory / "file", bytes);
+  const UniqueFd fd = open_file(directory / "file");
+  REQUIRE(lseek(fd.get(), 77, SEEK_SET) == 77);
+  Store store(directory.path(), true);
+  struct Range {
+    uint64_t offset, length;
+  };
+  // Aligned for a reflink and not, to the end, beyond it, nothing.
+  const Range ranges[] = {{0, 4096},
+                          {4096, 8192},
+                          {0, ~uint64_t{0}},
+                          {8192, ~uint64_t{0}},
+                          {1, 5000},
+                          {4096, 100},
+                          {3 << 20, 123},
+                          {3 << 20, 1 << 20},
+                          {0, 0},
+                          {4 << 20, 10},
+                          {4096, (3 << 20) + 123 - 4096}};
+  uint64_t total = 0;
+  std::set<std::string> names;
+  for (const Range& range : ranges) {
+    INFO(range.offset << " + " << range.length);
+    const auto expected = part(bytes, range.offset, range.length);
+    const Store::Blob blob = store.add(fd.get(), range.offset, range.length);
+    REQUIRE(blob.size == expected.size());
+    REQUIRE(blob.name == digest128(expected));
+    REQUIRE(content(blob) == expected);
+    REQUIRE(read_file(directory.path() / "store" / to_hex(blob.name)) == expected);
+    REQUIRE((fcntl(blob.fd.get(), F_GETFL) & O_ACCMODE) == O_RDONLY);
+    REQUIRE(is_own_fd(blob.fd.get()));
+    if (names.insert(to_hex(blob.name)).second) total += expected.size();
+    const Store::Blob again = store.open(blob.name);
+    REQUIRE(content(again) == expected);
+  }
+  REQUIRE(lseek(fd.get(), 0, SEEK_CUR) == 77);
+  REQUIRE(store.size() == total);
+  REQUIRE(count_files(directory / "store") == names.size());  // no temporary files stay
+}
+
+TEST_CASE("a kept file is not hit by later changes") {
+  TemporaryDirectory directory;
+  EventMaker maker(4);
+  const auto bytes = maker.bytes(64 << 10);
+  write_file(directory / "file", bytes);
+  Store store(directory.path(), true);
+  const Store::Blob blob = store.add(open_file(directory / "file").get(), 0, ~uint64_t{0});
+  write_file(directory / "file", maker.bytes(100));
+  REQUIRE(content(blob) == bytes);
+  REQUIRE(content(Store(directory.path(), false).open(blob.name)) == bytes);
+}
+
+TEST_CASE("files without a size or a place are kept too") {
+  TemporaryDirectory directory;
+  Store store(directory.path(), true);
+  const Store::Blob version = store.add(open_file("/proc/version").get(), 0, 1 << 20);
+  REQUIRE(version.size > 10);
+  const Store::Blob zeros = store.add(open_file("/dev/zero").get(), 0, 3 << 20);
+  REQUIRE(zeros.size == 3 << 20);
+  const UniqueFd memory(memfd_create("aftercheck-test", MFD_CLOEXEC));
+  REQUIRE(write(memory.get(), "abcdef", 6) == 6);
+  REQUIRE(store.add(memory.get(), 2, 3).name == digest128(std::as_bytes(std::span("cde", 3))));
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  REQUIRE_THROWS_WITH(store.add(ends[0], 0, 10), Catch::Contains("ESPIPE"));
+  close(ends[0]);
+  close(ends[1]);
+  REQUIRE(count_files(directory / "store") == 3);
+}
+
+TEST_CASE("descriptors don't leak") {
+  TemporaryDirectory directory;
+  Store store(directory.path(), true);
+  write_file(directory / "file", std::vector<std::byte>(5000));
+  const UniqueFd fd = open_file(directory / "file");
+  const size_t before = count_files("/proc/self/fd");
+  for (int i = 0; i < 200; i++) {
+    const Store::Blob blob = store.add(fd.get(), 0, 5000);
+    store.open(blob.name);
+  }
+  REQUIRE_THROWS_AS(store.open(Digest128{}), Error);
+  REQUIRE_THROWS_AS(store.add(-1, 0, 10), Error);
+  REQUIRE(count_files("/proc/self/fd") == before);
+}
+
+TEST_CASE("a missing or damaged blob is named") {
+  TemporaryDirectory directory;
+  EventMaker maker(5);
+  Store store(directory.path(), true);
+  const auto bytes = maker.bytes(10000);
+  write_file(directory / "file", bytes);
+  const UniqueFd fd = open_file(directory / "file");
+  const Digest128 name = store.add(fd.get(), 0, 10000).name;
+  const auto path = directory.path() / "store" / to_hex(name);
+  const auto message_of = [&](const Digest128& which) {
+    try {
+      store.open(which);
+    } catch (const Error& e) {
+      REQUIRE(e.kind() == ErrorKind::bad_input);
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  Digest128 other = name;
+  other[0] ^= 1;
+  REQUIRE_THAT(message_of(other), Catch::Contains(to_hex(other)) && Catch::Contains("missing"));
+  for (const size_t size : {size_t{0}, size_t{9999}, size_t{10000}, size_t{10001}}) {
+    auto damaged = bytes;
+    damaged.resize(size);
+    if (size == 10000) damaged[5000] ^= std::byte{1};
+    std::filesystem::remove(path);
+    write_file(path, damaged);
+    REQUIRE_THAT(message_of(name), Catch::Contains(path.string()) && Catch::Contains("damaged"));
+  }
+  // Keeping the same bytes again mends the store.
+  REQUIRE(content(store.add(fd.get(), 0, 10000)) == bytes);
+  REQUIRE(content(store.open(name)) == bytes);
+  std::filesystem::remove(path);
+  REQUIRE(mkfifo(path.c_str(), 0600) == 0);
+  REQUIRE_THAT(message_of(name), Catch::Contains("not a regular file"));
+}
+
+TEST_CASE("a store that can't be written says so and stays clean") {
+  TemporaryDirectory directory;
+  REQUIRE_THROWS_AS(Store(directory / "nowhere", true), Error);
+  Store store(directory.path(), true);
+  const UniqueFd zero = open_file("/dev/zero");
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{1 << 20, before.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  std::string message;
+  try {
+    store.add(zero.get(), 0, 2 << 20);
+  } catch (const Error& e) {
+    message = e.what();
+  }
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+  std::signal(SIGXFSZ, handler);
+  REQUIRE_THAT(message, Catch::Contains("EFBIG"));
+  REQUIRE(count_files(directory / "store") == 0);
+}
+
+}  // namespace aftercheck::recording
