@@ -8,8 +8,11 @@ namespace {
 
 constexpr size_t kMaxInstructionLength = 15;  // SDM vol. 2, 2.3.11
 
-// A wrong guess costs time only, so these are just beyond what real files need (2 and 3 so far).
-constexpr int kMaxSearches = 8;
+// Each search passes over the whole text once, and finds the callers of what the one before left open:
+// routines without FDE or symbol that are called from such routines only. Data in open regions keeps searches
+// going for nothing.
+constexpr int kMaxSearches = 4;
+// A sweep reveals branches into other holes; more than one round matters only for tables within the text.
 constexpr int kMaxSweeps = 4;
 
 bool ends_flow(ZydisMnemonic mnemonic) {
