@@ -1,0 +1,6 @@
+// expect: signal FPE
+int main(int argc, char** argv) {
+  (void)argv;
+  volatile int zero = argc - 1;
+  return 1 / zero;
+}
