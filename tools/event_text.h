@@ -1,0 +1,28 @@
+// Log entries in words.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "recording/event.h"
+
+namespace aftercheck::tools {
+
+// "syscall", "memory fault".
+const char* name(recording::EventKind kind);
+const char* name(recording::SpaceOpKind kind);
+// What happened at the exit: "read(3, 0x200000001000, 832)", "rdtsc", "memory fault: write to 0x10".
+std::string describe(const recording::Event& event);
+// "exited with status 3", "was killed by signal 11 (Segmentation fault)". `event` is of kind end; damaged
+// operands are said to be so.
+std::string describe_end(const recording::Event& event);
+// What a system call returned: "832", "-1 ENOENT (No such file or directory)", "0x200000000000"; "?" for
+// calls that do not return. `event` is of kind syscall.
+std::string describe_result(const recording::Event& event);
+// A signal's name: "SIGSEGV", "signal 40".
+std::string signal_name(uint64_t signal);
+
+// Number of arguments of a Linux system call on x86-64; 6 where unknown.
+unsigned argument_count(uint64_t system_call);
+
+}  // namespace aftercheck::tools

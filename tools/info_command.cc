@@ -1,0 +1,213 @@
+#include <fmt/chrono.h>
+
+#include <ctime>
+#include <filesystem>
+#include <map>
+#include <system_error>
+
+#include "base/error.h"
+#include "kvm-recorder/system_call_table.h"
+#include "recording/meta.h"
+#include "recording/reader.h"
+#include "recording/store.h"
+#include "tools/command.h"
+#include "tools/event_text.h"
+#include "tools/output.h"
+
+namespace aftercheck::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using recording::Event;
+using recording::EventKind;
+
+struct Arguments {
+  fs::path directory;
+  bool json = false, verbose = false;
+};
+
+// What one pass over a recording finds. Nothing of it grows with the length of the run.
+struct Findings {
+  recording::Meta meta;
+  uint64_t log_bytes = 0, store_bytes = 0;
+  uint64_t events = 0, last_time_ns = 0, output_bytes = 0, written_bytes = 0, memory_digests = 0;
+  std::map<EventKind, uint64_t> by_kind;
+  std::map<uint64_t, uint64_t> by_call;  // system call's number -> how often
+  std::string end, truncation, damage;   // `damage`: the error that ended the pass
+
+  double seconds() const { return static_cast<double>(last_time_ns) * 1e-9; }
+  double bytes_per_event() const {
+    return events == 0 ? 0 : static_cast<double>(log_bytes) / static_cast<double>(events);
+  }
+};
+
+// A hostile log may name as many calls as it has events; real ones stay far below.
+constexpr size_t kMostCalls = 4096;
+
+void count(const Event& event, Findings& found) {
+  ++found.events;
+  ++found.by_kind[event.kind];
+  found.last_time_ns = std::max(found.last_time_ns, event.time_ns);
+  found.memory_digests += event.memory.size();
+  if (event.kind == EventKind::syscall && !event.operands.empty() && found.by_call.size() < kMostCalls)
+    ++found.by_call[event.operands[0]];
+  for (const recording::MemoryWrite& write : event.writes) found.written_bytes += write.bytes.size();
+  for (const recording::Output& output : event.outputs)
+    for (const auto& piece : output.pieces) found.output_bytes += piece.length;
+  if (event.kind == EventKind::end) found.end = describe_end(event);
+}
+
+Findings examine(const fs::path& directory, Console& console) {
+  Findings found;
+  found.meta = recording::read_meta(directory);
+  std::error_code error;
+  const uintmax_t size = fs::file_size(directory / "events", error);
+  if (!error) found.log_bytes = size;
+  try {
+    found.store_bytes = recording::Store(directory, false).size();
+    recording::Reader reader(directory);
+    while (const Event* event = reader.next()) {
+      count(*event, found);
+      console.progress(reader.progress(), fmt::format("event {}", human_count(found.events)));
+    }
+    reader.truncated(&found.truncation);
+  } catch (const Error& damage) {
+    found.damage = damage.what();
+  }
+  console.clear_progress();
+  return found;
+}
+
+std::string quoted_command(const std::vector<std::string>& command) {
+  std::string text;
+  for (const std::string& word : command) {
+    if (!text.empty()) text += ' ';
+    const bool plain = !word.empty() && word.find_first_not_of(
+                                            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                            "0123456789@%_-+=:,./") == std::string::npos;
+    if (plain) {
+      text += word;
+      continue;
+    }
+    text += '\'';
+    for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    text += '\'';
+  }
+  return text;
+}
+
+std::string local_time(uint64_t ns) {
+  const auto seconds = static_cast<time_t>(ns / 1'000'000'000);
+  tm parts{};
+  if (localtime_r(&seconds, &parts) == nullptr) return "unknown";
+  return fmt::format("{:%Y-%m-%d %H:%M:%S %z}", parts);
+}
+
+std::vector<std::pair<uint64_t, uint64_t>> calls_by_count(const Findings& found) {
+  std::vector<std::pair<uint64_t, uint64_t>> calls(found.by_call.begin(), found.by_call.end());
+  std::stable_sort(calls.begin(), calls.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
+  return calls;
+}
+
+std::string ending(const Findings& found) {
+  if (!found.damage.empty()) return "damaged: the log can be read up to event " + human_count(found.events);
+  return found.end.empty() ? "cut short: " + found.truncation : found.end;
+}
+
+void print_text(const Findings& found, bool verbose, Output& output) {
+  auto row = [&](const char* label, const std::string& value) {
+    output.line(fmt::format("{:<18}{}", label, value));
+  };
+  const recording::Meta& meta = found.meta;
+  row("command", quoted_command(meta.command));
+  row("directory", meta.working_directory);
+  row("started", local_time(meta.start_time_ns));
+  row("duration", human_time(found.seconds()));
+  row("end", ending(found));
+  row("machine", fmt::format("{}, cpu model {}", meta.machine, meta.cpu_model));
+  row("host", fmt::format("{}, {}, {}", meta.host_name, meta.host_kernel, meta.host_cpu));
+  row("written by", fmt::format("{}, format version {}", meta.writer, meta.format_version));
+  row("log", fmt::format("{}, {:.1f} bytes per event", human_size(found.log_bytes), found.bytes_per_event()));
+  row("store", human_size(found.store_bytes));
+  row("answers", human_size(found.written_bytes) + " written into the program's memory");
+  row("output", human_size(found.output_bytes));
+  row("memory digests", human_count(found.memory_digests));
+  row("events", human_count(found.events));
+  for (const auto& [kind, number] : found.by_kind)
+    output.line(fmt::format("  {:>14}  {}", human_count(number), name(kind)));
+  if (!verbose) return;
+  row("system calls", human_count(found.by_call.size()) + " different ones");
+  for (const auto& [call, number] : calls_by_count(found))
+    output.line(fmt::format("  {:>14}  {}", human_count(number), system_call_name(call)));
+  for (const auto& [capability, value] : meta.capabilities)
+    row("capability", fmt::format("{}: {}", capability, value));
+  row("environment", human_count(meta.environment.size()) + " variables");
+  for (const std::string& variable : meta.environment) output.line("  " + variable);
+}
+
+Json to_json(const Findings& found) {
+  const recording::Meta& meta = found.meta;
+  Json json;
+  json["format_version"] = meta.format_version;
+  json["writer"] = meta.writer;
+  json["command"] = meta.command;
+  json["working_directory"] = meta.working_directory;
+  json["environment"] = meta.environment;
+  json["machine"] = meta.machine;
+  json["cpu_model"] = meta.cpu_model;
+  json["host"] = {{"name", meta.host_name}, {"kernel", meta.host_kernel}, {"cpu", meta.host_cpu}};
+  json["capabilities"] = meta.capabilities;
+  json["start_time_ns"] = meta.start_time_ns;
+  json["duration_ns"] = found.last_time_ns;
+  json["complete"] = found.damage.empty() && !found.end.empty();
+  json["end"] = found.end.empty() ? Json(nullptr) : Json(found.end);
+  json["truncation"] = found.truncation.empty() ? Json(nullptr) : Json(found.truncation);
+  json["damage"] = found.damage.empty() ? Json(nullptr) : Json(found.damage);
+  json["log_bytes"] = found.log_bytes;
+  json["store_bytes"] = found.store_bytes;
+  json["answer_bytes"] = found.written_bytes;
+  json["output_bytes"] = found.output_bytes;
+  json["memory_digests"] = found.memory_digests;
+  json["events"] = found.events;
+  json["bytes_per_event"] = found.bytes_per_event();
+  for (const auto& [kind, number] : found.by_kind) json["events_by_kind"][name(kind)] = number;
+  for (const auto& [call, number] : calls_by_count(found))
+    json["system_calls"][system_call_name(call)] = number;
+  return json;
+}
+
+int run(const Arguments& arguments, Console& console) {
+  const Findings found = examine(arguments.directory, console);
+  Output output;
+  if (arguments.json)
+    output.json(to_json(found));
+  else
+    print_text(found, arguments.verbose, output);
+  output.flush();
+  if (!found.damage.empty()) fail(ErrorKind::bad_input, "{}", found.damage);
+  return 0;
+}
+
+}  // namespace
+
+Command add_info(CLI::App& parent) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* app = parent.add_subcommand("info", "Tell what a recording holds");
+  app->add_option("DIR", arguments->directory, "The recording")->required()->type_name("");
+  app->add_flag("--json", arguments->json, "Print JSON");
+  app->add_flag("-v,--verbose", arguments->verbose,
+                "Also system calls by name, capabilities and environment");
+  app->footer(
+      "A recording that was cut short is told of as far as it goes.\n\n"
+      "Examples:\n"
+      "  aftercheck info recording-ls-1\n"
+      "  aftercheck info --json recording-ls-1 | jq .events_by_kind\n\n"
+      "Exit status:\n"
+      "  0   the log is whole up to its end, or up to where it was cut short\n"
+      "  2   usage, not a recording, or damaged (what could be read is printed)\n"
+      "  70  a bug of aftercheck");
+  return {app, [arguments](Console& console) { return run(*arguments, console); }, nullptr};
+}
+
+}  // namespace aftercheck::tools

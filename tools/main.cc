@@ -1,0 +1,191 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <exception>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/version.h"
+#include "tools/command.h"
+#include "tools/console.h"
+#include "tools/output.h"
+
+namespace aftercheck::tools {
+namespace {
+
+// The options that `app` and its parent know, for hints.
+std::vector<std::string> known_words(const CLI::App& app) {
+  std::vector<std::string> words;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) words.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) words.push_back("-" + name);
+  }
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    words.push_back(sub->get_name());
+  return words;
+}
+
+// Levenshtein's distance.
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0]++;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({changed, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// " (did you mean --json?)", or nothing where no word of the parser is close.
+std::string suggestion(const CLI::App& app, const std::string& message) {
+  const std::string word = message.substr(message.find_last_of(' ') + 1);
+  if (word.size() < 3) return "";
+  std::string best;
+  size_t least = std::max<size_t>(2, word.size() / 3) + 1;
+  for (const std::string& known : known_words(app))
+    if (const size_t d = distance(word, known); d < least) {
+      least = d;
+      best = known;
+    }
+  return best.empty() ? "" : fmt::format(" (did you mean {}?)", best);
+}
+
+std::string usage_message(const CLI::App& parser, const CLI::ParseError& error) {
+  const auto chosen = parser.get_subcommands();
+  const CLI::App& app = chosen.empty() ? parser : *chosen.front();
+  std::string message = error.what();
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  return fmt::format("{}{}; see `aftercheck {}--help`", message, suggestion(app, message),
+                     chosen.empty() ? "" : app.get_name() + " ");
+}
+
+// Cuts a command line where the program's own begins: at `--`, or at the first word that is neither an option
+// of `app` nor an option's value. What follows belongs to the program, whatever it looks like.
+std::vector<std::string> cut_program(const CLI::App& app, std::vector<std::string>& words, size_t at) {
+  auto takes_value = [&](const std::string& name) {
+    const CLI::Option* option = app.get_option_no_throw(name);
+    return option != nullptr && option->get_items_expected_min() > 0;
+  };
+  while (at < words.size() && words[at].size() > 1 && words[at][0] == '-' && words[at] != "--") {
+    const std::string& word = words[at++];
+    if (word[1] == '-') {
+      if (takes_value(word)) ++at;  // --name=value holds its own
+      continue;
+    }
+    for (size_t letter = 1; letter < word.size(); ++letter) {
+      if (!takes_value(std::string("-") + word[letter])) continue;
+      if (letter + 1 == word.size()) ++at;  // -o DIR; in -oDIR the rest is the value
+      break;
+    }
+  }
+  at = std::min(at, words.size());
+  const size_t end = at;
+  if (at < words.size() && words[at] == "--") ++at;
+  std::vector<std::string> program(words.begin() + static_cast<long>(at), words.end());
+  words.resize(end);
+  return program;
+}
+
+// Closed standard descriptors would be handed to the next file that is opened, which the guest's output could
+// then overwrite.
+void fill_standard_descriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(fd, F_GETFD) < 0) {
+      const int opened = open("/dev/null", O_RDWR);
+      if (opened >= 0 && opened != fd) close(opened);
+    }
+}
+
+int print(const std::string& text) {
+  Output output;
+  output.text(text);
+  output.flush();
+  return 0;
+}
+
+int run(int argc, char** argv, Console& console) {
+  CLI::App parser(
+      "Records a run of a program inside a virtual machine and replays it bit for bit, as often as wanted.");
+  parser.name("aftercheck");
+  parser.set_version_flag("--version", std::string("aftercheck ") + kVersion, "Print the version");
+  parser.set_help_flag("-h,--help", "Print this help");
+  parser.require_subcommand(1);
+  parser.footer(
+      "Try:\n"
+      "  aftercheck record -o R -- ls -la     runs `ls -la` and records it in the directory R\n"
+      "  aftercheck replay R                  runs it again, exactly as it was, and checks that\n"
+      "  aftercheck doctor                    what this machine can do\n"
+      "Each command has a --help of its own; the manual is docs/manual.md.");
+  const std::vector<Command> commands = {add_record(parser), add_replay(parser), add_info(parser)};
+  for (const Command& command : commands) command.app->set_help_flag("-h,--help", "Print this help");
+
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.empty()) {
+    print(parser.help());
+    return exit_status(ErrorKind::usage);
+  }
+  for (const Command& command : commands)
+    if (words[0] == command.app->get_name() && command.program != nullptr)
+      *command.program = cut_program(*command.app, words, 1);
+  try {
+    std::reverse(words.begin(), words.end());  // as CLI11 wants them
+    parser.parse(std::move(words));
+  } catch (const CLI::CallForVersion& version) {
+    return print(std::string(version.what()) + "\n");
+  } catch (const CLI::CallForHelp&) {
+    const auto chosen = parser.get_subcommands();
+    return print(chosen.empty() ? parser.help() : chosen.front()->help());
+  } catch (const CLI::ParseError& error) {
+    fail(ErrorKind::usage, "{}", usage_message(parser, error));
+  }
+  for (const Command& command : commands)
+    if (command.app->parsed()) {
+      // A recorded program gets its descriptors as they are.
+      if (command.program == nullptr) fill_standard_descriptors();
+      return command.run(console);
+    }
+  fail(ErrorKind::internal, "no command was run");
+}
+
+}  // namespace
+
+CLI::Option* add_machine_option(CLI::App& app, MachineChoice& choice) {
+  static const std::map<std::string, MachineChoice> kChoices = {
+      {"auto", MachineChoice::automatic}, {"kvm", MachineChoice::kvm}, {"soft", MachineChoice::soft}};
+  return app
+      .add_option_function<std::string>(
+          "--machine", [&choice](const std::string& word) { choice = kChoices.at(word); },
+          "What runs the guest: kvm, soft (slower, needs no /dev/kvm), or auto: kvm where it works")
+      ->check(CLI::IsMember({"auto", "kvm", "soft"}).description(""))
+      ->type_name("auto|kvm|soft")
+      ->default_str("auto");
+}
+
+const char* const kExitStatusHelp =
+    "  2   usage, or bad or unsupported input\n"
+    "  4   this host lacks what was asked for (see `aftercheck doctor`)\n"
+    "  70  a bug of aftercheck";
+
+}  // namespace aftercheck::tools
+
+int main(int argc, char** argv) {
+  using namespace aftercheck;
+  tools::Console console;
+  constexpr const char* kBug = "this is a bug of aftercheck; please report it with the command line";
+  try {
+    return tools::run(argc, argv, console);
+  } catch (const Error& error) {
+    console.error(error.what());
+    if (error.kind() == ErrorKind::internal) console.error(kBug);
+    return exit_status(error.kind());
+  } catch (const std::exception& error) {
+    console.error(fmt::format("{}; {}", error.what(), kBug));
+    return exit_status(ErrorKind::internal);
+  }
+}

@@ -1,0 +1,42 @@
+#include "tools/output.h"
+
+#include <unistd.h>
+
+#include "base/error.h"
+#include "tools/console.h"
+
+namespace aftercheck::tools {
+namespace {
+
+constexpr size_t kBufferSize = 64 << 10;
+
+// Names and command lines are bytes; what is not UTF-8 in them shows as U+FFFD.
+std::string dump(const Json& value, int indent) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
+
+Output::~Output() { write_all(STDOUT_FILENO, buffer_.data(), buffer_.size()); }
+
+void Output::text(std::string_view text) {
+  buffer_ += text;
+  if (buffer_.size() >= kBufferSize) flush();
+}
+
+void Output::line(std::string_view text) {
+  this->text(text);
+  this->text("\n");
+}
+
+void Output::json(const Json& value) { line(dump(value, 2)); }
+void Output::json_line(const Json& value) { line(dump(value, -1)); }
+
+void Output::flush() {
+  std::string pending;
+  pending.swap(buffer_);
+  const int error = write_all(STDOUT_FILENO, pending.data(), pending.size());
+  if (error != 0) fail(ErrorKind::io, "standard output can't be written: {}", errno_text(error));
+}
+
+}  // namespace aftercheck::tools

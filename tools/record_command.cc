@@ -1,0 +1,168 @@
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <system_error>
+
+#include "base/error.h"
+#include "kvm-recorder/recorder.h"
+#include "tools/command.h"
+
+namespace aftercheck::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The program's own words are not the parser's, so its usage line would lack them.
+class Help : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App*, std::string) const override {
+    return "Usage: aftercheck record [OPTIONS] [--] PROGRAM [ARGUMENT...]\n";
+  }
+};
+
+struct Arguments {
+  RecordOptions options;
+  bool verbose = false;
+};
+
+// The directory of the recording, made before the guest starts; taken away again when it is still empty.
+class Directory {
+ public:
+  explicit Directory(fs::path wanted, const std::string& program) : path_(std::move(wanted)) {
+    if (path_.empty()) {
+      claim_free_name(program);
+    } else {
+      std::error_code error;
+      made_ = !fs::exists(path_, error);
+    }
+  }
+  ~Directory() {
+    if (made_) rmdir(path_.c_str());
+  }
+  Directory(const Directory&) = delete;
+  Directory& operator=(const Directory&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+  bool made_ = false;
+
+  // recording-PROGRAM-N under the working directory. mkdir decides, so two recordings never get the same one.
+  void claim_free_name(const std::string& program) {
+    const std::string stem = "recording-" + fs::path(program).filename().string() + "-";
+    constexpr unsigned kMost = 1'000'000;
+    for (unsigned number = 1; number < kMost; ++number) {
+      path_ = stem + std::to_string(number);
+      if (mkdir(path_.c_str(), 0777) == 0) {
+        made_ = true;
+        return;
+      }
+      if (errno != EEXIST)
+        fail(ErrorKind::io, "{}: can't be made here: {}; say where with -o", path_.string(),
+             errno_text(errno));
+    }
+    fail(ErrorKind::io, "{}N: no free number; say where with -o", stem);
+  }
+};
+
+std::vector<std::string> environment_of_process() {
+  std::vector<std::string> result;
+  for (char** entry = environ; *entry != nullptr; ++entry) result.emplace_back(*entry);
+  return result;
+}
+
+// Ends this process as the guest ended, so that shells and wait(2) see the same.
+[[noreturn]] void die_of(int signal) {
+  const rlimit none{};
+  setrlimit(RLIMIT_CORE, &none);  // a core file would show the recorder, not the guest
+  std::signal(signal, SIG_DFL);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, signal);
+  sigprocmask(SIG_UNBLOCK, &set, nullptr);
+  raise(signal);
+  _exit(128 + signal);  // what shells make of it
+}
+
+int run(Arguments& arguments, Console& console) {
+  RecordOptions& options = arguments.options;
+  console.set_verbose(arguments.verbose);
+  console.leave_standard_error_to_guest();
+  if (options.command.empty()) fail(ErrorKind::usage, "no program to record; see `aftercheck record --help`");
+  options.environment = environment_of_process();
+  options.message = [&console](const std::string& text) { console.note(text); };
+
+  RecordResult result;
+  {
+    const Directory directory(options.directory, options.command[0]);
+    options.directory = directory.path();
+    const auto start = std::chrono::steady_clock::now();
+    result = record(options);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    if (!result.log_error.empty())
+      console.error(
+          fmt::format("the recording in {} is incomplete: {}", directory.path().string(), result.log_error));
+    else if (options.write_log)
+      console.note(fmt::format("recorded {} events in {} on {}: {}", human_count(result.events),
+                               human_time(took.count()), name(result.machine), directory.path().string()));
+    else
+      console.note(fmt::format("ran without a log: {} events in {} on {}", human_count(result.events),
+                               human_time(took.count()), name(result.machine)));
+  }
+  if (result.signaled) die_of(result.status);
+  return result.status;
+}
+
+}  // namespace
+
+Command add_record(CLI::App& parent) {
+  auto arguments = std::make_shared<Arguments>();
+  auto program = std::shared_ptr<std::vector<std::string>>(arguments, &arguments->options.command);
+  RecordOptions& options = arguments->options;
+  CLI::App* app = parent.add_subcommand("record", "Run a program and record the run");
+  app->formatter(std::make_shared<Help>());
+  app->add_option("-o,--output", options.directory,
+                  "Where the recording goes: a directory that does not exist or is empty\n"
+                  "(default: recording-PROGRAM-N in the working directory)")
+      ->type_name("DIR");
+  add_machine_option(*app, options.machine);
+  app->add_option_function<std::string>(
+         "--cpu",
+         [&options](const std::string& word) {
+           options.cpu = word == "host" ? CpuModelKind::host : CpuModelKind::portable;
+         },
+         "The processor that the guest sees: portable replays everywhere, host only on its like")
+      ->check(CLI::IsMember({"portable", "host"}).description(""))
+      ->type_name("portable|host")
+      ->default_str("portable");
+  app->add_option_function<std::string>(
+         "--on-log-error",
+         [&options](const std::string& word) {
+           options.on_log_error = word == "run" ? OnLogError::run : OnLogError::stop;
+         },
+         "When the log can't be written (disk full): stop the program, or let it run unrecorded")
+      ->check(CLI::IsMember({"stop", "run"}).description(""))
+      ->type_name("stop|run")
+      ->default_str("stop");
+  app->add_flag_callback(
+      "--no-aslr", [&options] { options.randomize = false; },
+      "Same addresses in every run, as with `setarch -R`");
+  app->add_flag_callback(
+      "--no-log", [&options] { options.write_log = false; },
+      "Run in the machine without recording: to measure what recording costs");
+  app->add_flag("-v,--verbose", arguments->verbose, "Say on standard error what happens");
+  app->footer(
+      "The program has its standard streams to itself, and gets all words after PROGRAM.\n\n"
+      "Examples:\n"
+      "  aftercheck record ls -la\n"
+      "  aftercheck record -o /tmp/r --machine soft -- ./server --port 8080\n\n"
+      "Exit status: the program's own; where it died of a signal, death by that signal. Before it starts:\n" +
+      std::string(kExitStatusHelp));
+  return {app, [arguments](Console& console) { return run(*arguments, console); }, program};
+}
+
+}  // namespace aftercheck::tools
