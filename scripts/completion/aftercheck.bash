@@ -23,14 +23,14 @@ _aftercheck() {
     --machine) COMPREPLY=($(compgen -W 'auto kvm soft' -- "$current")); return ;;
     --pt) COMPREPLY=($(compgen -W 'auto off perf soft' -- "$current")); return ;;
     --cpu) COMPREPLY=($(compgen -W 'portable host' -- "$current")); return ;;
-    --on-log-error) COMPREPLY=($(compgen -W 'continue stop' -- "$current")); return ;;
-    -o) COMPREPLY=($(compgen -d -- "$current")); return ;;
+    --on-log-error) COMPREPLY=($(compgen -W 'stop run' -- "$current")); return ;;
+    -o | --output) COMPREPLY=($(compgen -d -- "$current")); return ;;
   esac
   local words
   case $subcommand in
     '') words='record replay info dump doctor --help --version' ;;
-    record) words='-o --machine --cpu --on-log-error -v --help --' ;;
-    replay) words='--machine -v --help' ;;
+    record) words='-o --output --machine --cpu --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
+    replay) words='--machine -q --no-output --json -v --verbose --help' ;;
     info | doctor) words='--json --help' ;;
     *) words='--help' ;;
   esac
