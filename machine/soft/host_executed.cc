@@ -1,0 +1,184 @@
+#include "machine/soft/host_executed.h"
+
+#include <Zydis/Zydis.h>
+#include <fmt/format.h>
+#include <immintrin.h>
+
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "base/error.h"
+#include "machine/soft/fault_analysis.h"
+#include "machine/soft/instruction_check.h"
+
+namespace aftercheck::soft {
+namespace {
+
+// FXSAVE layout (SDM vol. 1, table 10-2).
+constexpr size_t kXmm0 = 160;
+
+struct Decoded {
+  ZydisDecodedInstruction instruction;
+  std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
+};
+
+// --- SSE ---
+
+using Xmm = __m128i;
+
+Xmm rcpps(Xmm, Xmm source, uint8_t) { return _mm_castps_si128(_mm_rcp_ps(_mm_castsi128_ps(source))); }
+Xmm rsqrtps(Xmm, Xmm source, uint8_t) { return _mm_castps_si128(_mm_rsqrt_ps(_mm_castsi128_ps(source))); }
+Xmm low(Xmm target, __m128 result) { return _mm_castps_si128(_mm_move_ss(_mm_castsi128_ps(target), result)); }
+Xmm rcpss(Xmm target, Xmm source, uint8_t) { return low(target, _mm_rcp_ss(_mm_castsi128_ps(source))); }
+Xmm rsqrtss(Xmm target, Xmm source, uint8_t) { return low(target, _mm_rsqrt_ss(_mm_castsi128_ps(source))); }
+
+uint64_t carryless(uint64_t a, uint64_t b, uint64_t& high) {
+  uint64_t result = 0;
+  high = 0;
+  for (unsigned i = 0; i < 64; ++i) {
+    if ((b >> i & 1) == 0) continue;
+    result ^= a << i;
+    if (i != 0) high ^= a >> (64 - i);
+  }
+  return result;
+}
+
+Xmm pclmulqdq(Xmm target, Xmm source, uint8_t selector) {
+  std::array<uint64_t, 2> a{}, b{};
+  std::memcpy(a.data(), &target, sizeof a);
+  std::memcpy(b.data(), &source, sizeof b);
+  std::array<uint64_t, 2> result{};
+  result[0] = carryless(a[selector & 1], b[selector >> 4 & 1], result[1]);
+  Xmm out;
+  std::memcpy(&out, result.data(), sizeof out);
+  return out;
+}
+
+struct SseFunction {
+  ZydisMnemonic mnemonic;
+  Xmm (*compute)(Xmm target, Xmm source, uint8_t immediate);
+};
+constexpr SseFunction kSse[] = {
+    {ZYDIS_MNEMONIC_RCPPS, rcpps},         {ZYDIS_MNEMONIC_RCPSS, rcpss},
+    {ZYDIS_MNEMONIC_RSQRTPS, rsqrtps},     {ZYDIS_MNEMONIC_RSQRTSS, rsqrtss},
+    {ZYDIS_MNEMONIC_PCLMULQDQ, pclmulqdq},
+};
+
+// --- x87: the guest's whole state goes through the host's registers ---
+
+#define AFTERCHECK_X87(function, instruction)                                                        \
+  void function(std::byte* state) {                                                                  \
+    alignas(16) std::array<std::byte, 512> own;                                                      \
+    asm volatile("fxsave64 %0\n\tfxrstor64 (%1)\n\t" instruction "\n\tfxsave64 (%1)\n\tfxrstor64 %0" \
+                 : "+m"(own)                                                                         \
+                 : "r"(state)                                                                        \
+                 : "memory");                                                                        \
+  }
+AFTERCHECK_X87(fsin, "fsin")
+AFTERCHECK_X87(fcos, "fcos")
+AFTERCHECK_X87(fsincos, "fsincos")
+AFTERCHECK_X87(fptan, "fptan")
+AFTERCHECK_X87(fpatan, "fpatan")
+AFTERCHECK_X87(f2xm1, "f2xm1")
+AFTERCHECK_X87(fyl2x, "fyl2x")
+AFTERCHECK_X87(fyl2xp1, "fyl2xp1")
+#undef AFTERCHECK_X87
+
+struct X87Function {
+  ZydisMnemonic mnemonic;
+  void (*execute)(std::byte* state);
+};
+constexpr X87Function kX87[] = {
+    {ZYDIS_MNEMONIC_FSIN, fsin},   {ZYDIS_MNEMONIC_FCOS, fcos},       {ZYDIS_MNEMONIC_FSINCOS, fsincos},
+    {ZYDIS_MNEMONIC_FPTAN, fptan}, {ZYDIS_MNEMONIC_FPATAN, fpatan},   {ZYDIS_MNEMONIC_F2XM1, f2xm1},
+    {ZYDIS_MNEMONIC_FYL2X, fyl2x}, {ZYDIS_MNEMONIC_FYL2XP1, fyl2xp1},
+};
+
+// --- operands ---
+
+uint64_t& general_register(Registers& r, ZydisRegister reg) {
+  const std::array<uint64_t*, 16> all = {&r.rax, &r.rcx, &r.rdx, &r.rbx, &r.rsp, &r.rbp, &r.rsi, &r.rdi,
+                                         &r.r8,  &r.r9,  &r.r10, &r.r11, &r.r12, &r.r13, &r.r14, &r.r15};
+  const auto id = ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+  return *all.at(static_cast<size_t>(id));
+}
+
+// Copies the source operand's bytes; its memory was checked before.
+void read_source(const Decoded& decoded, std::span<const uint8_t> code, Registers& registers,
+                 const FpuState& fpu, void* to, size_t size) {
+  const ZydisDecodedOperand& source = decoded.operands[1];
+  if (source.type == ZYDIS_OPERAND_TYPE_MEMORY) {
+    const auto accesses = memory_accesses(code, registers);
+    std::memcpy(to, reinterpret_cast<const void*>(accesses.at(0).address), size);
+  } else if (ZydisRegisterGetClass(source.reg.value) == ZYDIS_REGCLASS_XMM) {
+    std::memcpy(to, &fpu.fxsave[kXmm0 + 16 * static_cast<size_t>(ZydisRegisterGetId(source.reg.value))],
+                size);
+  } else {
+    std::memcpy(to, &general_register(registers, source.reg.value), size);
+  }
+}
+
+// SDM vol. 2, POPCNT: ZF tells of a zero source, all other status flags are cleared.
+void popcnt(const Decoded& decoded, std::span<const uint8_t> code, Registers& registers,
+            const FpuState& fpu) {
+  uint64_t source = 0;
+  const size_t size = decoded.operands[1].size / 8U;
+  read_source(decoded, code, registers, fpu, &source, size);
+  uint64_t& target = general_register(registers, decoded.operands[0].reg.value);
+  const auto count = static_cast<uint64_t>(std::popcount(source));
+  target = size == 2 ? (target & ~uint64_t{0xffff}) | count : count;
+  registers.rflags = (registers.rflags & ~rflags::kStatus) | (source == 0 ? rflags::kZero : 0);
+}
+
+bool sse(const SseFunction& function, const Decoded& decoded, std::span<const uint8_t> code,
+         Registers& registers, FpuState& fpu) {
+  const size_t size =
+      decoded.operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY ? decoded.operands[1].size / 8U : 16;
+  if (decoded.operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY && size == 16 &&
+      memory_accesses(code, registers).at(0).address % 16 != 0)
+    return false;
+  Xmm source = _mm_setzero_si128(), target;
+  read_source(decoded, code, registers, fpu, &source, size);
+  std::byte* to =
+      &fpu.fxsave[kXmm0 + 16 * static_cast<size_t>(ZydisRegisterGetId(decoded.operands[0].reg.value))];
+  std::memcpy(&target, to, sizeof target);
+  const auto immediate = static_cast<uint8_t>(decoded.operands[2].imm.value.u);
+  target = function.compute(target, source, immediate);
+  std::memcpy(to, &target, sizeof target);
+  return true;
+}
+
+void x87(const X87Function& function, std::span<const uint8_t> code, const Registers& registers,
+         FpuState& fpu) {
+  uint16_t control = 0;
+  std::memcpy(&control, fpu.fxsave.data(), sizeof control);
+  constexpr uint16_t kAllMasked = 0x3f;  // SDM vol. 1, figure 8-6
+  if ((control & kAllMasked) != kAllMasked)
+    fail(ErrorKind::unsupported,
+         "the soft vCPU can't execute {} at {:#x} with x87 exceptions unmasked (control word {:#x}); use "
+         "--machine kvm",
+         disassemble(code, registers.rip), registers.rip, control);
+  function.execute(fpu.fxsave.data());
+}
+
+}  // namespace
+
+bool execute_on_host(std::span<const uint8_t> code, Registers& registers, FpuState& fpu) {
+  ZydisDecoder decoder;
+  Decoded decoded{};
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code.data(), code.size(), &decoded.instruction,
+                                           decoded.operands.data())))
+    fail(ErrorKind::internal, "no instruction at {:#x}", registers.rip);
+  const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
+  if (mnemonic == ZYDIS_MNEMONIC_POPCNT) popcnt(decoded, code, registers, fpu);
+  for (const SseFunction& function : kSse)
+    if (function.mnemonic == mnemonic && !sse(function, decoded, code, registers, fpu)) return false;
+  for (const X87Function& function : kX87)
+    if (function.mnemonic == mnemonic) x87(function, code, registers, fpu);
+  registers.rip += decoded.instruction.length;
+  return true;
+}
+
+}  // namespace aftercheck::soft

@@ -1,0 +1,219 @@
+#include "machine/soft/instruction_check.h"
+
+#include <Zydis/Zydis.h>
+
+#include <array>
+#include <optional>
+
+namespace aftercheck::soft {
+namespace {
+
+struct Rule {
+  ZydisMnemonic mnemonic;
+  Treatment treatment;
+};
+
+constexpr Rule kRules[] = {
+    {ZYDIS_MNEMONIC_RDTSC, Treatment::trapped},
+    {ZYDIS_MNEMONIC_RDTSCP, Treatment::trapped},
+    {ZYDIS_MNEMONIC_RDRAND, Treatment::trapped},
+    {ZYDIS_MNEMONIC_RDSEED, Treatment::trapped},
+    {ZYDIS_MNEMONIC_RDPID, Treatment::trapped},
+    {ZYDIS_MNEMONIC_CPUID, Treatment::cpuid},
+
+    // Not in the portable model; CR4 of the KVM guest refuses most of them too (OSXSAVE, FSGSBASE, PKE, CET
+    // clear).
+    {ZYDIS_MNEMONIC_XGETBV, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XSAVE, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XSAVE64, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XSAVEC, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XSAVEC64, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XSAVEOPT, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XSAVEOPT64, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XSAVES, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XSAVES64, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XRSTOR, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XRSTOR64, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XRSTORS, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XRSTORS64, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_RDFSBASE, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_RDGSBASE, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_WRFSBASE, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_WRGSBASE, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XBEGIN, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XEND, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XABORT, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_XTEST, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_RDPKRU, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_WRPKRU, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_MOVBE, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_ADCX, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_ADOX, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_MONITOR, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_MWAIT, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_MONITORX, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_MWAITX, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_VMCALL, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_VMMCALL, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_EXTRQ, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_INSERTQ, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_MOVNTSS, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_MOVNTSD, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_CLAC, Treatment::invalid_opcode},
+    {ZYDIS_MNEMONIC_STAC, Treatment::invalid_opcode},
+
+    // IOPL is 0 (SDM vol. 1, 19.5) and every gate but that of INT3 belongs to ring 0.
+    {ZYDIS_MNEMONIC_IN, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_OUT, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_INSB, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_INSW, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_INSD, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_OUTSB, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_OUTSW, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_OUTSD, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_CLI, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_STI, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_RDPMC, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_SYSENTER, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_INT, Treatment::general_protection},
+    {ZYDIS_MNEMONIC_INT1, Treatment::debug},
+
+    // Approximations whose bits differ between processors, and x87 functions that Unicorn computes in double
+    // precision.
+    {ZYDIS_MNEMONIC_RCPPS, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_RCPSS, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_RSQRTPS, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_RSQRTSS, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FSIN, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FCOS, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FSINCOS, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FPTAN, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FPATAN, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_F2XM1, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FYL2X, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FYL2XP1, Treatment::host_executed},
+    // Unicorn 2.0.1 loses these CPUID bits when it combines its CPU model with what it can emulate, and
+    // refuses them.
+    {ZYDIS_MNEMONIC_POPCNT, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_PCLMULQDQ, Treatment::host_executed},
+
+    // They need the descriptor tables of a kernel, which the soft vCPU has not.
+    {ZYDIS_MNEMONIC_IRET, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_IRETD, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_IRETQ, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_LSS, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_LFS, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_LGS, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_LAR, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_LSL, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_VERR, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_VERW, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_SGDT, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_SIDT, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_SLDT, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_STR, Treatment::unsupported},
+    {ZYDIS_MNEMONIC_SMSW, Treatment::unsupported},
+};
+
+using Table = std::array<Treatment, ZYDIS_MNEMONIC_MAX_VALUE + 1>;
+
+const Table& table() {
+  static const Table result = [] {
+    Table treatments{};
+    for (const Rule& rule : kRules) treatments[rule.mnemonic] = rule.treatment;
+    return treatments;
+  }();
+  return result;
+}
+
+const ZydisDecoder& decoder() {
+  static const ZydisDecoder result = [] {
+    ZydisDecoder made;
+    ZydisDecoderInit(&made, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    return made;
+  }();
+  return result;
+}
+
+std::optional<ZydisDecodedInstruction> decode(std::span<const uint8_t> code) {
+  ZydisDecodedInstruction instruction;
+  if (!ZYAN_SUCCESS(
+          ZydisDecoderDecodeInstruction(&decoder(), nullptr, code.data(), code.size(), &instruction)))
+    return std::nullopt;
+  return instruction;
+}
+
+// Encodings of one mnemonic that need another treatment than the rest.
+Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code,
+                 Treatment treatment) {
+  if ((instruction.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) != 0) return Treatment::general_protection;
+  if (instruction.mnemonic == ZYDIS_MNEMONIC_INT && code[instruction.length - 1] == 3)
+    return Treatment::breakpoint;
+  if (instruction.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR &&
+      instruction.meta.category != ZYDIS_CATEGORY_SYSCALL &&
+      instruction.meta.category != ZYDIS_CATEGORY_INTERRUPT)
+    return Treatment::unsupported;  // far CALL, JMP, RET
+  if (instruction.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && instruction.opcode == 0x8E)
+    return Treatment::unsupported;  // MOV to a segment register
+  if (instruction.mnemonic == ZYDIS_MNEMONIC_POP && instruction.opcode_map == ZYDIS_OPCODE_MAP_0F)
+    return Treatment::unsupported;  // POP FS, POP GS
+  return treatment;
+}
+
+}  // namespace
+
+Verdict judge(std::span<const uint8_t> code, CpuModelKind model) {
+  ZydisDecodedInstruction instruction;
+  const ZyanStatus status =
+      ZydisDecoderDecodeInstruction(&decoder(), nullptr, code.data(), code.size(), &instruction);
+  if (!ZYAN_SUCCESS(status)) {
+    if (status == ZYDIS_STATUS_NO_MORE_DATA)
+      return {Treatment::run, static_cast<uint8_t>(code.size()), false};
+    // An over-long instruction is #GP, not #UD (SDM vol. 2, 2.3.11).
+    const bool too_long = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
+    return {too_long ? Treatment::general_protection : Treatment::invalid_opcode, 1, true};
+  }
+  Verdict verdict{refine(instruction, code, table()[instruction.mnemonic]), instruction.length, true};
+  if (instruction.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+    verdict.treatment = Treatment::invalid_opcode;
+  // Under the host's model they are not invalid, only beyond this backend.
+  if (verdict.treatment == Treatment::invalid_opcode && model == CpuModelKind::host)
+    verdict.treatment = Treatment::unsupported;
+  return verdict;
+}
+
+std::string disassemble(std::span<const uint8_t> code, uint64_t address) {
+  ZydisDecodedInstruction instruction;
+  std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
+  ZydisFormatter formatter;
+  std::array<char, 256> text{};
+  if (!ZYAN_SUCCESS(
+          ZydisDecoderDecodeFull(&decoder(), code.data(), code.size(), &instruction, operands.data())) ||
+      !ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)) ||
+      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &instruction, operands.data(),
+                                                    instruction.operand_count, text.data(), text.size(),
+                                                    address, nullptr)))
+    return "an undecodable instruction";
+  return text.data();
+}
+
+bool is_repeated_string(std::span<const uint8_t> code) {
+  constexpr ZydisInstructionAttributes kRepeats =
+      ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+  const auto instruction = decode(code);
+  return instruction && (instruction->attributes & kRepeats) != 0;
+}
+
+bool stores_flags(std::span<const uint8_t> code) {
+  const auto instruction = decode(code);
+  return instruction &&
+         (instruction->mnemonic == ZYDIS_MNEMONIC_PUSHFQ || instruction->mnemonic == ZYDIS_MNEMONIC_PUSHF);
+}
+
+bool loads_flags(std::span<const uint8_t> code) {
+  const auto instruction = decode(code);
+  return instruction &&
+         (instruction->mnemonic == ZYDIS_MNEMONIC_POPFQ || instruction->mnemonic == ZYDIS_MNEMONIC_POPF);
+}
+
+}  // namespace aftercheck::soft

@@ -1,0 +1,45 @@
+// Which instructions must not simply be left to Unicorn, because it would do something else than the
+// processor that the CPU model describes. Every translated block is decoded once, and execution stops right
+// before such an instruction.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "machine/cpu_model.h"
+
+namespace aftercheck::soft {
+
+enum class Treatment : uint8_t {
+  run,                 // Unicorn does it right
+  trapped,             // the host must answer: an exit
+  cpuid,               // answered in place from the CPU model
+  invalid_opcode,      // #UD: the CPU model lacks it
+  general_protection,  // #GP(0): not for ring 3
+  debug,               // ICEBP: #DB
+  breakpoint,          // INT 3 in its two-byte form
+  host_executed,       // done by host_executed.h
+  unsupported,         // this backend can't
+};
+
+struct Verdict {
+  Treatment treatment = Treatment::run;
+  uint8_t length = 1;       // bytes of the instruction
+  bool complete = true;     // false: `code` ends inside it
+};
+
+// Judges the instruction at the start of `code`.
+Verdict judge(std::span<const uint8_t> code, CpuModelKind model);
+
+// "vaddps ymm0, ymm1, ymm2" for messages.
+std::string disassemble(std::span<const uint8_t> code, uint64_t address);
+
+// A string instruction with a repeat prefix: may be in mid-flight when RIP is on it.
+bool is_repeated_string(std::span<const uint8_t> code);
+
+// PUSHF stores the flags, POPF loads them, the trap flag included.
+bool stores_flags(std::span<const uint8_t> code);
+bool loads_flags(std::span<const uint8_t> code);
+
+}  // namespace aftercheck::soft

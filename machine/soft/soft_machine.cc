@@ -1,0 +1,89 @@
+#include "machine/soft/soft_machine.h"
+
+#include <algorithm>
+
+#include "machine/soft/soft_vcpu.h"
+
+namespace aftercheck::soft {
+namespace {
+
+// Memory is given to Unicorn in pieces of this size, once each. It clears its TLB page by page when memory is
+// added (0.6 ms for 1 GiB), so the windows are not added whole.
+constexpr uint64_t kChunk = 1 << 30;
+
+// End of the pages that a file stands behind; accesses after it are SIGBUS, on the host too.
+uint64_t valid_end(const Mapping& mapping) {
+  if (mapping.backing == Backing::anonymous) return UINT64_MAX;
+  return mapping.start +
+         (mapping.file_size > mapping.offset ? page_up(mapping.file_size - mapping.offset) : 0);
+}
+
+}  // namespace
+
+SoftMachine::SoftMachine(AddressSpace& space, const CpuModel& cpu) : space_(space), cpu_(cpu) {
+  space_.add_observer(this);
+}
+
+SoftMachine::~SoftMachine() { space_.remove_observer(this); }
+
+std::unique_ptr<Vcpu> SoftMachine::create_vcpu() {
+  auto vcpu = std::make_unique<SoftVcpu>(*this);
+  vcpus_.insert(vcpu.get());
+  return vcpu;
+}
+
+void SoftMachine::on_map(Range range, int) {
+  mirror(range);
+  tell_vcpus(range);
+}
+
+void SoftMachine::on_unmap(Range range) {
+  tables_.set(range, 0);
+  tell_vcpus(range);
+}
+
+void SoftMachine::on_protect(Range range, int) {
+  mirror(range);
+  tell_vcpus(range);
+}
+
+void SoftMachine::on_code_change(Range range) {
+  for (SoftVcpu* vcpu : vcpus_) vcpu->code_changed(range);
+}
+
+void SoftMachine::mirror(Range range) {
+  const auto& mappings = space_.mappings();
+  auto it = mappings.upper_bound(range.start);
+  if (it != mappings.begin()) --it;
+  for (; it != mappings.end() && it->second.start < range.end; ++it) {
+    const Mapping& mapping = it->second;
+    const Range part{std::max(mapping.start, range.start), std::min(mapping.end, range.end)};
+    if (part.start >= part.end) continue;
+    if (mapping.prot != 0) add_chunks(part);
+    tables_.set(part, mapping.prot, valid_end(mapping));
+  }
+}
+
+void SoftMachine::add_chunks(Range range) {
+  const Range window = kLowWindow.contains(range.start) ? kLowWindow : kMainWindow;
+  const uint64_t first = (range.start - window.start) / kChunk,
+                 last = (range.end - 1 - window.start) / kChunk;
+  for (uint64_t i = first; i <= last; ++i) {
+    const uint64_t start = window.start + i * kChunk;
+    if (chunk_starts_.insert(start).second) chunks_.push_back({start, std::min(start + kChunk, window.end)});
+  }
+}
+
+void SoftMachine::tell_vcpus(Range range) {
+  for (SoftVcpu* vcpu : vcpus_) vcpu->mapping_changed(range);
+}
+
+}  // namespace aftercheck::soft
+
+namespace aftercheck {
+
+std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu) {
+  return std::make_unique<soft::SoftMachine>(space, cpu);
+}
+
+}  // namespace aftercheck

@@ -1,0 +1,49 @@
+// The machine of the soft vCPU: page tables that follow the guest's address space, and the vCPUs that use
+// them.
+#pragma once
+
+#include <set>
+#include <vector>
+
+#include "machine/soft/page_tables.h"
+#include "machine/vcpu.h"
+
+namespace aftercheck::soft {
+
+class SoftVcpu;
+
+class SoftMachine : public Machine, private SpaceObserver {
+ public:
+  SoftMachine(AddressSpace& space, const CpuModel& cpu);
+  ~SoftMachine() override;
+
+  MachineKind kind() const override { return MachineKind::soft; }
+  // The machine must outlive its vCPUs.
+  std::unique_ptr<Vcpu> create_vcpu() override;
+
+  PageTables& tables() { return tables_; }
+  const AddressSpace& space() const { return space_; }
+  const CpuModel& cpu() const { return cpu_; }
+  // Stretches of the windows in which something accessible is or was mapped; only ever grows.
+  const std::vector<Range>& chunks() const { return chunks_; }
+  void forget(SoftVcpu* vcpu) { vcpus_.erase(vcpu); }
+
+ private:
+  AddressSpace& space_;
+  const CpuModel cpu_;
+  PageTables tables_;
+  std::vector<Range> chunks_;
+  std::set<uint64_t> chunk_starts_;
+  std::set<SoftVcpu*> vcpus_;
+
+  void on_map(Range range, int prot) override;
+  void on_unmap(Range range) override;
+  void on_protect(Range range, int prot) override;
+  void on_code_change(Range range) override;
+
+  void mirror(Range range);
+  void add_chunks(Range range);
+  void tell_vcpus(Range range);
+};
+
+}  // namespace aftercheck::soft

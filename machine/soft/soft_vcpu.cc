@@ -1,0 +1,359 @@
+#include "machine/soft/soft_vcpu.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "machine/soft/fault_analysis.h"
+#include "machine/soft/fpu_transfer.h"
+#include "machine/soft/host_executed.h"
+#include "machine/soft/soft_machine.h"
+#include "machine/soft/unicorn_stores.h"
+
+namespace aftercheck::soft {
+namespace {
+
+// What ring 3 can change with POPF (SDM vol. 2, POPF, IOPL 0), plus RF, which SIGRETURN restores. The rest is
+// fixed.
+constexpr uint64_t kUserFlags = rflags::kStatus | rflags::kTrap | rflags::kDirection | rflags::kResume |
+                                rflags::kAlignmentCheck | rflags::kId;
+constexpr uint64_t kFixedFlags = 0x202;
+
+Exit exception(uint8_t number) {
+  Exit exit;
+  exit.kind = ExitKind::exception;
+  exit.vector = number;
+  return exit;
+}
+
+Exit memory_fault(const Fault& fault) {
+  Exit exit;
+  exit.kind = ExitKind::memory_fault;
+  exit.address = fault.address;
+  exit.access = fault.access;
+  return exit;
+}
+
+Exit plain(ExitKind kind) {
+  Exit exit;
+  exit.kind = kind;
+  return exit;
+}
+
+Exit trapped(const TrappedInstruction& instruction) {
+  Exit exit;
+  exit.kind = ExitKind::trapped_instruction;
+  exit.instruction = instruction;
+  return exit;
+}
+
+template <typename Function>
+void* callback(Function* function) {
+  return reinterpret_cast<void*>(function);
+}
+
+}  // namespace
+
+SoftVcpu::SoftVcpu(SoftMachine& machine) : machine_(machine), engine_(machine.tables()) { add_hooks(); }
+
+SoftVcpu::~SoftVcpu() { machine_.forget(this); }
+
+// --- what Unicorn calls; in none of them may an exception escape into it ---
+
+void SoftVcpu::add_hooks() {
+  uc_engine* engine = engine_.get();
+  const auto add = [&](int type, void* function, auto... extra) {
+    uc_hook hook = 0;
+    check(uc_hook_add(engine, &hook, type, function, this, 1, 0, extra...), "uc_hook_add");
+  };
+  add(UC_HOOK_INSN, callback(on_syscall), UC_X86_INS_SYSCALL);
+  add(UC_HOOK_INTR, callback(on_interrupt));
+  add(UC_HOOK_MEM_UNMAPPED, callback(on_unmapped));
+  add(UC_HOOK_BLOCK, callback(on_block));
+  add(UC_HOOK_EDGE_GENERATED, callback(on_new_block));
+}
+
+void SoftVcpu::stop(Stop why) {
+  if (stop_ != Stop::none) return;  // the first reason is the one that happened
+  stop_ = why;
+  uc_emu_stop(engine_.get());
+}
+
+void SoftVcpu::on_syscall(uc_engine*, void* self) { static_cast<SoftVcpu*>(self)->stop(Stop::syscall); }
+
+void SoftVcpu::on_interrupt(uc_engine*, uint32_t number, void* self) {
+  auto* vcpu = static_cast<SoftVcpu*>(self);
+  if (vcpu->stop_ == Stop::none) vcpu->interrupt_ = number;
+  vcpu->stop(Stop::interrupt);
+}
+
+bool SoftVcpu::on_unmapped(uc_engine*, uc_mem_type, uint64_t address, int, int64_t, void* self) {
+  return static_cast<SoftVcpu*>(self)->engine_.add_hole(address);
+}
+
+void SoftVcpu::on_block(uc_engine*, uint64_t address, uint32_t, void* self) {
+  auto* vcpu = static_cast<SoftVcpu*>(self);
+  if (!vcpu->kicked_.load(std::memory_order_relaxed)) [[likely]]
+    return;
+  // Each iteration of a repeated string instruction is a block event; its end is near enough.
+  if (is_repeated_string(code_at(address, vcpu->machine_.tables()))) return;
+  vcpu->stop(Stop::kick);
+}
+
+void SoftVcpu::on_new_block(uc_engine*, uc_tb* block, uc_tb*, void* self) {
+  static_cast<SoftVcpu*>(self)->inspect(*block);
+}
+
+void SoftVcpu::on_special(uc_engine*, uint64_t, uint32_t, void* self) {
+  static_cast<SoftVcpu*>(self)->stop(Stop::special);
+}
+
+// Called once per translation, before the block first runs.
+void SoftVcpu::inspect(const uc_tb& block) {
+  const PageTables& tables = machine_.tables();
+  const uint64_t end = block.pc + std::max<uint64_t>(block.size, 1);
+  code_pages_.insert(page_down(block.pc));
+  code_pages_.insert(page_down(end - 1));
+  for (uint64_t address = block.pc; address < end;) {
+    const std::span<const uint8_t> code = code_at(address, tables);
+    const Verdict verdict =
+        code.empty() ? Verdict{Treatment::run, 1, false} : judge(code, machine_.cpu().kind());
+    // An incomplete instruction runs into a page that may not be executed.
+    if ((verdict.treatment != Treatment::run || !verdict.complete) && !specials_.contains(address))
+      found_.push_back(address);
+    if (!verdict.complete) break;
+    address += verdict.length;
+  }
+  if (found_.empty()) return;
+  block_ = block.pc;
+  stop(Stop::new_block);
+}
+
+// --- changes from outside ---
+
+void SoftVcpu::mapping_changed(Range range) {
+  flush_tlb_ = true;
+  code_changed(range);
+}
+
+void SoftVcpu::code_changed(Range range) {
+  const Range pages{page_down(range.start), page_up(range.end)};
+  const auto first = code_pages_.lower_bound(pages.start);
+  if (first != code_pages_.end() && *first < pages.end) changed_code_.push_back(pages);
+}
+
+void SoftVcpu::apply_changes() {
+  const std::vector<Range>& chunks = machine_.chunks();
+  for (; chunks_added_ < chunks.size(); ++chunks_added_) engine_.add_memory(chunks[chunks_added_]);
+  if (!changed_code_.empty()) {
+    std::vector<uint64_t> pages;
+    for (const Range& range : changed_code_) {
+      const auto first = code_pages_.lower_bound(range.start), last = code_pages_.lower_bound(range.end);
+      pages.insert(pages.end(), first, last);
+      code_pages_.erase(first, last);
+    }
+    changed_code_.clear();
+    forget_specials(pages);
+    engine_.forget_code(pages);
+    flush_tlb_ = false;
+  }
+  if (flush_tlb_) engine_.flush_tlb();
+  flush_tlb_ = false;
+}
+
+void SoftVcpu::forget_specials(const std::vector<uint64_t>& pages) {
+  if (specials_.empty()) return;
+  const std::unordered_set<uint64_t> gone(pages.begin(), pages.end());
+  for (auto it = specials_.begin(); it != specials_.end();) {
+    if (!gone.contains(page_down(it->first))) {
+      ++it;
+      continue;
+    }
+    check(uc_hook_del(engine_.get(), it->second), "uc_hook_del");
+    it = specials_.erase(it);
+  }
+}
+
+// --- running ---
+
+FpuState SoftVcpu::fpu() { return read_fpu(engine_.get()); }
+
+void SoftVcpu::set_fpu(const FpuState& state) { write_fpu(engine_.get(), state); }
+
+Exit SoftVcpu::run() { return execute(false); }
+
+Exit SoftVcpu::step() { return execute(true); }
+
+Exit SoftVcpu::execute(bool single) {
+  const FastStores fast_stores(machine_.tables());
+  if (!single && kicked_.exchange(false)) return plain(ExitKind::kick);
+  for (;;) {
+    apply_changes();
+    if (const std::optional<Exit> exit = turn(single)) return *exit;
+  }
+}
+
+std::optional<Exit> SoftVcpu::turn(bool single) {
+  registers_.rflags = (registers_.rflags & kUserFlags) | kFixedFlags;
+  const uint64_t rip = registers_.rip;
+  const bool trap_flag = (registers_.rflags & rflags::kTrap) != 0;
+  if (single) registers_.rflags |= rflags::kTrap;
+  engine_.load(registers_);
+  stop_ = Stop::none;
+  const uc_err error = uc_emu_start(engine_.get(), rip, 0, 0, 0);
+  engine_.store(registers_);
+  engine_.remove_holes();
+  if (single) after_step(rip, trap_flag);
+  return after_stop(error, single);
+}
+
+// Single-stepping is done with the trap flag, which the guest must not see.
+void SoftVcpu::after_step(uint64_t rip, bool trap_flag) {
+  const bool done = stop_ == Stop::interrupt && interrupt_ == vector::kDebug;
+  const std::span<const uint8_t> code = code_at(rip, machine_.tables());
+  if (done && loads_flags(code)) return;  // POPF: what is there now is the guest's
+  if (trap_flag) return;
+  registers_.rflags &= ~rflags::kTrap;
+  if (done && stores_flags(code)) {  // PUSHF
+    auto* flags = reinterpret_cast<uint16_t*>(registers_.rsp);
+    *flags = static_cast<uint16_t>(*flags & ~rflags::kTrap);
+  }
+}
+
+std::optional<Exit> SoftVcpu::after_stop(uc_err error, bool single) {
+  if (error == UC_ERR_INSN_INVALID) return invalid_instruction();
+  if (error != UC_ERR_OK)
+    fail(ErrorKind::internal, "the soft vCPU stopped at {:#x}: {}", registers_.rip, uc_strerror(error));
+  switch (stop_) {
+    case Stop::syscall:
+      return syscall();
+    case Stop::interrupt:
+      return interrupt(single);
+    case Stop::kick:
+      // exchange: clear_kick() may have come in between, and then nobody wants this exit.
+      if (kicked_.exchange(false)) return plain(ExitKind::kick);
+      return std::nullopt;
+    case Stop::special:
+      return special(single);
+    case Stop::new_block:
+      arm_specials();
+      return std::nullopt;
+    case Stop::none:
+      break;
+  }
+  fail(ErrorKind::internal, "the soft vCPU stopped at {:#x} without a reason", registers_.rip);
+}
+
+Exit SoftVcpu::syscall() {
+  registers_.rcx = registers_.rip;
+  registers_.r11 = canonical_r11(registers_.rflags);
+  return plain(ExitKind::syscall);
+}
+
+std::optional<Exit> SoftVcpu::interrupt(bool single) {
+  switch (interrupt_) {
+    case vector::kDebug:
+      return single ? plain(ExitKind::step) : exception(vector::kDebug);
+    case vector::kBreakpoint:
+      --registers_.rip;
+      return plain(ExitKind::breakpoint);
+    case vector::kPageFault:
+      return page_fault(single);
+    default:
+      engine_.forget_exception();
+      return exception(static_cast<uint8_t>(interrupt_));
+  }
+}
+
+std::optional<Exit> SoftVcpu::page_fault(bool single) {
+  const uint64_t reported = engine_.fault_address();
+  engine_.forget_exception();
+  if (const auto fault = find_fault(registers_, machine_.tables())) return memory_fault(*fault);
+  // The instruction at RIP is innocent: Unicorn faulted while it translated ahead into a page that isn't
+  // there. Nothing of the block ran, so go on one instruction at a time.
+  if (!single) {
+    const std::optional<Exit> exit = turn(true);
+    if (exit && exit->kind == ExitKind::step) return std::nullopt;
+    return exit;
+  }
+  return memory_fault({reported, Access::read});
+}
+
+std::optional<Exit> SoftVcpu::invalid_instruction() {
+  if (const CodePatch* patch = machine_.space().patch_at(registers_.rip)) return trapped(patch->instruction);
+  return exception(vector::kInvalidOpcode);
+}
+
+// --- special instructions ---
+
+void SoftVcpu::arm_specials() {
+  for (const uint64_t address : found_) {
+    uc_hook hook = 0;
+    check(uc_hook_add(engine_.get(), &hook, UC_HOOK_CODE, callback(on_special), this, address, address),
+          "uc_hook_add");
+    specials_.emplace(address, hook);
+  }
+  found_.clear();
+  // The block was translated without them.
+  engine_.forget_code({page_down(block_)});
+}
+
+std::optional<Exit> SoftVcpu::special(bool single) {
+  const std::span<const uint8_t> code = code_at(registers_.rip, machine_.tables());
+  if (code.empty()) return memory_fault({registers_.rip, Access::fetch});
+  const Verdict verdict = judge(code, machine_.cpu().kind());
+  if (!verdict.complete) return memory_fault({registers_.rip + code.size(), Access::fetch});
+  switch (verdict.treatment) {
+    case Treatment::run: {  // the guest has written other code here since
+      const uint64_t page = page_down(registers_.rip);
+      forget_specials({page});
+      engine_.forget_code({page});
+      return std::nullopt;
+    }
+    case Treatment::trapped:
+      if (const auto instruction = decode_trapped(code)) return trapped(*instruction);
+      refuse(code);
+    case Treatment::cpuid: {
+      const CpuidResult result =
+          machine_.cpu().cpuid(static_cast<uint32_t>(registers_.rax), static_cast<uint32_t>(registers_.rcx));
+      registers_.rax = result.eax;
+      registers_.rbx = result.ebx;
+      registers_.rcx = result.ecx;
+      registers_.rdx = result.edx;
+      registers_.rip += verdict.length;
+      break;
+    }
+    case Treatment::invalid_opcode:
+      return exception(vector::kInvalidOpcode);
+    case Treatment::general_protection:
+      return exception(vector::kGeneralProtection);
+    case Treatment::debug:
+      registers_.rip += verdict.length;  // a trap, not a fault (SDM vol. 3, table 6-1)
+      return exception(vector::kDebug);
+    case Treatment::breakpoint:
+      registers_.rip += verdict.length - 1U;  // as if it were the one-byte INT3 that ends there
+      return plain(ExitKind::breakpoint);
+    case Treatment::host_executed:
+      if (const auto exit = host_executed(code)) return exit;
+      break;
+    case Treatment::unsupported:
+      refuse(code);
+  }
+  return single ? std::optional(plain(ExitKind::step)) : std::nullopt;
+}
+
+std::optional<Exit> SoftVcpu::host_executed(std::span<const uint8_t> code) {
+  if (const auto fault = find_fault(registers_, machine_.tables())) return memory_fault(*fault);
+  FpuState state = fpu();
+  if (!execute_on_host(code, registers_, state)) return exception(vector::kGeneralProtection);
+  set_fpu(state);
+  return std::nullopt;
+}
+
+void SoftVcpu::refuse(std::span<const uint8_t> code) const {
+  fail(ErrorKind::unsupported,
+       "the soft vCPU can't execute `{}` at {:#x} (CPU model {}); use --machine kvm{}",
+       disassemble(code, registers_.rip), registers_.rip, name(machine_.cpu().kind()),
+       machine_.cpu().kind() == CpuModelKind::host ? " or record with --cpu portable" : "");
+}
+
+}  // namespace aftercheck::soft

@@ -1,0 +1,87 @@
+// The soft vCPU: drives one UnicornEngine and turns its ways of stopping into the exits of machine/exit.h.
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <set>
+#include <span>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "machine/soft/instruction_check.h"
+#include "machine/soft/unicorn_engine.h"
+#include "machine/vcpu.h"
+
+namespace aftercheck::soft {
+
+class SoftMachine;
+
+class SoftVcpu : public Vcpu {
+ public:
+  explicit SoftVcpu(SoftMachine& machine);
+  ~SoftVcpu() override;
+  SoftVcpu(const SoftVcpu&) = delete;
+  SoftVcpu& operator=(const SoftVcpu&) = delete;
+
+  Exit run() override;
+  Exit step() override;
+  Registers& registers() override { return registers_; }
+  FpuState fpu() override;
+  void set_fpu(const FpuState& state) override;
+  void kick() noexcept override { kicked_.store(true, std::memory_order_relaxed); }
+  void clear_kick() noexcept override { kicked_.store(false, std::memory_order_relaxed); }
+
+  // From the machine, while this vCPU does not run; what they ask for is done before it next runs.
+  void mapping_changed(Range range);
+  void code_changed(Range range);
+
+ private:
+  // Why the engine has stopped.
+  enum class Stop : uint8_t { none, syscall, interrupt, kick, special, new_block };
+
+  SoftMachine& machine_;
+  UnicornEngine engine_;
+  Registers registers_;
+  std::atomic<bool> kicked_{false};
+  size_t chunks_added_ = 0;
+
+  Stop stop_ = Stop::none;
+  uint32_t interrupt_ = 0;                          // Stop::interrupt: its number
+  uint64_t block_ = 0;                              // Stop::new_block: where it starts
+  std::vector<uint64_t> found_;                     // Stop::new_block: special instructions in it
+  std::unordered_map<uint64_t, uc_hook> specials_;  // by address: stops right before a special instruction
+  std::set<uint64_t> code_pages_;                   // with translated code
+  std::vector<Range> changed_code_;
+  bool flush_tlb_ = false;
+
+  void add_hooks();
+  static void on_syscall(uc_engine* engine, void* self);
+  static void on_interrupt(uc_engine* engine, uint32_t number, void* self);
+  static bool on_unmapped(uc_engine* engine, uc_mem_type type, uint64_t address, int size, int64_t value,
+                          void* self);
+  static void on_block(uc_engine* engine, uint64_t address, uint32_t size, void* self);
+  static void on_new_block(uc_engine* engine, uc_tb* block, uc_tb* previous, void* self);
+  static void on_special(uc_engine* engine, uint64_t address, uint32_t size, void* self);
+
+  void stop(Stop why);
+  void inspect(const uc_tb& block);
+  void apply_changes();
+  void forget_specials(const std::vector<uint64_t>& pages);
+
+  Exit execute(bool single);
+  // One start of the engine; the exit, if it came to one.
+  std::optional<Exit> turn(bool single);
+  std::optional<Exit> after_stop(uc_err error, bool single);
+  Exit syscall();
+  std::optional<Exit> interrupt(bool single);
+  std::optional<Exit> page_fault(bool single);
+  std::optional<Exit> invalid_instruction();
+  void arm_specials();
+  std::optional<Exit> special(bool single);
+  std::optional<Exit> host_executed(std::span<const uint8_t> code);
+  [[noreturn]] void refuse(std::span<const uint8_t> code) const;
+  void after_step(uint64_t rip, bool trap_flag);
+};
+
+}  // namespace aftercheck::soft
