@@ -16,8 +16,8 @@ namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
-// Program and heap at the bottom of the main window, stack and below it the mmap area at its top: nearly 512 GiB to
-// grow in between, and few KVM slots in use, since those follow what is mapped.
+// Program and heap at the bottom of the main window, stack and below it the mmap area at its top: nearly 512
+// GiB to grow in between, and few KVM slots in use, since those follow what is mapped.
 constexpr uint64_t kProgramBase = kMainWindow.start + 64 * kMiB;
 constexpr uint64_t kStackTop = kMainWindow.end - kPageSize;
 // How far each moves under randomisation (in whole pages).
