@@ -266,20 +266,44 @@ long refuse(Call& call) {
   return -call.row.error;
 }
 
+namespace {
+
+// /dev/null and the like take any number of bytes without looking at them; what can't be read was not put
+// out.
+bool was_readable(const AddressSpace& space, uint64_t address, uint64_t size) {
+  if (!space.accessible(address, size, PROT_READ)) return false;
+  const Mapping* mapping = space.find(address + size - 1);
+  if (mapping->backing != Backing::file) return true;
+  const uint64_t page_in_file = mapping->offset + page_down(address + size - 1) - mapping->start;
+  return page_in_file < mapping->file_size;  // beyond is a SIGBUS
+}
+
+}  // namespace
+
 void output_gate(GuestProcess& process, int fd, std::span<const iovec> pieces, uint64_t length) {
   using Piece = recording::Output::Piece;
-  const auto to_piece = [](const iovec& piece) {
-    return Piece{reinterpret_cast<uint64_t>(piece.iov_base), piece.iov_len};
-  };
+  const AddressSpace& space = process.memory.space();
   const uint8_t stream = process.descriptors.stream(fd);
-  if (pieces.size() == 1) {  // nearly always: no allocation
-    const Piece piece = to_piece(pieces[0]);
-    process.memory.output(fd, stream, {&piece, 1}, length);
-    return;
+  std::array<Piece, 8> few;
+  std::vector<Piece> many;
+  size_t count = 0;
+  uint64_t left = length;
+  for (const iovec& piece : pieces) {
+    const auto address = reinterpret_cast<uint64_t>(piece.iov_base);
+    const uint64_t size = std::min<uint64_t>(piece.iov_len, left);
+    left -= size;
+    if (size == 0) continue;
+    if (!was_readable(space, address, size)) return;
+    if (count == few.size()) many.assign(few.begin(), few.end());
+    if (count < few.size()) {
+      few[count] = {address, size};
+    } else {
+      many.push_back({address, size});
+    }
+    count++;
   }
-  std::vector<Piece> list(pieces.size());
-  std::transform(pieces.begin(), pieces.end(), list.begin(), to_piece);
-  process.memory.output(fd, stream, list, length);
+  const Piece* list = many.empty() ? few.data() : many.data();
+  process.memory.output(fd, stream, {list, count}, length);
 }
 
 CallOutcome make_system_call(GuestProcess& process, Registers& registers) {

@@ -56,7 +56,10 @@ long choose_place(GuestProcess& process, uint64_t hint, uint64_t length, uint64_
     if (is_free(space, place)) return 0;
   }
   const Range window = flags & MAP_32BIT ? kLowWindow : kMainWindow;
-  const std::optional<Range> found = space.find_free(length, 0, window);
+  // Below the stack, as the kernel's mmap_base; above it there is only what address randomisation left free.
+  std::optional<Range> found;
+  if (!(flags & MAP_32BIT)) found = space.find_free(length, process.stack.start, window);
+  if (!found) found = space.find_free(length, 0, window);
   if (!found) return -ENOMEM;
   place = *found;
   return 0;
@@ -197,7 +200,7 @@ long remap_growing(GuestProcess& process, Range from, uint64_t new_length, bool 
     return result == 0 ? static_cast<long>(from.start) : result;
   }
   if (!may_move) return -ENOMEM;
-  const std::optional<Range> to = memory.space().find_free(new_length);
+  const std::optional<Range> to = memory.space().find_free(new_length, process.stack.start);
   if (!to) return -ENOMEM;
   const int result = memory.remap(from, *to);
   return result == 0 ? static_cast<long>(to->start) : result;

@@ -135,11 +135,11 @@ long select(Call& call) {
     if (const long error = mask.apply(call.process, set_and_size[0], set_and_size[1])) return error;
   }
   const long result = mask.finish(blocking_call(call, call.row.number, args));
-  for (size_t i = 1; i <= 3 && args[i] != 0; i++) {
+  for (size_t i = 1; i <= 3; i++) {
+    if (args[i] == 0) continue;
     if (result >= 0) call.process.memory.written(args[i], size);
+    if (result == -EFAULT) note_reachable(call.process, args[i], size);
   }
-  if (result == -EFAULT)
-    for (size_t i = 1; i <= 3; i++) note_reachable(call.process, args[i], size);
   note_writes(call, {0, 0, 0, 0, args[4], 0}, result == -EFAULT ? -EINTR : result);
   return interrupted_result(call, result);
 }
