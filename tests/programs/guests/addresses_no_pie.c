@@ -1,0 +1,2 @@
+// flags: -no-pie
+#include "addresses.c"

@@ -1,0 +1,22 @@
+// What the guests share: a check that ends the guest with status 1 and says where.
+#pragma once
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHECK(condition)                                                                       \
+  do {                                                                                         \
+    if (!(condition)) {                                                                        \
+      printf("FAILED: %s:%d: %s (errno %d)\n", __FILE__, __LINE__, #condition, errno);        \
+      fflush(stdout);                                                                          \
+      _exit(1);                                                                                \
+    }                                                                                          \
+  } while (0)
+// `call` fails with `error`.
+#define CHECK_ERRNO(call, error) CHECK((errno = 0, (call) == -1) && errno == (error))

@@ -1,0 +1,12 @@
+// Death by its own SIGKILL, with output that was not flushed lost.
+// expect: signal KILL
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int main(void) {
+  if (write(1, "written\n", 8) != 8) return 1;
+  printf("not flushed");
+  raise(SIGKILL);
+  return 1;
+}
