@@ -56,9 +56,9 @@ class StackBuilder {
 // Strings are laid out upwards in their order, as the kernel's are: /proc/self/cmdline readers may rely on
 // it.
 std::vector<uint64_t> push_strings(StackBuilder& stack, const std::vector<std::string>& strings) {
-  std::vector<uint64_t> addresses;
-  for (auto it = strings.rbegin(); it != strings.rend(); ++it) addresses.push_back(stack.push_string(*it));
-  std::reverse(addresses.begin(), addresses.end());
+  std::vector<uint64_t> addresses(strings.size());
+  std::transform(strings.rbegin(), strings.rend(), addresses.rbegin(),
+                 [&](const std::string& text) { return stack.push_string(text); });
   return addresses;
 }
 

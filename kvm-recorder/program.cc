@@ -38,7 +38,7 @@ std::string search_path(const std::string& name, const std::vector<std::string>&
   for (;;) {
     const size_t colon = path.find(':');
     const std::string directory(path.substr(0, colon));
-    const std::string candidate = directory.empty() ? name : directory + "/" + name;
+    std::string candidate = directory.empty() ? name : fmt::format("{}/{}", directory, name);
     if (has_regular_file(candidate)) {
       if (access(candidate.c_str(), X_OK) == 0) return candidate;
       if (forbidden.empty()) forbidden = candidate;
