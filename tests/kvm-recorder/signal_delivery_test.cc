@@ -358,8 +358,8 @@ TEST_CASE("delivery: a floating-point fault names its cause") {
     uint16_t control, status;
     int code;
   } cases[] = {
-      {vector::kSimdError, 0x1f80 & ~0x200u | 0x04, 0x37f, 0, FPE_FLTDIV},
-      {vector::kSimdError, 0x1f80 & ~0x80u | 0x01, 0x37f, 0, FPE_FLTINV},
+      {vector::kSimdError, (0x1f80 & ~0x200u) | 0x04, 0x37f, 0, FPE_FLTDIV},
+      {vector::kSimdError, (0x1f80 & ~0x80u) | 0x01, 0x37f, 0, FPE_FLTINV},
       {vector::kSimdError, 0x0000 | 0x20, 0x37f, 0, FPE_FLTRES},
       {vector::kX87Error, 0x1f80, 0x37b, 0x04, FPE_FLTDIV},
       {vector::kX87Error, 0x1f80, 0x377, 0x08, FPE_FLTOVF},
