@@ -52,6 +52,18 @@ int LoggedSpace::map_anonymous(Range range, int prot, bool shared, const std::st
   return 0;
 }
 
+recording::Store::Blob LoggedSpace::add_to_store(int fd, uint64_t offset, uint64_t length) {
+  recording::Store::Blob blob;
+  host_thread_.run([&] { blob = store_.add(fd, offset, length); });
+  return blob;
+}
+
+recording::Store::Blob LoggedSpace::open_in_store(const recording::Digest128& name) {
+  recording::Store::Blob blob;
+  host_thread_.run([&] { blob = store_.open(name); });
+  return blob;
+}
+
 LoggedSpace::Kept LoggedSpace::keep(int fd, const struct stat& status, Range range, uint64_t offset) {
   const FileKey key{status.st_dev, status.st_ino};
   const KeptFile now{.name = {},
@@ -59,16 +71,16 @@ LoggedSpace::Kept LoggedSpace::keep(int fd, const struct stat& status, Range ran
                      .ctime_ns = nanoseconds(status.st_ctim),
                      .size = static_cast<uint64_t>(status.st_size)};
   if (now.size > kKeepWhole) {
-    recording::Store::Blob blob = store_.add(fd, offset, range.size());
+    recording::Store::Blob blob = add_to_store(fd, offset, range.size());
     return {blob.name, std::move(blob.fd), 0};
   }
   const auto known = kept_.find(key);
   if (known != kept_.end() && known->second.mtime_ns == now.mtime_ns &&
       known->second.ctime_ns == now.ctime_ns && known->second.size == now.size) {
-    recording::Store::Blob blob = store_.open(known->second.name);
+    recording::Store::Blob blob = open_in_store(known->second.name);
     return {blob.name, std::move(blob.fd), offset};
   }
-  recording::Store::Blob blob = store_.add(fd, 0, now.size);
+  recording::Store::Blob blob = add_to_store(fd, 0, now.size);
   KeptFile entry = now;
   entry.name = blob.name;
   kept_[key] = entry;
@@ -139,7 +151,7 @@ int LoggedSpace::protect(Range range, int prot) {
     if (mapping == nullptr || mapping->shared) continue;
     const auto known = kept_.find({mapping->device, mapping->inode});
     if (mapping->backing == Backing::file && known != kept_.end())
-      patch_code(part, store_.open(known->second.name).fd.get(),
+      patch_code(part, open_in_store(known->second.name).fd.get(),
                  mapping->offset + (part.start - mapping->start));
     else
       patch_code(part, -1, 0);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "kvm-recorder/host_thread.h"
 #include "machine/address_space.h"
 #include "recording/event.h"
 #include "recording/store.h"
@@ -70,6 +71,9 @@ class LoggedSpace {
   // spans of guest memory: append the event before the guest runs or its mappings change.
   void take(recording::Event& event);
 
+  // For files of the recording that are opened or created while the guest lives.
+  HostThread& host_thread() { return host_thread_; }
+
   const AddressSpace& space() const { return space_; }
   AddressSpace& space() { return space_; }
 
@@ -91,6 +95,7 @@ class LoggedSpace {
 
   AddressSpace& space_;
   recording::Store& store_;
+  HostThread host_thread_;
   std::map<FileKey, KeptFile> kept_;
   std::set<FileKey> shared_files_;  // mapped shared and writable
   std::vector<recording::SpaceOp> ops_;
@@ -98,6 +103,8 @@ class LoggedSpace {
   std::vector<recording::CodePatch> patches_;
   std::vector<recording::Output> outputs_;
 
+  recording::Store::Blob add_to_store(int fd, uint64_t offset, uint64_t length);
+  recording::Store::Blob open_in_store(const recording::Digest128& name);
   Kept keep(int fd, const struct stat& status, Range range, uint64_t offset);
   int simple_op(recording::SpaceOpKind kind, Range range, int error);
   void forget(Range range);

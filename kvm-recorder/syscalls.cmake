@@ -2,6 +2,7 @@
 set(SYSCALL_SOURCES
   descriptors.cc
   fcntl_table.cc
+  host_thread.cc
   ioctl_table.cc
   proc_files.cc
   system_call_table.cc

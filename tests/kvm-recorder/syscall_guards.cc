@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <set>
+#include <thread>
 
 #include "base/fd.h"
 #include "syscall_fixture.h"
@@ -227,4 +228,25 @@ TEST_CASE("signals that the guest sends to itself do not reach the recorder", "[
   CHECK(guest.signals.deliverable());
   CHECK(guest.call(SYS_tgkill, getpid(), gettid(), 0) == 0);
   CHECK(guest.call(SYS_tgkill, getpid(), gettid(), 65) == -EINVAL);
+}
+
+TEST_CASE("the recorder keeps the rights that the guest gives up", "[guards]") {
+  SystemCalls guest;
+  CHECK(guest.call(SYS_umask, 0777) >= 0);
+  const long fd = guest.call(SYS_open, guest.text(guest.directory.write("mapped", "contents")), O_RDONLY);
+  CHECK(guest.call(SYS_mmap, 0, 4096, PROT_READ, MAP_PRIVATE, fd, 0) > 0);
+  guest.call(SYS_umask, 0022);
+  if (geteuid() != 0) return;
+  // Another thread takes the part of the one that runs the guest: what it gives up is gone.
+  const std::string secret = guest.directory.write("secret", "x", 0600);
+  bool opened_there = true, opened_by_host = false;
+  std::thread guest_thread([&] {
+    syscall(SYS_setuid, 65534);
+    opened_there = UniqueFd(open(secret.c_str(), O_RDONLY)).get() >= 0;
+    guest.memory.host_thread().run(
+        [&] { opened_by_host = UniqueFd(open(secret.c_str(), O_RDONLY)).get() >= 0; });
+  });
+  guest_thread.join();
+  CHECK(!opened_there);
+  CHECK(opened_by_host);
 }
