@@ -49,12 +49,13 @@ void KvmMachine::add_slot(uint64_t chunk_start) {
   const Range window = kMainWindow.contains(chunk_start) ? kMainWindow : kLowWindow;
   const uint64_t start = std::max(chunk_start, window.start),
                  end = std::min(chunk_start + kChunkSize, window.end);
-  const uint64_t physical = kFirstSlotPhysical + (slots_ - 1) * kChunkSize;
+  const uint64_t physical = kFirstSlotPhysical + slots_.size() * kChunkSize;
   if (physical + kChunkSize > kPhysicalEnd)
     fail(ErrorKind::unsupported, "the guest uses more than {} GiB of address space",
          (kPhysicalEnd >> 30) - 4);
-  vm_.set_memory(slots_, physical + (start - chunk_start), end - start, reinterpret_cast<void*>(start));
-  ++slots_;
+  const Slot slot{static_cast<uint32_t>(slots_.size() + 1), start, physical + (start - chunk_start), end - start};
+  vm_.set_memory(slot.number, slot.guest_physical, slot.size, reinterpret_cast<void*>(start));
+  slots_.push_back(slot);
   tables_->add_chunk(chunk_start, physical);
 }
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "machine/kvm/kvm_api.h"
 #include "machine/kvm/page_tables.h"
@@ -29,6 +30,14 @@ class KvmMachine final : public Machine, public SpaceObserver {
   // Makes KVM drop everything it derived from the page tables, and builds them anew.
   void rebuild_tables();
 
+  // For probes of KVM itself: the VM's descriptor, and the memory slots of the guest.
+  struct Slot {
+    uint32_t number = 0;
+    uint64_t start = 0, guest_physical = 0, size = 0;
+  };
+  int vm() const { return vm_.get(); }
+  const std::vector<Slot>& slots() const { return slots_; }
+
  private:
   AddressSpace& space_;
   CpuModel cpu_;
@@ -37,7 +46,7 @@ class KvmMachine final : public Machine, public SpaceObserver {
   std::byte* monitor_ = nullptr;
   std::unique_ptr<PageTables> tables_;
   unsigned vcpus_ = 0;
-  uint32_t slots_ = 1;  // slot 0 is the monitor
+  std::vector<Slot> slots_;  // numbered from 1: slot 0 is the monitor
 
   void add_slot(uint64_t chunk_start);
 };
