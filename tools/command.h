@@ -25,6 +25,8 @@ struct Command {
 Command add_record(CLI::App& parent);
 Command add_replay(CLI::App& parent);
 Command add_info(CLI::App& parent);
+Command add_dump(CLI::App& parent);
+Command add_doctor(CLI::App& parent);
 
 // --machine, with its values.
 CLI::Option* add_machine_option(CLI::App& app, MachineChoice& choice);

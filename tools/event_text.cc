@@ -57,8 +57,9 @@ std::string describe_call(const Event& event) {
 }  // namespace
 
 const char* name(EventKind kind) {
-  static constexpr const char* kNames[] = {
-      "start", "syscall", "trapped instruction", "exception", "memory fault", "continuation", "end"};
+  static constexpr const char* kNames[] = {"start",     "syscall",          "trapped instruction",
+                                           "exception", "memory fault",     "continuation",
+                                           "end",       "asynchronous stop"};
   const auto index = static_cast<size_t>(kind);
   return index < std::size(kNames) ? kNames[index] : "unknown";
 }
@@ -111,6 +112,8 @@ std::string describe(const Event& event) {
       return "more of the answer";
     case EventKind::end:
       return describe_end(event);
+    case EventKind::asynchronous:
+      return fmt::format("stopped at {:#x}", event.rip);
   }
   return "unknown event";
 }

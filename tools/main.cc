@@ -122,7 +122,8 @@ int run(int argc, char** argv, Console& console) {
       "  aftercheck replay R                  runs it again, exactly as it was, and checks that\n"
       "  aftercheck doctor                    what this machine can do\n"
       "Each command has a --help of its own; the manual is docs/manual.md.");
-  const std::vector<Command> commands = {add_record(parser), add_replay(parser), add_info(parser)};
+  const std::vector<Command> commands = {add_record(parser), add_replay(parser), add_info(parser),
+                                         add_dump(parser), add_doctor(parser)};
   for (const Command& command : commands) command.app->set_help_flag("-h,--help", "Print this help");
 
   std::vector<std::string> words(argv + 1, argv + argc);
@@ -130,9 +131,12 @@ int run(int argc, char** argv, Console& console) {
     print(parser.help());
     return exit_status(ErrorKind::usage);
   }
+  const auto named = [&](const Command& command) { return command.app->get_name() == words[0]; };
+  if (words[0][0] != '-' && std::none_of(commands.begin(), commands.end(), named))
+    fail(ErrorKind::usage, "no command {}{}; see `aftercheck --help`", words[0],
+         suggestion(parser, words[0]));
   for (const Command& command : commands)
-    if (words[0] == command.app->get_name() && command.program != nullptr)
-      *command.program = cut_program(*command.app, words, 1);
+    if (named(command) && command.program != nullptr) *command.program = cut_program(*command.app, words, 1);
   try {
     std::reverse(words.begin(), words.end());  // as CLI11 wants them
     parser.parse(std::move(words));

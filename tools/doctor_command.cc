@@ -1,0 +1,104 @@
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/version.h"
+#include "tools/command.h"
+#include "tools/doctor.h"
+#include "tools/output.h"
+
+namespace aftercheck::tools {
+namespace {
+
+struct Report {
+  std::vector<Finding> kvm, soft, host;
+  bool kvm_usable = false, soft_usable = false;
+
+  bool can_record() const { return kvm_usable || soft_usable; }
+  // What `--machine auto` takes.
+  const char* machine() const { return kvm_usable ? "kvm" : soft_usable ? "soft" : "none"; }
+};
+
+const char* answer(const Finding& finding) { return !finding.works ? "-" : *finding.works ? "yes" : "no"; }
+
+void print_group(const char* title, const std::vector<Finding>& findings, bool colour, Output& output) {
+  if (findings.empty()) return;
+  output.line(fmt::format("{}{}{}", colour ? "\x1b[1m" : "", title, colour ? "\x1b[0m" : ""));
+  for (const Finding& finding : findings) {
+    const char* shade = !colour || !finding.works ? "" : *finding.works ? "\x1b[32m" : "\x1b[31m";
+    output.line(fmt::format("  {:<52} {}{:<4}{} {}", finding.title, shade, answer(finding),
+                            *shade != '\0' ? "\x1b[0m" : "", finding.value));
+    if (finding.works == false && !finding.cost.empty()) output.line(fmt::format("      {}", finding.cost));
+  }
+  output.line("");
+}
+
+void print_text(const Report& report, Output& output) {
+  const char* no_colour = std::getenv("NO_COLOR");
+  const bool colour = isatty(STDOUT_FILENO) != 0 && (no_colour == nullptr || *no_colour == '\0');
+  print_group("This host", report.host, colour, output);
+  print_group("KVM (--machine kvm)", report.kvm, colour, output);
+  print_group("Soft vCPU (--machine soft)", report.soft, colour, output);
+  if (report.kvm_usable)
+    output.line("Programs are recorded and replayed on KVM.");
+  else if (report.soft_usable)
+    output.line("Programs are recorded and replayed on the soft vCPU, since KVM can't be used.");
+  else
+    output.line("Programs can't be recorded or replayed on this host.");
+}
+
+Json to_json(const std::vector<Finding>& findings) {
+  Json list = Json::array();
+  for (const Finding& finding : findings) {
+    Json json{{"name", finding.name}, {"title", finding.title}};
+    json["works"] = finding.works ? Json(*finding.works) : Json(nullptr);
+    json["value"] = finding.value;
+    json["needed"] = finding.needed;
+    json["cost_if_missing"] = finding.cost;
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
+int run(bool json, Console&) {
+  Report report{.kvm = examine_machine(MachineKind::kvm),
+                .soft = examine_machine(MachineKind::soft),
+                .host = examine_host()};
+  report.kvm_usable = usable(report.kvm);
+  report.soft_usable = usable(report.soft);
+  Output output;
+  if (json)
+    output.json({{"version", kVersion},
+                 {"can_record", report.can_record()},
+                 {"machine", report.machine()},
+                 {"host", to_json(report.host)},
+                 {"kvm", to_json(report.kvm)},
+                 {"soft", to_json(report.soft)}});
+  else
+    print_text(report, output);
+  output.flush();
+  return report.can_record() ? 0 : exit_status(ErrorKind::host_lacks);
+}
+
+}  // namespace
+
+Command add_doctor(CLI::App& parent) {
+  auto json = std::make_shared<bool>(false);
+  CLI::App* app = parent.add_subcommand("doctor", "Try what this host can do, and say what a lack costs");
+  app->add_flag("--json", *json, "Print JSON");
+  app->footer(
+      "Everything is tried out, by tiny guests and test files in the working directory; nothing is "
+      "changed.\n\n"
+      "Examples:\n"
+      "  aftercheck doctor\n"
+      "  aftercheck doctor --json | jq -r .machine\n\n"
+      "Exit status:\n"
+      "  0   programs can be recorded here, on KVM or on the soft vCPU\n"
+      "  2   usage\n"
+      "  4   they can't\n"
+      "  70  a bug of aftercheck");
+  return {app, [json](Console& console) { return run(*json, console); }, nullptr};
+}
+
+}  // namespace aftercheck::tools

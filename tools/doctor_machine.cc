@@ -1,0 +1,156 @@
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "tools/console.h"
+#include "tools/doctor.h"
+#include "tools/doctor_guest.h"
+#include "tools/output.h"
+
+namespace aftercheck::tools {
+namespace {
+
+Json to_json(const Finding& finding) {
+  Json json{{"name", finding.name},
+            {"title", finding.title},
+            {"value", finding.value},
+            {"cost", finding.cost},
+            {"needed", finding.needed}};
+  json["works"] = finding.works ? Json(*finding.works) : Json(nullptr);
+  return json;
+}
+
+Finding from_json(const Json& json, const char* group) {
+  Finding finding{.group = group,
+                  .name = json["name"],
+                  .title = json["title"],
+                  .works = {},
+                  .value = json["value"],
+                  .cost = json["cost"],
+                  .needed = json["needed"]};
+  if (!json["works"].is_null()) finding.works = json["works"].get<bool>();
+  return finding;
+}
+
+Finding usable_at_all(MachineKind kind, const std::string& why_not) {
+  return {.group = name(kind),
+          .name = "usable",
+          .title = kind == MachineKind::kvm ? "KVM can run guests" : "the soft vCPU can run guests",
+          .works = why_not.empty(),
+          .value = why_not,
+          .cost = kind == MachineKind::kvm ? "programs run on the soft vCPU, many times slower"
+                                           : "programs run on KVM only",
+          .needed = true};
+}
+
+Finding examine(ProbeGuest& guest, const GuestProbe& probe) {
+  Finding finding{.group = {},
+                  .name = probe.name,
+                  .title = probe.title,
+                  .works = {},
+                  .value = {},
+                  .cost = probe.cost,
+                  .needed = probe.needed};
+  ProbeAnswer answer;
+  try {
+    answer = probe.run(guest);
+  } catch (const Error& error) {
+    answer.why_not = error.what();
+  }
+  finding.works = answer.why_not.empty();
+  finding.value = answer.why_not.empty() ? answer.value : answer.why_not;
+  return finding;
+}
+
+// Writes one JSON object a line to `out`, each as soon as it is known.
+void examine_in_child(MachineKind kind, int out) {
+  auto tell = [out](const Finding& finding) {
+    const std::string line = to_json(finding).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    write_all(out, line.data(), line.size());
+  };
+  try {
+    ProbeGuest guest(kind);
+    tell(usable_at_all(kind, ""));
+    for (const GuestProbe& probe : guest_probes()) tell(examine(guest, probe));
+  } catch (const Error& error) {
+    tell(usable_at_all(kind, error.what()));
+    return;
+  }
+  if (kind == MachineKind::kvm)
+    for (const Finding& finding : examine_kvm_extras()) tell(finding);
+}
+
+// Reads until the other end is closed; false when that takes too long.
+bool read_with_limit(int fd, std::string& text) {
+  constexpr std::chrono::seconds kLimit{60};
+  const auto end = std::chrono::steady_clock::now() + kLimit;
+  for (;;) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+    pollfd ready{.fd = fd, .events = POLLIN, .revents = 0};
+    const int count = left.count() > 0 ? poll(&ready, 1, static_cast<int>(left.count())) : 0;
+    if (count == 0) return false;
+    if (count < 0 && errno == EINTR) continue;
+    char buffer[4096];
+    const ssize_t got = read(fd, buffer, sizeof buffer);
+    if (got <= 0) return true;
+    text.append(buffer, static_cast<size_t>(got));
+  }
+}
+
+}  // namespace
+
+std::vector<Finding> examine_machine(MachineKind kind) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) fail(ErrorKind::io, "pipe: {}", errno_text(errno));
+  const UniqueFd from_child(ends[0]);
+  UniqueFd to_parent(ends[1]);
+  const pid_t child = fork();
+  if (child < 0) fail(ErrorKind::io, "fork: {}", errno_text(errno));
+  if (child == 0) {
+    int status = 0;
+    try {
+      examine_in_child(kind, to_parent.get());
+    } catch (const std::exception&) {
+      status = 1;
+    }
+    _exit(status);
+  }
+  to_parent.reset();
+  std::string text;
+  const bool in_time = read_with_limit(from_child.get(), text);
+  if (!in_time) kill(child, SIGKILL);
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+
+  std::vector<Finding> findings;
+  for (size_t at = 0, end = 0; (end = text.find('\n', at)) != std::string::npos; at = end + 1)
+    findings.push_back(from_json(Json::parse(text.substr(at, end - at)), name(kind)));
+  if (!in_time || status != 0)
+    findings.push_back({.group = name(kind),
+                        .name = "completed",
+                        .title = "all probes came to an end",
+                        .works = false,
+                        .value = !in_time              ? "no answer within a minute"
+                                 : WIFSIGNALED(status) ? fmt::format("killed by signal {}", WTERMSIG(status))
+                                                       : "unexpected error",
+                        .cost = "what comes after this one is unknown",
+                        .needed = true});
+  return findings;
+}
+
+bool usable(const std::vector<Finding>& findings) {
+  return std::none_of(findings.begin(), findings.end(),
+                      [](const Finding& finding) { return finding.needed && finding.works == false; });
+}
+
+}  // namespace aftercheck::tools

@@ -1,0 +1,260 @@
+#include <sys/mman.h>
+
+#include <filesystem>
+#include <limits>
+
+#include "base/error.h"
+#include "kvm-recorder/system_call_table.h"
+#include "machine/trapped_instruction.h"
+#include "recording/meta.h"
+#include "recording/reader.h"
+#include "recording/store.h"
+#include "tools/command.h"
+#include "tools/event_text.h"
+#include "tools/output.h"
+
+namespace aftercheck::tools {
+namespace {
+
+using recording::Event;
+using recording::EventKind;
+using recording::SpaceOp;
+using recording::SpaceOpKind;
+
+constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
+
+struct Arguments {
+  std::filesystem::path directory;
+  bool json = false, verbose = false;
+  uint64_t from = 0, to = kNoLimit, limit = kNoLimit;
+};
+
+// Names in the order of machine/registers.h.
+constexpr const char* kRegisterNames[] = {"rax", "rbx", "rcx", "rdx",    "rsi",     "rdi",    "rsp",
+                                          "rbp", "r8",  "r9",  "r10",    "r11",     "r12",    "r13",
+                                          "r14", "r15", "rip", "rflags", "fs_base", "gs_base"};
+
+std::string register_name(uint8_t number) {
+  return number < std::size(kRegisterNames) ? kRegisterNames[number] : fmt::format("register {}", number);
+}
+
+std::string hex(uint64_t value) { return fmt::format("{:#x}", value); }
+
+std::string protection(uint32_t prot) {
+  std::string text = "---";
+  if ((prot & PROT_READ) != 0) text[0] = 'r';
+  if ((prot & PROT_WRITE) != 0) text[1] = 'w';
+  if ((prot & PROT_EXEC) != 0) text[2] = 'x';
+  return text;
+}
+
+// The first bytes of a write: as text where they are text, else in hexadecimal.
+std::string preview(std::span<const std::byte> bytes) {
+  constexpr size_t kText = 40, kHex = 16;
+  auto plain = [](std::byte byte) {
+    const auto c = static_cast<unsigned char>(byte);
+    return (c >= ' ' && c < 0x7f) || c == '\n' || c == '\t' || c == '\r';
+  };
+  const auto start = bytes.first(std::min(kText, bytes.size()));
+  std::string text;
+  if (std::all_of(start.begin(), start.end(), plain)) {
+    for (const std::byte byte : start) {
+      const char c = static_cast<char>(byte);
+      if (c == '\n')
+        text += "\\n";
+      else if (c == '\t')
+        text += "\\t";
+      else if (c == '\r')
+        text += "\\r";
+      else if (c == '"' || c == '\\')
+        text += std::string("\\") + c;
+      else
+        text += c;
+    }
+    return fmt::format("\"{}\"{}", text, bytes.size() > kText ? "..." : "");
+  }
+  for (const std::byte byte : bytes.first(std::min(kHex, bytes.size())))
+    text += fmt::format("{}{:02x}", text.empty() ? "" : " ", static_cast<unsigned>(byte));
+  return text + (bytes.size() > kHex ? " ..." : "");
+}
+
+std::string describe_space_op(const SpaceOp& op) {
+  std::string text = fmt::format("{} {:#x}", name(op.kind), op.address);
+  if (op.kind == SpaceOpKind::clear) return name(op.kind);
+  text += fmt::format("+{:#x}", op.length);
+  switch (op.kind) {
+    case SpaceOpKind::map_anonymous:
+    case SpaceOpKind::map_blob:
+      text += fmt::format(" {}{}", protection(op.prot), op.shared ? " shared" : "");
+      if (op.kind == SpaceOpKind::map_blob)
+        text += fmt::format(" blob {} offset {:#x}", recording::to_hex(op.blob), op.blob_offset);
+      if (!op.name.empty()) text += " " + op.name;
+      break;
+    case SpaceOpKind::protect:
+      text += " " + protection(op.prot);
+      break;
+    case SpaceOpKind::remap:
+      text += fmt::format(" to {:#x}+{:#x}", op.new_address, op.new_length);
+      break;
+    default:
+      break;
+  }
+  return text;
+}
+
+uint64_t length_of(const recording::Output& output) {
+  uint64_t length = 0;
+  for (const auto& piece : output.pieces) length += piece.length;
+  return length;
+}
+
+const char* instruction_name(uint8_t kind) {
+  return kind <= static_cast<uint8_t>(TrappedKind::rdpid) ? aftercheck::name(static_cast<TrappedKind>(kind))
+                                                          : "unknown";
+}
+
+void print_details(const Event& event, Output& output) {
+  auto detail = [&](const std::string& text) { output.line("                        " + text); };
+  detail(fmt::format("at {:#x}, thread {}, digest {:08x}", event.rip, event.thread, event.digest));
+  for (const auto& stretch : event.memory)
+    detail(fmt::format("memory {:#x}+{:#x} digest {}", stretch.address, stretch.length,
+                       recording::to_hex(stretch.digest)));
+  for (const auto& change : event.registers)
+    detail(fmt::format("{} = {:#x}", register_name(change.number), change.value));
+  if (!event.fpu.empty()) detail(fmt::format("x87 and SSE registers set, {} bytes", event.fpu.size()));
+  for (const SpaceOp& op : event.space_ops) detail(describe_space_op(op));
+  for (const auto& write : event.writes)
+    detail(fmt::format("write {:#x}+{:#x} {}", write.address, write.bytes.size(), preview(write.bytes)));
+  for (const auto& patch : event.patches)
+    detail(
+        fmt::format("patch {:#x} {}, {} bytes", patch.address, instruction_name(patch.kind), patch.length));
+  for (const auto& out : event.outputs)
+    detail(fmt::format("output of {} bytes to descriptor {}{}, digest {:016x}", length_of(out), out.fd,
+                       out.stream == 0   ? ""
+                       : out.stream == 1 ? " (standard output)"
+                                         : " (standard error)",
+                       out.digest));
+}
+
+void print_text(const Event& event, uint64_t number, bool verbose, Output& output) {
+  output.line(fmt::format("{:>8} {:>14.6f} {}{}", number, static_cast<double>(event.time_ns) * 1e-9,
+                          describe(event),
+                          event.kind == EventKind::syscall ? " = " + describe_result(event) : ""));
+  if (verbose) print_details(event, output);
+}
+
+Json to_json(const SpaceOp& op) {
+  Json json{{"op", name(op.kind)}};
+  if (op.kind == SpaceOpKind::clear) return json;
+  json["address"] = hex(op.address);
+  json["length"] = op.length;
+  if (op.kind == SpaceOpKind::map_anonymous || op.kind == SpaceOpKind::map_blob) {
+    json["prot"] = protection(op.prot);
+    json["shared"] = op.shared;
+    json["name"] = op.name;
+  }
+  if (op.kind == SpaceOpKind::protect) json["prot"] = protection(op.prot);
+  if (op.kind == SpaceOpKind::map_blob) {
+    json["blob"] = recording::to_hex(op.blob);
+    json["blob_offset"] = op.blob_offset;
+  }
+  if (op.kind == SpaceOpKind::remap) {
+    json["new_address"] = hex(op.new_address);
+    json["new_length"] = op.new_length;
+  }
+  return json;
+}
+
+// Addresses and register values are strings: they exceed what JSON numbers hold exactly in many readers.
+Json to_json(const Event& event, uint64_t number) {
+  Json json{
+      {"event", number}, {"kind", name(event.kind)}, {"thread", event.thread}, {"time_ns", event.time_ns}};
+  json["rip"] = hex(event.rip);
+  json["text"] = describe(event);
+  if (event.kind == EventKind::syscall) {
+    if (!event.operands.empty()) json["call"] = system_call_name(event.operands[0]);
+    json["result"] = describe_result(event);
+  }
+  for (const uint64_t operand : event.operands) json["operands"].push_back(hex(operand));
+  json["digest"] = fmt::format("{:08x}", event.digest);
+  for (const auto& stretch : event.memory)
+    json["memory"].push_back({{"address", hex(stretch.address)},
+                              {"length", stretch.length},
+                              {"digest", recording::to_hex(stretch.digest)}});
+  for (const auto& change : event.registers)
+    json["registers"][register_name(change.number)] = hex(change.value);
+  if (!event.fpu.empty()) json["fpu_changed"] = true;
+  for (const SpaceOp& op : event.space_ops) json["space"].push_back(to_json(op));
+  for (const auto& write : event.writes)
+    json["writes"].push_back(
+        {{"address", hex(write.address)}, {"length", write.bytes.size()}, {"preview", preview(write.bytes)}});
+  for (const auto& patch : event.patches)
+    json["patches"].push_back({{"address", hex(patch.address)},
+                               {"instruction", instruction_name(patch.kind)},
+                               {"length", patch.length}});
+  for (const auto& out : event.outputs)
+    json["outputs"].push_back({{"fd", out.fd},
+                               {"stream", out.stream},
+                               {"length", length_of(out)},
+                               {"digest", fmt::format("{:016x}", out.digest)}});
+  return json;
+}
+
+int run(const Arguments& arguments, Console& console) {
+  recording::read_meta(arguments.directory);  // says so when this is no recording
+  recording::Reader reader(arguments.directory);
+  Output output;
+  uint64_t printed = 0;
+  bool stopped = false;
+  try {
+    while (const Event* event = reader.next()) {
+      const uint64_t number = reader.number();
+      if (number > arguments.to || printed == arguments.limit) {
+        stopped = true;
+        break;
+      }
+      if (number < arguments.from) continue;
+      if (arguments.json)
+        output.json_line(to_json(*event, number));
+      else
+        print_text(*event, number, arguments.verbose, output);
+      ++printed;
+    }
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::bad_input) output.flush();  // what came before the damage is good
+    throw;
+  }
+  output.flush();
+  std::string why;
+  if (!stopped && reader.truncated(&why)) console.warning("the recording has no end: " + why);
+  return 0;
+}
+
+}  // namespace
+
+Command add_dump(CLI::App& parent) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* app = parent.add_subcommand("dump", "Print a recording's events, one a line");
+  app->add_option("DIR", arguments->directory, "The recording")->required()->type_name("");
+  app->add_flag("--json", arguments->json,
+                "One JSON object a line, with everything but the bytes of long writes");
+  app->add_option("--from", arguments->from, "First event")->type_name("N");
+  app->add_option("--to", arguments->to, "Last event")->type_name("N");
+  app->add_option("--limit", arguments->limit, "At most so many events")->type_name("N");
+  app->add_flag("-v,--verbose", arguments->verbose,
+                "Also what was answered: registers, mappings, memory written, code patches, outputs");
+  app->footer(
+      "Each line has the event's number, the seconds since the start, and what happened: for system calls\n"
+      "name, arguments and result. Strings are not shown: a log holds only what the program was answered.\n\n"
+      "Examples:\n"
+      "  aftercheck dump recording-ls-1 | grep openat\n"
+      "  aftercheck dump -v --from 120 --to 130 recording-ls-1\n"
+      "  aftercheck dump --json recording-ls-1 | jq 'select(.call == \"read\")'\n\n"
+      "Exit status:\n"
+      "  0   printed; a recording that was cut short ends with a warning\n"
+      "  2   usage, not a recording, or damaged (what comes before the damage is printed)\n"
+      "  70  a bug of aftercheck");
+  return {app, [arguments](Console& console) { return run(*arguments, console); }, nullptr};
+}
+
+}  // namespace aftercheck::tools
