@@ -77,8 +77,8 @@ bool has_extra(const Event& event) {
 }
 
 // Sizes in the payload, rounded up: structure, pointers and the data behind them.
-constexpr uint64_t kExtraBytes = 64, kMemoryDigestBytes = 40, kSpaceOpBytes = 96, kCodePatchBytes = 40;
-constexpr uint64_t kShapeBytes = 64, kOutputShapeBytes = 16;
+constexpr uint64_t kExtraBytes = 80, kMemoryDigestBytes = 40, kSpaceOpBytes = 96, kCodePatchBytes = 40;
+constexpr uint64_t kShapeBytes = 72, kOutputShapeBytes = 16;
 
 uint64_t extra_size(const Event& event) {
   uint64_t size = kExtraBytes + event.fpu.size() + event.memory.size() * kMemoryDigestBytes +

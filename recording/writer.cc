@@ -38,7 +38,15 @@ std::unique_ptr<ZSTD_CCtx, FreeContext> make_context(int level) {
          ZSTD_maxCLevel());
   std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
   if (context == nullptr) fail(ErrorKind::io, "no memory for the log's compression");
+  // Chunks start without a history. A window of the whole chunk and larger tables make up for that, so that a
+  // stream in chunks takes no more than 2 % above the same stream in one frame (docs/recording-format.md has
+  // numbers).
   ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, level);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_windowLog, 23);
+  if (level == WriterOptions{}.compression_level) {
+    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_hashLog, 18);
+    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_chainLog, 17);
+  }
   return context;
 }
 

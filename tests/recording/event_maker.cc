@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "recording/digest.h"
+#include "recording/format.h"
 #include "recording/store.h"
 
 namespace aftercheck::recording::testing {
@@ -72,7 +73,7 @@ MemoryWrite EventMaker::write(size_t size) {
 
 SpaceOp EventMaker::space_op() {
   SpaceOp op;
-  op.kind = static_cast<SpaceOpKind>(below(7));
+  op.kind = static_cast<SpaceOpKind>(below(kLastSpaceOpKind + 1));
   op.address = number();
   op.length = number();
   op.prot = static_cast<uint32_t>(below(8));
@@ -99,7 +100,8 @@ CodePatch EventMaker::patch() {
 Event EventMaker::make() {
   if (below(4) != 0) return small_syscall();
   Event event;
-  event.kind = static_cast<EventKind>(below(6));
+  event.kind = static_cast<EventKind>(below(kLastEventKind + 1));
+  if (event.kind == EventKind::end) event.kind = EventKind::start;  // tests append that one themselves
   event.thread = static_cast<uint32_t>(below(2) != 0 ? 0 : random_());
   time_ += number() >> 8;  // may wrap around: the format doesn't mind
   event.time_ns = time_;

@@ -1,9 +1,7 @@
 // libFuzzer: the first byte chooses whether the rest is a whole `events` file or the payload of a chunk with
 // right checksums, which a fuzzer could not guess.
-#include <fcntl.h>
-#include <stdlib.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 

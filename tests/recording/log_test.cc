@@ -155,6 +155,27 @@ TEST_CASE("an event beyond the limits is refused and the log goes on without it"
   check_same(directory.path(), {event});
 }
 
+TEST_CASE("the largest events come back too") {
+  TemporaryDirectory directory;
+  EventMaker maker(9);
+  const auto bytes = maker.bytes(kMaxEventBytes / 2);
+  Event event;
+  event.kind = EventKind::syscall;
+  event.patches.resize(kMaxListEntries);
+  event.memory.resize(100000);
+  event.operands.resize(kMaxEventSlots / 2, ~uint64_t{0});
+  for (size_t i = 0; i < bytes.size(); i += 16) event.writes.push_back({i, std::span(bytes).subspan(i, 16)});
+  event.writes.push_back({0, bytes});
+  event.operands.resize(event.operands.size() - 2);
+  Event outputs;
+  outputs.outputs.resize(kMaxListEntries);
+  Writer writer(directory.path());
+  const std::vector<Event> events = {event, outputs, event, outputs};
+  for (const Event& e : events) writer.append(e);
+  writer.finish();
+  check_same(directory.path(), events);
+}
+
 TEST_CASE("bytes that can't be read are refused and the log goes on without them") {
   TemporaryDirectory directory;
   void* pages = mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
