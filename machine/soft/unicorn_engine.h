@@ -53,6 +53,7 @@ class UnicornEngine {
   std::vector<uint64_t> holes_;
   Registers loaded_;
   bool loaded_valid_ = false;
+  bool flush_parity_ = false;
 
   void enter_user_mode();
 };
