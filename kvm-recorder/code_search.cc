@@ -30,8 +30,9 @@ bool is_candidate(std::span<const uint8_t> at) {
   if (at.size() < 2 || at[0] != 0x0f) return false;
   if (at[1] == 0x31 || at[1] == 0xa2) return true;  // RDTSC, CPUID
   if (at.size() < 3) return false;
-  return (at[1] == 0x01 && at[2] == 0xf9) ||  // RDTSCP
-         (at[1] == 0xc7 && at[2] >= 0xf0);    // RDRAND, RDSEED, RDPID: register forms of /6 and /7
+  return (at[1] == 0x01 && at[2] == 0xf9) ||                        // RDTSCP
+         (at[1] == 0xae && at[2] < 0xc0 && (at[2] & 0x38) == 0) ||  // FXSAVE: memory forms of /0
+         (at[1] == 0xc7 && at[2] >= 0xf0);  // RDRAND, RDSEED, RDPID: register forms of /6 and /7
 }
 
 // The interval that holds `offset`, or null.
@@ -102,7 +103,8 @@ std::vector<size_t> find_candidates(std::span<const uint8_t> bytes) {
   const auto may_match = [](__m128i here, __m128i next) {
     const auto second = _mm_or_si128(_mm_or_si128(equals(next, 0x31), equals(next, 0xa2)),
                                      _mm_or_si128(equals(next, 0x01), equals(next, 0xc7)));
-    return _mm_and_si128(equals(here, 0x0f), second);
+    const auto third = equals(next, 0xae);
+    return _mm_and_si128(equals(here, 0x0f), _mm_or_si128(second, third));
   };
   for_each_match(bytes, may_match, [&](size_t at) {
     if (is_candidate(bytes.subspan(at))) found.push_back(at);

@@ -30,15 +30,18 @@ MemoryCensus::MemoryCensus(const AddressSpace& space)
   if (opened) pagemap_ = move_out_of_guest_reach(std::move(opened));
 }
 
-void MemoryCensus::add_present(Range range, std::vector<Range>& runs) const {
+void MemoryCensus::add_present(const Mapping& mapping, std::vector<Range>& runs) const {
+  // Pages of a private file mapping count once they were written to; shared anonymous memory looks like a
+  // file's.
+  const uint64_t skipped = mapping.backing == Backing::file ? kFilePage : 0;
   std::array<uint64_t, 4096> entries;
-  for (uint64_t at = range.start; at < range.end;) {
-    const size_t count = std::min<uint64_t>(entries.size(), (range.end - at) / kPageSize);
+  for (uint64_t at = mapping.start; at < mapping.end;) {
+    const size_t count = std::min<uint64_t>(entries.size(), (mapping.end - at) / kPageSize);
     const auto offset = static_cast<off_t>(at / kPageSize * sizeof(uint64_t));
     const ssize_t got = pread(pagemap_.get(), entries.data(), count * sizeof(uint64_t), offset);
     if (got < static_cast<ssize_t>(sizeof(uint64_t))) return;
     for (size_t i = 0; i < static_cast<size_t>(got) / sizeof(uint64_t); ++i, at += kPageSize) {
-      if ((entries[i] & (kPresent | kSwapped)) == 0 || (entries[i] & kFilePage) != 0) continue;
+      if ((entries[i] & (kPresent | kSwapped)) == 0 || (entries[i] & skipped) != 0) continue;
       if (!runs.empty() && runs.back().end == at && runs.back().size() < kStretch)
         runs.back().end += kPageSize;
       else
@@ -52,7 +55,8 @@ std::vector<recording::MemoryDigest> MemoryCensus::take() {
   std::vector<Range> runs;
   if (pagemap_)
     for (const auto& [start, mapping] : space_.mappings())
-      if (!mapping.shared && mapping.prot != PROT_NONE) add_present({start, mapping.end}, runs);
+      if (mapping.prot != PROT_NONE && !(mapping.shared && mapping.backing == Backing::file))
+        add_present(mapping, runs);
   std::vector<recording::MemoryDigest> digests;
   digests.reserve(runs.size());
   for (const Range& run : runs)

@@ -27,7 +27,7 @@ class MemoryCensus {
   UniqueFd pagemap_;
   std::chrono::steady_clock::time_point next_;
 
-  void add_present(Range range, std::vector<Range>& runs) const;
+  void add_present(const Mapping& mapping, std::vector<Range>& runs) const;
 };
 
 }  // namespace aftercheck

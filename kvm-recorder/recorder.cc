@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/version.h"
+#include "kvm-recorder/async_position.h"
 #include "kvm-recorder/descriptors.h"
 #include "kvm-recorder/guest_process.h"
 #include "kvm-recorder/loader.h"
@@ -112,6 +113,7 @@ class Session {
   void handle_fault(const Exit& exit);
   void handle_kick();
   void settle(const Signals::Delivery& delivery);
+  void deliver_and_finish();
   void set_fpu(const FpuState& fpu);
   void check_log();
 };
@@ -279,18 +281,47 @@ void Session::handle_fault(const Exit& exit) {
   Registers& registers = vcpu_->registers();
   signals_.raise_fault(exit, registers, space_);
   if (exit.kind == ExitKind::breakpoint) ++registers.rip;  // SIGTRAP's RIP is after the INT3
-  const Signals::Delivery delivery = signals_.deliver(process_, registers, vcpu_->fpu(), std::nullopt, 0);
+  deliver_and_finish();
+}
+
+// Ends the event under way, a waiting signal included.
+void Session::deliver_and_finish() {
+  Signals::Delivery delivery;
+  if (signals_.deliverable())
+    delivery = signals_.deliver(process_, vcpu_->registers(), vcpu_->fpu(), std::nullopt, 0);
   settle(delivery);
   finish_event(before_);
   if (delivery.kind == Signals::Delivery::Kind::terminate)
     end(recording::EndReason::killed_by_signal, delivery.signal);
 }
 
-// A signal came while the guest computes. One that kills ends the recording within this segment; one with a
-// handler is delivered at the next exit, where a replay finds it without a search.
+// A signal came while the guest computes. One that kills ends the recording within this segment. One with a
+// handler is delivered at the next exit if that comes soon; else at a position of its own, which the replay
+// finds by the guest's whole state.
 void Session::handle_kick() {
-  if (const std::optional<int> fatal = signals_.fatal_pending())
+  if (const std::optional<int> fatal = signals_.fatal_pending()) {
     end(recording::EndReason::killed_by_signal, *fatal);
+    return;
+  }
+  if (!signals_.deliverable()) return;
+  if (const std::optional<Exit> exit = step_to_position(*vcpu_, space_)) {
+    handle(*exit);
+    return;
+  }
+  begin_event(EventKind::asynchronous);
+  add_memory_digests();
+  Registers& registers = vcpu_->registers();
+  const FpuState fpu = vcpu_->fpu();
+  const Signals::Delivery delivery = signals_.deliver(process_, registers, fpu, std::nullopt, 0);
+  // Flags that instructions leave undefined, and the sticky ones of the FPU, are no part of the state that is
+  // compared: from here on the replay has those of the recording.
+  set_fpu(fpu);
+  settle(delivery);
+  Registers base = before_;
+  base.rflags = ~registers.rflags;
+  finish_event(base);
+  if (delivery.kind == Signals::Delivery::Kind::terminate)
+    end(recording::EndReason::killed_by_signal, delivery.signal);
 }
 
 void Session::handle(const Exit& exit) {
@@ -301,8 +332,10 @@ void Session::handle(const Exit& exit) {
     case ExitKind::trapped_instruction:
       begin_event(EventKind::trapped_instruction);
       event_.operands = {static_cast<uint64_t>(exit.instruction.kind), before_.rax, before_.rcx};
-      answer_trapped_instruction(exit.instruction, cpu_, vcpu_->registers());
-      finish_event(before_);
+      if (const std::optional<Exit> fault =
+              answer_trapped_instruction(exit.instruction, cpu_, memory_, *vcpu_))
+        signals_.raise_fault(*fault, vcpu_->registers(), space_);
+      deliver_and_finish();
       return;
     case ExitKind::exception:
     case ExitKind::memory_fault:
@@ -334,7 +367,7 @@ RecordResult Session::run(const Program& program) {
   finish_event(from_words(unlike));
   while (!ended_) handle(vcpu_->run());
   if (writer_ && result_.log_error.empty()) try {
-      writer_->finish();
+      memory_.host_thread().run([&] { writer_->finish(); });
     } catch (const Error& error) {
       result_.log_error = error.what();
       if (options_.message) options_.message("the recording is incomplete: " + result_.log_error);

@@ -1,8 +1,11 @@
 #include "kvm-recorder/trapped_answers.h"
 
+#include <Zydis/Zydis.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <x86intrin.h>
 
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -42,10 +45,52 @@ void store(const TrappedInstruction& instruction, uint64_t value, Registers& reg
   }
 }
 
+// Linear address of the memory operand of the instruction that `patch` has replaced.
+uint64_t operand_address(const CodePatch& patch, const Registers& registers) {
+  ZydisDecoder decoder;
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  ZydisDecodedInstruction decoded;
+  std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands{};
+  ZydisRegisterContext context{};
+  for (size_t i = 0; i < kByEncoding.size(); ++i)
+    context.values[ZYDIS_REGISTER_RAX + i] = registers.*kByEncoding[i];
+  uint64_t address = 0;
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, patch.original.data(), patch.original.size(), &decoded,
+                                           operands.data())) ||
+      !ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&decoded, &operands[0], registers.rip, &context, &address)))
+    fail(ErrorKind::internal, "the operand of the instruction at {:#x} can't be decoded", patch.address);
+  if (operands[0].mem.segment == ZYDIS_REGISTER_FS) address += registers.fs_base;
+  if (operands[0].mem.segment == ZYDIS_REGISTER_GS) address += registers.gs_base;
+  return address;
+}
+
+std::optional<Exit> save_fpu(LoggedSpace& memory, Vcpu& vcpu) {
+  // SDM vol. 1, table 10-2: bytes 6..23 are FOP, FIP and FDP, 28..31 the mask of MXCSR; from 416 on nothing
+  // is stored.
+  constexpr size_t kStored = 416, kLastInstruction = 6, kMxcsr = 24, kMask = 28;
+  const Registers& registers = vcpu.registers();
+  const CodePatch* patch = memory.space().patch_at(registers.rip);
+  if (patch == nullptr) fail(ErrorKind::internal, "no patch at {:#x}", registers.rip);
+  const uint64_t address = operand_address(*patch, registers);
+  FpuState state = vcpu.fpu();
+  const FpuState reference = FpuState::initial();
+  std::fill(&state.fxsave[kLastInstruction], &state.fxsave[kMxcsr], std::byte{0});
+  std::copy_n(&reference.fxsave[kMask], sizeof(uint32_t), &state.fxsave[kMask]);
+  constexpr uint64_t kAlignment = 16;
+  if (address % kAlignment != 0)
+    return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
+  if (!memory.write(address, state.fxsave.data(), kStored))
+    return Exit{.kind = ExitKind::memory_fault,
+                .address = memory.space().accessible(address, 1, PROT_WRITE) ? page_up(address + 1) : address,
+                .access = Access::write};
+  return std::nullopt;
+}
+
 }  // namespace
 
-void answer_trapped_instruction(const TrappedInstruction& instruction, const CpuModel& cpu,
-                                Registers& registers) {
+std::optional<Exit> answer_trapped_instruction(const TrappedInstruction& instruction, const CpuModel& cpu,
+                                               LoggedSpace& memory, Vcpu& vcpu) {
+  Registers& registers = vcpu.registers();
   switch (instruction.kind) {
     case TrappedKind::rdtscp:
       registers.rcx = 0;  // IA32_TSC_AUX: processor 0
@@ -71,10 +116,14 @@ void answer_trapped_instruction(const TrappedInstruction& instruction, const Cpu
     case TrappedKind::rdpid:
       store(instruction, 0, registers);
       break;
+    case TrappedKind::fxsave:
+      if (const std::optional<Exit> fault = save_fpu(memory, vcpu)) return fault;
+      break;
     case TrappedKind::none:
       fail(ErrorKind::internal, "no trapped instruction at {:#x}", registers.rip);
   }
   registers.rip += instruction.length;
+  return std::nullopt;
 }
 
 }  // namespace aftercheck

@@ -36,8 +36,7 @@ Prefixes read_prefixes(std::span<const uint8_t> code) {
       case 0xf0:
         p.lock = true;
         break;
-      case 0x26:  // segment overrides and address size change nothing here: none of these takes a memory
-                  // operand
+      case 0x26:  // segment overrides and address size change neither length nor kind
       case 0x2e:
       case 0x36:
       case 0x3e:
@@ -78,11 +77,35 @@ std::optional<TrappedInstruction> decode_group9(const Prefixes& p, uint8_t modrm
   return result;
 }
 
+// FXSAVE, FXSAVE64: 0F AE /0 with a memory operand, no mandatory prefix (SDM vol. 2, opcode table A-6, group
+// 15).
+std::optional<TrappedInstruction> decode_fxsave(const Prefixes& p, std::span<const uint8_t> opcode) {
+  if (opcode.size() < 3 || p.repeat != 0 || p.operand_size) return std::nullopt;
+  const uint8_t modrm = opcode[2];
+  const unsigned mod = modrm >> 6, rm = modrm & 7;
+  if ((modrm >> 3 & 7) != 0 || mod == 3) return std::nullopt;
+  // Displacement sizes: SDM vol. 2, table 2-2 and 2-3.
+  size_t length = 3;
+  size_t displacement = mod == 1 ? 1 : mod == 2 ? 4 : 0;
+  if (mod == 0 && rm == 5) displacement = 4;  // RIP-relative
+  if (rm == 4) {
+    if (opcode.size() < 4) return std::nullopt;
+    ++length;
+    if (mod == 0 && (opcode[3] & 7) == 5) displacement = 4;
+  }
+  length += displacement;
+  if (opcode.size() < length) return std::nullopt;
+  TrappedInstruction result;
+  result.kind = TrappedKind::fxsave;
+  result.length = static_cast<uint8_t>(p.length + length);
+  return result;
+}
+
 }  // namespace
 
 const char* name(TrappedKind kind) {
-  static constexpr std::array<const char*, 7> kNames = {"none",   "rdtsc",  "rdtscp", "cpuid",
-                                                        "rdrand", "rdseed", "rdpid"};
+  static constexpr std::array<const char*, 8> kNames = {"none",   "rdtsc",  "rdtscp", "cpuid",
+                                                        "rdrand", "rdseed", "rdpid",  "fxsave"};
   const auto index = static_cast<size_t>(kind);
   return index < kNames.size() ? kNames[index] : "unknown";
 }
@@ -93,6 +116,7 @@ std::optional<TrappedInstruction> decode_trapped(std::span<const uint8_t> code) 
   const auto opcode = code.subspan(p.length);
   if (opcode.size() < 2 || opcode[0] != 0x0f || p.lock) return std::nullopt;  // LOCK: #UD with all of them
 
+  if (opcode[1] == 0xae) return decode_fxsave(p, opcode);
   std::optional<TrappedInstruction> result;
   size_t opcode_length = 3;
   if (opcode[1] == 0x31 || opcode[1] == 0xa2) {

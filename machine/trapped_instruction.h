@@ -8,7 +8,10 @@
 
 namespace aftercheck {
 
-enum class TrappedKind : uint8_t { none, rdtsc, rdtscp, cpuid, rdrand, rdseed, rdpid };
+// Values are part of the recording format: add at the end. FXSAVE is here because processors differ in what
+// they store: the mask of MXCSR, the last x87 instruction's opcode and addresses.
+enum class TrappedKind : uint8_t { none, rdtsc, rdtscp, cpuid, rdrand, rdseed, rdpid, fxsave };
+constexpr TrappedKind kLastTrappedKind = TrappedKind::fxsave;
 
 // One such instruction, decoded.
 struct TrappedInstruction {

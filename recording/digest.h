@@ -27,12 +27,15 @@ class OutputDigest {
   void* state_;  // XXH3_state_t
 };
 
-// The running digest of registers at exits: each step hashes the value before and the words given, so two runs agree
-// at an exit only if they agreed at all exits before.
+// The running digest of registers at exits: each step hashes the value before and the words given, so two
+// runs agree at an exit only if they agreed at all exits before.
 class RunningDigest {
  public:
-  // `words` is whatever the exit is identified by (canonical registers); returns the low 32 bits of the new value.
+  // `words` is whatever the exit is identified by (canonical registers); returns the low 32 bits of the new
+  // value.
   uint32_t update(std::span<const uint64_t> words);
+  // What update() would return, without doing it.
+  uint32_t peek(std::span<const uint64_t> words) const { return RunningDigest(*this).update(words); }
   uint64_t value() const { return value_; }
 
  private:

@@ -21,11 +21,16 @@ enum class EventKind : uint8_t {
   trapped_instruction = 2,  // operands: TrappedKind, RAX and RCX before it
   exception = 3,            // operands: vector, error code
   memory_fault = 4,         // operands: address, access (0 read, 1 write, 2 fetch)
-  // More answer for the event before it, which had too many bytes for one entry. No exit, no digest of its own.
+  // More answer for the event before it, which had too many bytes for one entry. No exit, no digest of its
+  // own.
   continuation = 5,
-  // The guest is gone. operands: EndReason, then exit status or signal number. After an exit event of the same instant
-  // (exit_group, fatal fault), or after none: the guest was killed somewhere in the segment that follows the last exit.
+  // The guest is gone. operands: EndReason, then exit status or signal number. After an exit event of the
+  // same instant (exit_group, fatal fault), or after none: the guest was killed somewhere in the segment that
+  // follows the last exit.
   end = 6,
+  // The guest was stopped between two exits, at RIP. `digest`, `memory` (complete: all of the guest's own pages) and
+  // `fpu_digest` identify the instant; the answer sets RFLAGS and the FPU state whether they changed or not.
+  asynchronous = 7,
 };
 
 enum class EndReason : uint8_t { exited = 0, killed_by_signal = 1, recording_stopped = 2 };
@@ -37,24 +42,24 @@ struct MemoryWrite {
 
 enum class SpaceOpKind : uint8_t {
   map_anonymous = 0,
-  map_blob = 1,    // a blob of the store, private
+  map_blob = 1,  // a blob of the store, private
   unmap = 2,
   protect = 3,
   remap = 4,
   discard = 5,
-  clear = 6,       // forget all mappings
+  clear = 6,  // forget all mappings
 };
 
 // A change of the guest's mappings. Applied in order, before the writes of the same event.
 struct SpaceOp {
   SpaceOpKind kind = SpaceOpKind::map_anonymous;
   uint64_t address = 0, length = 0;
-  uint32_t prot = 0;                             // map_*, protect: PROT_*
-  bool shared = false;                           // map_*: MAP_SHARED in the recorded run
-  uint64_t new_address = 0, new_length = 0;      // remap
-  Digest128 blob{};                              // map_blob: name in the store
-  uint64_t blob_offset = 0;                      // map_blob: page-aligned offset in the blob
-  std::string name;                              // map_*: path or "[heap]", for people
+  uint32_t prot = 0;                         // map_*, protect: PROT_*
+  bool shared = false;                       // map_*: MAP_SHARED in the recorded run
+  uint64_t new_address = 0, new_length = 0;  // remap
+  Digest128 blob{};                          // map_blob: name in the store
+  uint64_t blob_offset = 0;                  // map_blob: page-aligned offset in the blob
+  std::string name;                          // map_*: path or "[heap]", for people
 };
 
 // A trapped instruction replaced in guest code; applied after space_ops and writes.
@@ -66,19 +71,19 @@ struct CodePatch {
 
 // Bytes that left the guest. The replay takes them from its own guest's memory.
 struct Output {
-  uint8_t stream = 0;                   // 1 or 2: the recorder's standard output or error; 0: elsewhere
-  int32_t fd = -1;                      // the guest's descriptor, for people
-  uint64_t digest = 0;                  // XXH3-64 over all pieces in order
+  uint8_t stream = 0;   // 1 or 2: the recorder's standard output or error; 0: elsewhere
+  int32_t fd = -1;      // the guest's descriptor, for people
+  uint64_t digest = 0;  // XXH3-64 over all pieces in order
   struct Piece {
     uint64_t address = 0, length = 0;
   };
-  std::vector<Piece> pieces;            // where the bytes are in guest memory at the exit
+  std::vector<Piece> pieces;  // where the bytes are in guest memory at the exit
 };
 
 // Digest of a stretch of guest memory at the exit, before the answer.
 struct MemoryDigest {
   uint64_t address = 0, length = 0;
-  Digest128 digest{};                   // XXH3-128
+  Digest128 digest{};  // XXH3-128
 };
 
 // Register numbers in `RegisterChange`: the order of machine/registers.h.
@@ -89,17 +94,17 @@ struct RegisterChange {
 
 struct Event {
   EventKind kind = EventKind::start;
-  uint32_t thread = 0;                  // guest thread, 0 is the first
-  uint64_t time_ns = 0;                 // host time since the start of the recording
+  uint32_t thread = 0;   // guest thread, 0 is the first
+  uint64_t time_ns = 0;  // host time since the start of the recording
   // the exit
   uint64_t rip = 0;
-  std::vector<uint64_t> operands;       // see EventKind
-  uint32_t digest = 0;                  // low half of the running register digest after this exit
-  std::vector<MemoryDigest> memory;     // periodic; empty on most events
-  std::optional<uint64_t> fpu_digest;   // comes with `memory`
+  std::vector<uint64_t> operands;      // see EventKind
+  uint32_t digest = 0;                 // low half of the running register digest after this exit
+  std::vector<MemoryDigest> memory;    // periodic; empty on most events
+  std::optional<uint64_t> fpu_digest;  // comes with `memory`
   // the answer
   std::vector<RegisterChange> registers;
-  std::vector<std::byte> fpu;           // 512 bytes of FXSAVE, or empty: unchanged
+  std::vector<std::byte> fpu;  // 512 bytes of FXSAVE, or empty: unchanged
   std::vector<SpaceOp> space_ops;
   std::vector<MemoryWrite> writes;
   std::vector<CodePatch> patches;

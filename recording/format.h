@@ -27,7 +27,7 @@ constexpr uint32_t kMaxListEntries = 1 << 18;    // of each list of an Extra, an
 // All of an event but its memory writes: the writer refuses more.
 constexpr uint64_t kMaxExtraBytes = 16 << 20;
 
-constexpr uint8_t kLastEventKind = static_cast<uint8_t>(EventKind::end);
+constexpr uint8_t kLastEventKind = static_cast<uint8_t>(EventKind::asynchronous);
 constexpr uint8_t kLastSpaceOpKind = static_cast<uint8_t>(SpaceOpKind::clear);
 
 // Written as it lies in memory: little-endian, as x86-64 is.

@@ -1,4 +1,5 @@
-// The `meta` file of a recording: what was recorded, where and how. JSON, so that people and scripts can read it.
+// The `meta` file of a recording: what was recorded, where and how. JSON, so that people and scripts can read
+// it.
 #pragma once
 
 #include <cstdint>
@@ -14,21 +15,21 @@ constexpr uint32_t kFormatVersion = 1;
 
 struct Meta {
   uint32_t format_version = kFormatVersion;
-  std::string writer;                        // "aftercheck 0.1.0"
+  std::string writer;  // "aftercheck 0.1.0"
   std::vector<std::string> command;
   std::string working_directory;
   std::vector<std::string> environment;
-  std::string machine;                       // "kvm" or "soft"
-  std::string cpu_model;                     // "portable" or "host"
+  std::string machine;    // "kvm" or "soft"
+  std::string cpu_model;  // "portable" or "host"
   std::string host_cpu, host_kernel, host_name;
-  uint64_t start_time_ns = 0;                // CLOCK_REALTIME, nanoseconds since the epoch
+  uint64_t start_time_ns = 0;                       // CLOCK_REALTIME, nanoseconds since the epoch
   std::map<std::string, std::string> capabilities;  // what was probed: name -> value
 };
 
 // Throws Error(io). Written once, atomically (temporary file, fsync, rename), before the first event.
 void write_meta(const std::filesystem::path& directory, const Meta& meta);
-// Throws Error(bad_input) naming file and field, Error(unsupported) for a newer format version (naming both versions),
-// Error(bad_input) "not a recording" when `directory` has no meta. Reads at most 64 MiB.
+// Throws Error(bad_input) naming file and field, Error(unsupported) for a newer format version (naming both
+// versions), Error(bad_input) "not a recording" when `directory` has no meta. Reads at most 64 MiB.
 Meta read_meta(const std::filesystem::path& directory);
 
 }  // namespace aftercheck::recording

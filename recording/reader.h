@@ -1,5 +1,5 @@
-// Reads DIR/events. Treats every byte as hostile: a wrong magic, length, checksum, order or version gives Error(bad_input)
-// with file and offset; never a crash, a hang or an unbounded allocation.
+// Reads DIR/events. Treats every byte as hostile: a wrong magic, length, checksum, order or version gives
+// Error(bad_input) with file and offset; never a crash, a hang or an unbounded allocation.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +19,16 @@ class Reader {
   Reader(const Reader&) = delete;
   Reader& operator=(const Reader&) = delete;
 
-  // The next event, or null at the end. Valid (with all spans in it) until the next call. Throws Error(bad_input).
+  // The next event, or null at the end. Valid (with all spans in it) until the next call. Throws
+  // Error(bad_input).
   const Event* next();
   // Number of the event last returned, counting from 0 and counting continuations.
   uint64_t number() const;
   // File offset of the chunk that holds it.
   uint64_t chunk_offset() const;
 
-  // True after the end was reached without an `end` event: the recorder was killed or the disk filled up. `why` names
-  // file and offset ("events: the last 1234 bytes from offset 5678 on are an incomplete chunk").
+  // True after the end was reached without an `end` event: the recorder was killed or the disk filled up.
+  // `why` names file and offset ("events: the last 1234 bytes from offset 5678 on are an incomplete chunk").
   bool truncated(std::string* why = nullptr) const;
 
   // 0..1, share of the file that has been read; for progress.

@@ -1,5 +1,5 @@
-// The content store: blobs by hash under DIR/store. Files that the guest maps are kept here, so that a recording
-// replays after they changed or on another machine.
+// The content store: blobs by hash under DIR/store. Files that the guest maps are kept here, so that a
+// recording replays after they changed or on another machine.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +20,16 @@ class Store {
 
   struct Blob {
     Digest128 name{};
-    UniqueFd fd;         // read-only, of the store's own copy
+    UniqueFd fd;  // read-only, of the store's own copy
     uint64_t size = 0;
   };
   // Keeps bytes [offset, offset+length) of `fd` (clipped at its end) under the hash of those bytes. Reflink
-  // (FICLONERANGE) where the file system can, else a copy; the copy is what gets hashed, so a file that changes
-  // meanwhile does no harm. The descriptor's own offset does not move. Throws Error(io) when the store can't be written (disk full included).
+  // (FICLONERANGE) where the file system can, else a copy; the copy is what gets hashed, so a file that
+  // changes meanwhile does no harm. The descriptor's own offset does not move. Throws Error(io) when the
+  // store can't be written (disk full included).
   Blob add(int fd, uint64_t offset, uint64_t length);
-  // Opens a blob and verifies its hash (once per blob and process). Throws Error(bad_input) naming the file when
-  // missing or damaged.
+  // Opens a blob and verifies its hash (once per blob and process). Throws Error(bad_input) naming the file
+  // when missing or damaged.
   Blob open(const Digest128& name);
   // Sum of the sizes of all blobs in bytes.
   uint64_t size() const;

@@ -1,6 +1,6 @@
-// Appends events to DIR/events. Chunks are compressed and written by a thread of the writer's own, so append() costs
-// the recorded program little. kill -9, a full disk or power loss leaves a recording that replays up to its last whole
-// chunk.
+// Appends events to DIR/events. Chunks are compressed and written by a thread of the writer's own, so
+// append() costs the recorded program little. kill -9, a full disk or power loss leaves a recording that
+// replays up to its last whole chunk.
 #pragma once
 
 #include <chrono>
@@ -18,8 +18,8 @@ namespace aftercheck::recording {
 constexpr uint64_t kMaxEventBytes = 4 << 20;
 
 struct WriterOptions {
-  int compression_level = 3;                              // zstd
-  std::chrono::milliseconds flush_interval{1000};         // a partial chunk older than this is written out
+  int compression_level = 3;                       // zstd
+  std::chrono::milliseconds flush_interval{1000};  // a partial chunk older than this is written out
 };
 
 class Writer {
@@ -30,13 +30,14 @@ class Writer {
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
 
-  // Copies everything it needs out of `event`. After a write error (disk full) events are dropped and error() tells;
-  // the file on disk stays readable up to its last whole chunk. One thread at a time. Blocks only while more than a few
-  // chunks wait to be written (bounded memory).
+  // Copies everything it needs out of `event`. After a write error (disk full) events are dropped and error()
+  // tells; the file on disk stays readable up to its last whole chunk. One thread at a time. Blocks only
+  // while more than a few chunks wait to be written (bounded memory).
   void append(const Event& event);
   // Hands the current partial chunk to the writer thread.
   void flush();
-  // Writes everything out, fsyncs, ends the thread. Idempotent. Throws Error(io) if something could not be written.
+  // Writes everything out, fsyncs, ends the thread. Idempotent. Throws Error(io) if something could not be
+  // written.
   void finish();
 
   // Empty, or what went wrong ("DIR/events: No space left on device (ENOSPC)"). Cheap; any thread.

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "recording/digest.h"
 #include "recording/meta.h"
 #include "recording/reader.h"
 #include "recording/store.h"
+#include "replay-engine/landing.h"
 
 namespace aftercheck {
 namespace {
@@ -89,6 +91,8 @@ class Session {
   [[noreturn]] void bad(const std::string& what) const;
   void verify_exit(const Event& event, const Exit& exit);
   void verify_memory(const Event& event);
+  std::string memory_difference(const Event& event, Vcpu& vcpu);
+  void land_on(const Event& event);
   void replay_outputs(const Event& event);
   void apply(const Event& event);
   void apply_space_op(const SpaceOp& op);
@@ -127,7 +131,7 @@ std::string Session::text(EventKind kind, uint64_t rip, const std::vector<uint64
       what += ")";
       break;
     case EventKind::trapped_instruction:
-      what = operand(0) <= static_cast<uint64_t>(TrappedKind::rdpid)
+      what = operand(0) <= static_cast<uint64_t>(kLastTrappedKind)
                  ? std::string("instruction ") + name(static_cast<TrappedKind>(operand(0)))
                  : "unknown trapped instruction";
       break;
@@ -141,6 +145,9 @@ std::string Session::text(EventKind kind, uint64_t rip, const std::vector<uint64
                             : describe(Exit{.kind = ExitKind::memory_fault,
                                             .address = operand(0),
                                             .access = static_cast<Access>(operand(1))});
+      break;
+    case EventKind::asynchronous:
+      what = "a signal between two exits";
       break;
     default:
       what = "no exit";
@@ -172,7 +179,8 @@ void Session::verify_exit(const Event& event, const Exit& exit) {
                   describe_registers(registers)));
 }
 
-void Session::verify_memory(const Event& event) {
+// Empty when memory and FPU are as recorded, else what is not.
+std::string Session::memory_difference(const Event& event, Vcpu& vcpu) {
   for (const recording::MemoryDigest& stretch : event.memory) {
     constexpr uint64_t kLongest = 64 << 20;
     if (stretch.length > kLongest || !in_windows(stretch.address, stretch.length))
@@ -181,15 +189,56 @@ void Session::verify_memory(const Event& event) {
     buffer_.resize(stretch.length);
     const bool readable = space_.read(stretch.address, buffer_.data(), stretch.length);
     if (!readable || recording::digest128(buffer_) != stretch.digest)
-      diverged(
-          event, "the same exit with the same registers",
-          fmt::format("memory {:#x}-{:#x} {}; it went wrong after the last memory digest before this event",
-                      stretch.address, stretch.address + stretch.length,
-                      readable ? "has other contents" : "is not mapped"));
-    ++result_.memory_digests;
+      return fmt::format("memory {:#x}-{:#x} {}", stretch.address, stretch.address + stretch.length,
+                         readable ? "has other contents" : "is not mapped");
   }
-  if (event.fpu_digest && recording::digest64(canonical_fpu(vcpu_->fpu())) != *event.fpu_digest)
-    diverged(event, "the same exit with the same general registers", "the x87 or SSE registers differ");
+  if (event.fpu_digest && recording::digest64(canonical_fpu(vcpu.fpu())) != *event.fpu_digest)
+    return "the x87 or SSE registers differ";
+  return {};
+}
+
+void Session::verify_memory(const Event& event) {
+  if (event.memory.empty() && !event.fpu_digest) return;
+  const std::string difference = memory_difference(event, *vcpu_);
+  if (!difference.empty())
+    diverged(event, "the same exit with the same general registers",
+             difference + "; it went wrong after the last event before this one that has memory digests");
+  result_.memory_digests += event.memory.size();
+}
+
+// Brings the guest to the instant that an asynchronous event was recorded at: the first arrival at its RIP
+// with the identical state of registers, memory and FPU. On KVM each arrival costs two exits, so after some
+// the rest of the segment is left to the soft vCPU, which works on the same memory.
+void Session::land_on(const Event& event) {
+  constexpr uint64_t kArrivalsOnKvm = 2000;
+  LandingTarget target;
+  target.rip = event.rip;
+  target.registers_match = [&](Vcpu& vcpu) {
+    return digest_.peek(canonical_state(vcpu.registers())) == event.digest;
+  };
+  target.all_matches = [&](Vcpu& vcpu) { return memory_difference(event, vcpu).empty(); };
+
+  const bool on_kvm = machine_->kind() == MachineKind::kvm;
+  Landing landing =
+      land(*vcpu_, space_, target, on_kvm ? kArrivalsOnKvm : std::numeric_limits<uint64_t>::max());
+  if (landing.kind == Landing::Kind::gave_up) {
+    const std::unique_ptr<Machine> machine = create_soft_machine(space_, cpu_);
+    const std::unique_ptr<Vcpu> soft = machine->create_vcpu();
+    soft->registers() = vcpu_->registers();
+    soft->set_fpu(vcpu_->fpu());
+    landing = land(*soft, space_, target, std::numeric_limits<uint64_t>::max());
+    vcpu_->registers() = soft->registers();
+    vcpu_->set_fpu(soft->fpu());
+  }
+  if (landing.kind != Landing::Kind::landed)
+    diverged(
+        event,
+        text(kind_of(landing.exit), vcpu_->registers().rip, operands_of(landing.exit, vcpu_->registers())),
+        fmt::format(
+            "the guest left the segment without passing the recorded state at {:#x} ({} arrivals there)",
+            event.rip, landing.arrivals));
+  digest_.update(canonical_state(vcpu_->registers()));
+  result_.memory_digests += event.memory.size();
 }
 
 void Session::replay_outputs(const Event& event) {
@@ -297,7 +346,7 @@ void Session::apply(const Event& event) {
     applied.instruction = {static_cast<TrappedKind>(patch.kind), patch.length, patch.operand,
                            patch.operand_bits};
     applied.original = patch.original;
-    if (patch.kind > static_cast<uint8_t>(TrappedKind::rdpid) || !space_.apply_patch(applied))
+    if (patch.kind > static_cast<uint8_t>(kLastTrappedKind) || !space_.apply_patch(applied))
       bad(fmt::format("code patch at {:#x} does not fit the code there", patch.address));
   }
   RegisterWords words = to_words(vcpu_->registers());
@@ -335,8 +384,12 @@ ReplayResult Session::run() {
     }
     if (event->kind == EventKind::start) bad("a second start");
     if (event->kind != EventKind::continuation) {
-      verify_exit(*event, vcpu_->run());
-      verify_memory(*event);
+      if (event->kind == EventKind::asynchronous) {
+        land_on(*event);
+      } else {
+        verify_exit(*event, vcpu_->run());
+        verify_memory(*event);
+      }
       replay_outputs(*event);
       ++result_.events;
       if (options_.progress && result_.events % kProgressEvery == 0)

@@ -96,7 +96,7 @@ std::string describe(const Event& event) {
     case EventKind::syscall:
       return describe_call(event);
     case EventKind::trapped_instruction:
-      return operand(event, 0) <= static_cast<uint64_t>(TrappedKind::rdpid)
+      return operand(event, 0) <= static_cast<uint64_t>(kLastTrappedKind)
                  ? aftercheck::name(static_cast<TrappedKind>(operand(event, 0)))
                  : "unknown instruction";
     case EventKind::exception:
