@@ -67,12 +67,13 @@ constexpr SseFunction kSse[] = {
 
 // --- x87: the guest's whole state goes through the host's registers ---
 
+// `memory` is where an instruction that stores puts its result.
 #define AFTERCHECK_X87(function, instruction)                                                        \
-  void function(std::byte* state) {                                                                  \
+  void function(std::byte* state, std::byte* memory) {                                               \
     alignas(16) std::array<std::byte, 512> own;                                                      \
     asm volatile("fxsave64 %0\n\tfxrstor64 (%1)\n\t" instruction "\n\tfxsave64 (%1)\n\tfxrstor64 %0" \
                  : "+m"(own)                                                                         \
-                 : "r"(state)                                                                        \
+                 : "r"(state), "r"(memory)                                                           \
                  : "memory");                                                                        \
   }
 AFTERCHECK_X87(fsin, "fsin")
@@ -83,16 +84,36 @@ AFTERCHECK_X87(fpatan, "fpatan")
 AFTERCHECK_X87(f2xm1, "f2xm1")
 AFTERCHECK_X87(fyl2x, "fyl2x")
 AFTERCHECK_X87(fyl2xp1, "fyl2xp1")
+AFTERCHECK_X87(fprem, "fprem")
+AFTERCHECK_X87(fprem1, "fprem1")
+AFTERCHECK_X87(fxtract, "fxtract")
+AFTERCHECK_X87(fldl2t, "fldl2t")
+AFTERCHECK_X87(fldl2e, "fldl2e")
+AFTERCHECK_X87(fldpi, "fldpi")
+AFTERCHECK_X87(fldlg2, "fldlg2")
+AFTERCHECK_X87(fldln2, "fldln2")
+AFTERCHECK_X87(fisttp16, "fisttps (%2)")
+AFTERCHECK_X87(fisttp32, "fisttpl (%2)")
+AFTERCHECK_X87(fisttp64, "fisttpq (%2)")
+AFTERCHECK_X87(fbstp, "fbstp (%2)")
 #undef AFTERCHECK_X87
 
 struct X87Function {
   ZydisMnemonic mnemonic;
-  void (*execute)(std::byte* state);
+  uint16_t memory_bits;  // what it stores; 0: nothing
+  void (*execute)(std::byte* state, std::byte* memory);
 };
 constexpr X87Function kX87[] = {
-    {ZYDIS_MNEMONIC_FSIN, fsin},   {ZYDIS_MNEMONIC_FCOS, fcos},       {ZYDIS_MNEMONIC_FSINCOS, fsincos},
-    {ZYDIS_MNEMONIC_FPTAN, fptan}, {ZYDIS_MNEMONIC_FPATAN, fpatan},   {ZYDIS_MNEMONIC_F2XM1, f2xm1},
-    {ZYDIS_MNEMONIC_FYL2X, fyl2x}, {ZYDIS_MNEMONIC_FYL2XP1, fyl2xp1},
+    {ZYDIS_MNEMONIC_FSIN, 0, fsin},        {ZYDIS_MNEMONIC_FCOS, 0, fcos},
+    {ZYDIS_MNEMONIC_FSINCOS, 0, fsincos},  {ZYDIS_MNEMONIC_FPTAN, 0, fptan},
+    {ZYDIS_MNEMONIC_FPATAN, 0, fpatan},    {ZYDIS_MNEMONIC_F2XM1, 0, f2xm1},
+    {ZYDIS_MNEMONIC_FYL2X, 0, fyl2x},      {ZYDIS_MNEMONIC_FYL2XP1, 0, fyl2xp1},
+    {ZYDIS_MNEMONIC_FPREM, 0, fprem},      {ZYDIS_MNEMONIC_FPREM1, 0, fprem1},
+    {ZYDIS_MNEMONIC_FXTRACT, 0, fxtract},  {ZYDIS_MNEMONIC_FLDL2T, 0, fldl2t},
+    {ZYDIS_MNEMONIC_FLDL2E, 0, fldl2e},    {ZYDIS_MNEMONIC_FLDPI, 0, fldpi},
+    {ZYDIS_MNEMONIC_FLDLG2, 0, fldlg2},    {ZYDIS_MNEMONIC_FLDLN2, 0, fldln2},
+    {ZYDIS_MNEMONIC_FISTTP, 16, fisttp16}, {ZYDIS_MNEMONIC_FISTTP, 32, fisttp32},
+    {ZYDIS_MNEMONIC_FISTTP, 64, fisttp64}, {ZYDIS_MNEMONIC_FBSTP, 80, fbstp},
 };
 
 // --- operands ---
@@ -156,10 +177,14 @@ void x87(const X87Function& function, std::span<const uint8_t> code, const Regis
   constexpr uint16_t kAllMasked = 0x3f;  // SDM vol. 1, figure 8-6
   if ((control & kAllMasked) != kAllMasked)
     fail(ErrorKind::unsupported,
-         "the soft vCPU can't execute {} at {:#x} with x87 exceptions unmasked (control word {:#x}); use "
+         "the soft vCPU can't execute `{}` at {:#x} with x87 exceptions unmasked (control word {:#x}); use "
          "--machine kvm",
          disassemble(code, registers.rip), registers.rip, control);
-  function.execute(fpu.fxsave.data());
+  std::array<std::byte, 16> stored{};
+  function.execute(fpu.fxsave.data(), stored.data());
+  if (function.memory_bits == 0) return;
+  std::memcpy(reinterpret_cast<void*>(memory_accesses(code, registers).at(0).address), stored.data(),
+              function.memory_bits / 8U);
 }
 
 }  // namespace
@@ -176,7 +201,9 @@ bool execute_on_host(std::span<const uint8_t> code, Registers& registers, FpuSta
   for (const SseFunction& function : kSse)
     if (function.mnemonic == mnemonic && !sse(function, decoded, code, registers, fpu)) return false;
   for (const X87Function& function : kX87)
-    if (function.mnemonic == mnemonic) x87(function, code, registers, fpu);
+    if (function.mnemonic == mnemonic &&
+        (function.memory_bits == 0 || function.memory_bits == decoded.operands[0].size))
+      x87(function, code, registers, fpu);
   registers.rip += decoded.instruction.length;
   return true;
 }

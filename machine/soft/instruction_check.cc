@@ -92,6 +92,16 @@ constexpr Rule kRules[] = {
     {ZYDIS_MNEMONIC_F2XM1, Treatment::host_executed},
     {ZYDIS_MNEMONIC_FYL2X, Treatment::host_executed},
     {ZYDIS_MNEMONIC_FYL2XP1, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FLDL2T, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FLDL2E, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FLDPI, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FLDLG2, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FLDLN2, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FXTRACT, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FPREM, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FPREM1, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FISTTP, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FBSTP, Treatment::host_executed},
     // Unicorn 2.0.1 loses these CPUID bits when it combines its CPU model with what it can emulate, and
     // refuses them.
     {ZYDIS_MNEMONIC_POPCNT, Treatment::host_executed},
