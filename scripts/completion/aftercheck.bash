@@ -21,7 +21,6 @@ _aftercheck() {
   done
   case $previous in
     --machine) COMPREPLY=($(compgen -W 'auto kvm soft' -- "$current")); return ;;
-    --pt) COMPREPLY=($(compgen -W 'auto off perf soft' -- "$current")); return ;;
     --cpu) COMPREPLY=($(compgen -W 'portable host' -- "$current")); return ;;
     --on-log-error) COMPREPLY=($(compgen -W 'stop run' -- "$current")); return ;;
     -o | --output) COMPREPLY=($(compgen -d -- "$current")); return ;;
@@ -31,7 +30,9 @@ _aftercheck() {
     '') words='record replay info dump doctor --help --version' ;;
     record) words='-o --output --machine --cpu --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
     replay) words='--machine -q --no-output --json -v --verbose --help' ;;
-    info | doctor) words='--json --help' ;;
+    info) words='--json --verbose --help' ;;
+    dump) words='--json --verbose --from --to --limit --help' ;;
+    doctor) words='--json --help' ;;
     *) words='--help' ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
