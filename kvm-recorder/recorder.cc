@@ -204,14 +204,14 @@ void Session::check_log() {
   if (!writer_->failed()) return;
   result_.log_error = writer_->error();
   if (options_.on_log_error == OnLogError::stop) {
-    if (options_.message)
-      options_.message("the recording can't be continued: " + result_.log_error + "; stopping the program");
+    if (options_.warning)
+      options_.warning("the recording can't be continued: " + result_.log_error + "; stopping the program");
     ended_ = true;
     result_.status = exit_status(ErrorKind::io);
     return;
   }
-  if (options_.message)
-    options_.message("the recording ends here: " + result_.log_error + "; the program goes on unrecorded");
+  if (options_.warning)
+    options_.warning("the recording ends here: " + result_.log_error + "; the program goes on unrecorded");
   writer_.reset();
 }
 
@@ -370,7 +370,6 @@ RecordResult Session::run(const Program& program) {
       memory_.host_thread().run([&] { writer_->finish(); });
     } catch (const Error& error) {
       result_.log_error = error.what();
-      if (options_.message) options_.message("the recording is incomplete: " + result_.log_error);
     }
   return result_;
 }

@@ -95,6 +95,7 @@ int run(Arguments& arguments, Console& console) {
   if (options.command.empty()) fail(ErrorKind::usage, "no program to record; see `aftercheck record --help`");
   options.environment = environment_of_process();
   options.message = [&console](const std::string& text) { console.note(text); };
+  options.warning = [&console](const std::string& text) { console.warning(text); };
 
   RecordResult result;
   {
