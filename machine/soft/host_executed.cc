@@ -7,10 +7,12 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "machine/soft/fault_analysis.h"
 #include "machine/soft/instruction_check.h"
+#include "machine/soft/string_compare.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -170,6 +172,41 @@ bool sse(const SseFunction& function, const Decoded& decoded, std::span<const ui
   return true;
 }
 
+struct StringFunction {
+  ZydisMnemonic mnemonic;
+  bool explicit_lengths, gives_index;
+};
+constexpr StringFunction kStrings[] = {
+    {ZYDIS_MNEMONIC_PCMPESTRI, true, true},
+    {ZYDIS_MNEMONIC_PCMPESTRM, true, false},
+    {ZYDIS_MNEMONIC_PCMPISTRI, false, true},
+    {ZYDIS_MNEMONIC_PCMPISTRM, false, false},
+};
+
+void string_compare(const StringFunction& function, const Decoded& decoded, std::span<const uint8_t> code,
+                    Registers& registers, FpuState& fpu) {
+  Vector needle{}, hay{};
+  std::memcpy(
+      needle.data(),
+      &fpu.fxsave[kXmm0 + 16 * static_cast<size_t>(ZydisRegisterGetId(decoded.operands[0].reg.value))],
+      needle.size());
+  read_source(decoded, code, registers, fpu, hay.data(), hay.size());
+  std::optional<int64_t> needle_length, hay_length;
+  if (function.explicit_lengths) {
+    const bool wide =
+        (decoded.instruction.attributes & ZYDIS_ATTRIB_HAS_REX) != 0 && decoded.instruction.raw.rex.W != 0;
+    needle_length = wide ? static_cast<int64_t>(registers.rax) : static_cast<int32_t>(registers.rax);
+    hay_length = wide ? static_cast<int64_t>(registers.rdx) : static_cast<int32_t>(registers.rdx);
+  }
+  const auto control = static_cast<uint8_t>(decoded.operands[2].imm.value.u);
+  const StringComparison result = find_ordered(needle, hay, control, needle_length, hay_length);
+  if (function.gives_index)
+    registers.rcx = result.index;
+  else
+    std::memcpy(&fpu.fxsave[kXmm0], result.mask.data(), result.mask.size());
+  registers.rflags = (registers.rflags & ~rflags::kStatus) | result.flags;
+}
+
 void x87(const X87Function& function, std::span<const uint8_t> code, const Registers& registers,
          FpuState& fpu) {
   uint16_t control = 0;
@@ -200,6 +237,8 @@ bool execute_on_host(std::span<const uint8_t> code, Registers& registers, FpuSta
   if (mnemonic == ZYDIS_MNEMONIC_POPCNT) popcnt(decoded, code, registers, fpu);
   for (const SseFunction& function : kSse)
     if (function.mnemonic == mnemonic && !sse(function, decoded, code, registers, fpu)) return false;
+  for (const StringFunction& function : kStrings)
+    if (function.mnemonic == mnemonic) string_compare(function, decoded, code, registers, fpu);
   for (const X87Function& function : kX87)
     if (function.mnemonic == mnemonic &&
         (function.memory_bits == 0 || function.memory_bits == decoded.operands[0].size))

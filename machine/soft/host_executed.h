@@ -1,6 +1,7 @@
 // Instructions that Unicorn computes differently from hardware, or not at all, executed by the host's
 // processor on the guest's state. RCPPS and its kin and the x87 transcendental functions are specified only
-// up to an error bound: their results are those of the host, exactly as under KVM.
+// up to an error bound: their results are those of the host, exactly as under KVM. POPCNT, PCLMULQDQ and the
+// string comparisons are computed here.
 #pragma once
 
 #include <span>

@@ -153,6 +153,11 @@ std::optional<ZydisDecodedInstruction> decode(std::span<const uint8_t> code) {
   return instruction;
 }
 
+bool is_string_compare(ZydisMnemonic mnemonic) {
+  return mnemonic == ZYDIS_MNEMONIC_PCMPESTRI || mnemonic == ZYDIS_MNEMONIC_PCMPESTRM ||
+         mnemonic == ZYDIS_MNEMONIC_PCMPISTRI || mnemonic == ZYDIS_MNEMONIC_PCMPISTRM;
+}
+
 // Encodings of one mnemonic that need another treatment than the rest.
 Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code,
                  Treatment treatment) {
@@ -166,7 +171,11 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
   if (instruction.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && instruction.opcode == 0x8E)
     return Treatment::unsupported;  // MOV to a segment register
   if (instruction.mnemonic == ZYDIS_MNEMONIC_POP && instruction.opcode_map == ZYDIS_OPCODE_MAP_0F)
-    return Treatment::unsupported;  // POP FS, POP GS
+    return Treatment::unsupported;         // POP FS, POP GS
+  constexpr uint8_t kEqualOrdered = 0x0c;  // SDM vol. 2, table 4-2
+  if (is_string_compare(instruction.mnemonic) &&
+      (code[instruction.length - 1U] & kEqualOrdered) == kEqualOrdered)
+    return Treatment::host_executed;
   return treatment;
 }
 

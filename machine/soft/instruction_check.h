@@ -25,8 +25,8 @@ enum class Treatment : uint8_t {
 
 struct Verdict {
   Treatment treatment = Treatment::run;
-  uint8_t length = 1;       // bytes of the instruction
-  bool complete = true;     // false: `code` ends inside it
+  uint8_t length = 1;    // bytes of the instruction
+  bool complete = true;  // false: `code` ends inside it
 };
 
 // Judges the instruction at the start of `code`.
