@@ -152,6 +152,8 @@ kvm_xsave VcpuFd::xsave() const {
   return xsave;
 }
 
-void VcpuFd::set_xsave(const kvm_xsave& xsave) { call(fd_.get(), aftercheck_kvm_set_xsave, &xsave, "KVM_SET_XSAVE"); }
+void VcpuFd::set_xsave(const kvm_xsave& xsave) {
+  call(fd_.get(), aftercheck_kvm_set_xsave, &xsave, "KVM_SET_XSAVE");
+}
 
 }  // namespace aftercheck::kvm

@@ -53,7 +53,8 @@ void KvmMachine::add_slot(uint64_t chunk_start) {
   if (physical + kChunkSize > kPhysicalEnd)
     fail(ErrorKind::unsupported, "the guest uses more than {} GiB of address space",
          (kPhysicalEnd >> 30) - 4);
-  const Slot slot{static_cast<uint32_t>(slots_.size() + 1), start, physical + (start - chunk_start), end - start};
+  const Slot slot{static_cast<uint32_t>(slots_.size() + 1), start, physical + (start - chunk_start),
+                  end - start};
   vm_.set_memory(slot.number, slot.guest_physical, slot.size, reinterpret_cast<void*>(start));
   slots_.push_back(slot);
   tables_->add_chunk(chunk_start, physical);

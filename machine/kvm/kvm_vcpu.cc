@@ -205,7 +205,10 @@ bool KvmVcpu::take_exit(int error, Exit& exit) {
     fail(ErrorKind::host_lacks, "KVM stopped the guest at {:#x} with exit reason {} (suberror {})",
          registers_.rip, run.exit_reason,
          run.exit_reason == KVM_EXIT_INTERNAL_ERROR ? run.internal.suberror : 0);
-  exit = run.io.port == kSyscallPort && run.io.size == 4 ? syscall_exit() : exception_exit(run.io.port);
+  if (run.io.port == kSyscallPort && run.io.size == 4)
+    exit = in_syscall_stub() ? syscall_exit() : port_write_exit();
+  else
+    exit = exception_exit(run.io.port);
   return true;
 }
 
@@ -214,6 +217,26 @@ Exit KvmVcpu::syscall_exit() {
   registers_.rflags = registers_.r11 & ~(rflags::kTrap | rflags::kResume);
   registers_.r11 = canonical_r11(registers_.rflags);
   return Exit{.kind = ExitKind::syscall};
+}
+
+// The guest itself has written to the stub's port, which its rights allow on every host because one needs it.
+// To the guest it is what every port is.
+Exit KvmVcpu::port_write_exit() {
+  registers_.rflags &= ~rflags::kTrap;
+  constexpr uint8_t kOutImmediate = 0xe7, kOutDx = 0xef;
+  std::array<uint8_t, 2> before{};
+  const uint64_t rip = registers_.rip;
+  // KVM reports the write with RIP on the instruction, or past it where it emulates.
+  uint8_t here = 0;
+  const bool on_it = machine_.space().read(rip, &here, 1) && (here == kOutImmediate || here == kOutDx);
+  if (!on_it && machine_.space().read(rip - before.size(), before.data(), before.size()))
+    registers_.rip -= before[0] == kOutImmediate ? 2 : 1;
+  return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
+}
+
+bool KvmVcpu::in_syscall_stub() const {
+  const uint64_t stub = kMonitorBase + layout::kSyscallStub;
+  return registers_.rip >= stub && registers_.rip < stub + kPageSize;
 }
 
 Exit KvmVcpu::exception_exit(unsigned number) {

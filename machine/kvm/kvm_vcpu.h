@@ -38,10 +38,12 @@ class KvmVcpu final : public Vcpu {
   // Called after KVM_RUN came back; nothing when the guest must simply go on.
   bool take_exit(int error, Exit& exit);
   Exit syscall_exit();
+  Exit port_write_exit();
   Exit exception_exit(unsigned number);
   Exit memory_fault_exit();
   Exit classify_page_fault(uint32_t error_code);
   bool in_monitor() const;
+  bool in_syscall_stub() const;
   bool consume_kick() noexcept;
   void save_general_registers();
 };

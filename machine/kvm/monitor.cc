@@ -16,6 +16,13 @@ constexpr uint32_t kErrorCodeVectors = 1u << 8 | 0x1fu << 10 | 1u << 17 | 1u << 
 
 constexpr uint64_t vcpu_page(unsigned id) { return layout::kVcpus + id * layout::kVcpuSize; }
 constexpr uint64_t stack_top(unsigned id) { return vcpu_page(id) + layout::kVcpuSize; }
+// The I/O permission bitmap follows the TSS proper (SDM vol. 1, 19.5.2): ring 3 has no port but that of the
+// SYSCALL stub, whose port write kvm_pvm makes with ring 3's rights, and no more ports than the bitmap has
+// bits.
+constexpr uint16_t kTssSize = 0x68;
+constexpr std::array<uint8_t, 10> kPortBitmap = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f, 0xff};
+static_assert(kSyscallPort == 0x44, "bits 4 to 7 of byte 8: the four ports from 0x44 on");
+constexpr uint16_t kTssLimit = kTssSize + kPortBitmap.size() - 1;
 constexpr uint64_t kTssOffset = 0x100;  // in the vCPU's first page, after the GDT
 
 kvm_segment flat(uint16_t selector, uint8_t type, bool code, uint8_t ring) {
@@ -81,9 +88,11 @@ void build_vcpu(std::byte* monitor, unsigned id, kvm_sregs& sregs, bool xsave) {
   put(monitor, page + (kUserData & ~7u), uint64_t{0x00cff3000000ffff});
   put(monitor, page + (kUserCode & ~7u), uint64_t{0x00affb000000ffff});
   put(monitor, page + kTaskSegment,
-      uint64_t{0x0000890000000067} | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56);
+      (0x0000890000000000 | kTssLimit) | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56);
   put(monitor, page + kTaskSegment + 8, tss >> 32);
   put(monitor, page + kTssOffset + 4, kMonitorBase + stack_top(id));  // RSP0 (SDM vol. 3, figure 8-11)
+  put(monitor, page + kTssOffset + 0x66, kTssSize);
+  put(monitor, page + kTssOffset + kTssSize, kPortBitmap);
 
   sregs.cr0 = 0x80050033;  // PG AM WP NE ET MP PE
   sregs.cr3 = layout::kPml4;
@@ -98,7 +107,7 @@ void build_vcpu(std::byte* monitor, unsigned id, kvm_sregs& sregs, bool xsave) {
   sregs.fs = sregs.gs = flat(0, 3, false, 3);
   sregs.tr = {};
   sregs.tr.base = tss;
-  sregs.tr.limit = 0x67;
+  sregs.tr.limit = kTssLimit;
   sregs.tr.selector = kTaskSegment;
   sregs.tr.type = 11;  // busy 64-bit TSS
   sregs.tr.present = 1;
