@@ -110,7 +110,7 @@ uint64_t length_of(const recording::Output& output) {
 
 const char* instruction_name(uint8_t kind) {
   return kind <= static_cast<uint8_t>(kLastTrappedKind) ? aftercheck::name(static_cast<TrappedKind>(kind))
-                                                          : "unknown";
+                                                        : "unknown";
 }
 
 void print_details(const Event& event, Output& output) {

@@ -115,7 +115,6 @@ int run(int argc, char** argv, Console& console) {
   parser.name("aftercheck");
   parser.set_version_flag("--version", std::string("aftercheck ") + kVersion, "Print the version");
   parser.set_help_flag("-h,--help", "Print this help");
-  parser.require_subcommand(1);
   parser.footer(
       "Try:\n"
       "  aftercheck record -o R -- ls -la     runs `ls -la` and records it in the directory R\n"
@@ -154,7 +153,7 @@ int run(int argc, char** argv, Console& console) {
       if (command.program == nullptr) fill_standard_descriptors();
       return command.run(console);
     }
-  fail(ErrorKind::internal, "no command was run");
+  fail(ErrorKind::usage, "no command; see `aftercheck --help`");
 }
 
 }  // namespace

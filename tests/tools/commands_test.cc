@@ -1,0 +1,246 @@
+// What the commands print, where, and how they end.
+#include <catch2/catch.hpp>
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "recording/meta.h"
+#include "recording/reader.h"
+#include "recording/writer.h"
+#include "tool_runner.h"
+
+namespace aftercheck::test {
+namespace {
+
+namespace fs = std::filesystem;
+using Catch::Matchers::Contains;
+using nlohmann::json;
+
+// Copies a recording with one event changed.
+void copy_changed(const Workplace& place, const std::string& to, uint64_t number,
+                  const std::function<void(recording::Event&)>& change) {
+  fs::create_directory(place / to);
+  fs::copy(place / "recording/meta", place / (to + "/meta"));
+  fs::copy(place / "recording/store", place / (to + "/store"), fs::copy_options::recursive);
+  recording::Reader reader(place / "recording");
+  recording::Writer writer(place / to);
+  while (const recording::Event* event = reader.next()) {
+    recording::Event copy = *event;
+    if (reader.number() == number) change(copy);
+    writer.append(copy);
+  }
+  writer.finish();
+}
+
+uint64_t count_lines(const std::string& text) {
+  return static_cast<uint64_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+}  // namespace
+
+TEST_CASE("record passes on output and exit status, and says nothing itself") {
+  const Workplace place;
+  write_file(place / "hello", hello_program(), 0755);
+  const Finished recorded = run_tool({"record", "-o", "recording", "./hello"}, place.path());
+  CHECK(recorded.status == 3);
+  CHECK(recorded.out == "hello\n");
+  CHECK(recorded.err == "oops\n");
+}
+
+TEST_CASE("record dies of the signal that the program died of") {
+  const Workplace place;
+  write_file(place / "illegal", illegal_program(), 0755);
+  const Finished recorded = run_tool({"record", "./illegal"}, place.path());
+  CHECK(recorded.signal == SIGILL);
+  const Finished replayed = run_tool({"replay", "--json", "recording-illegal-1"}, place.path());
+  CHECK(replayed.status == 0);
+  CHECK(json::parse(replayed.out)["end"]["signal"] == SIGILL);
+}
+
+TEST_CASE("words after the program are the program's") {
+  const Workplace place;
+  CHECK(run_tool({"record", "/bin/echo", "-v", "--machine", "--", "x"}, place.path()).out ==
+        "-v --machine -- x\n");
+  CHECK(run_tool({"record", "--", "/bin/echo", "--help-me"}, place.path()).out == "--help-me\n");
+  CHECK(run_tool({"record", "-vo", "here", "/bin/echo", "1"}, place.path()).out == "1\n");
+  CHECK(run_tool({"record", "-othere", "--machine=auto", "/bin/echo", "2"}, place.path()).out == "2\n");
+  for (const char* made : {"recording-echo-1", "recording-echo-2", "here", "there"})
+    CHECK(fs::exists(place / made));
+}
+
+TEST_CASE("a recording that could not begin leaves nothing behind") {
+  const Workplace place;
+  CHECK(run_tool({"record", "./nothing"}, place.path()).status == 2);
+  CHECK(run_tool({"record", "-o", "recording", "./nothing"}, place.path()).status == 2);
+  CHECK(fs::is_empty(place.path()));
+}
+
+TEST_CASE("-v and terminals get the recorder's own words, pipes do not") {
+  const Workplace place;
+  write_file(place / "hello", hello_program(), 0755);
+  CHECK_THAT(run_tool({"record", "-v", "./hello"}, place.path()).err, Contains("recording-hello-1"));
+  const Finished coloured = run_tool({"record", "./hello"}, place.path(),
+                                     {.environment = {"TERM=xterm"}, .error_on_terminal = true});
+  CHECK_THAT(coloured.err, Contains("recording-hello-2"));
+  const Finished failed =
+      run_tool({"record", "./no"}, place.path(), {.environment = {"TERM=xterm"}, .error_on_terminal = true});
+  CHECK_THAT(failed.err, Contains("\x1b[") && Contains("./no"));
+  const Finished plain = run_tool({"record", "./no"}, place.path(),
+                                  {.environment = {"TERM=xterm", "NO_COLOR=1"}, .error_on_terminal = true});
+  CHECK_THAT(plain.err, !Contains("\x1b[") && Contains("./no"));
+}
+
+TEST_CASE("replay gives the same output on the same descriptors") {
+  const Workplace place;
+  record_hello(place);
+  fs::remove(place / "hello");
+  const Finished replayed = run_tool({"replay", "recording"}, place.path());
+  CHECK(replayed.status == 0);
+  CHECK(replayed.out == "hello\n");
+  CHECK(replayed.err == "oops\n");
+
+  const Finished quiet = run_tool({"replay", "-q", "recording"}, place.path());
+  CHECK(quiet.status == 0);
+  CHECK(quiet.out + quiet.err == "");
+
+  const json verdict = json::parse(run_tool({"replay", "--json", "recording"}, place.path()).out);
+  CHECK(verdict["verdict"] == "faithful");
+  CHECK(verdict["events"] == 3);
+  CHECK(verdict["end"]["exit_status"] == 3);
+}
+
+TEST_CASE("replay tells a divergence in text and in JSON") {
+  const Workplace place;
+  record_hello(place);
+  // Event 2 is the write to standard error; let the recording say that it came from elsewhere.
+  copy_changed(place, "changed", 2, [](recording::Event& event) { event.rip += 0x10; });
+  const Finished replayed = run_tool({"replay", "changed"}, place.path());
+  CHECK(replayed.status == 3);
+  CHECK(replayed.out == "hello\n");
+  CHECK_THAT(replayed.err, Contains("event 2") && Contains("expected: write(") && Contains("came:"));
+  const Finished machine_readable = run_tool({"replay", "--json", "changed"}, place.path());
+  CHECK(machine_readable.status == 3);
+  const json verdict = json::parse(machine_readable.out);
+  CHECK(verdict["verdict"] == "divergence");
+  CHECK(verdict["event"] == 2);
+  CHECK(verdict["expected"] != verdict["actual"]);
+  CHECK(verdict.contains("detail"));
+}
+
+TEST_CASE("a recording cut short is replayed as far as it goes, with a warning") {
+  const Workplace place;
+  record_hello(place);
+  fs::resize_file(place / "recording/events", fs::file_size(place / "recording/events") - 5);
+  const Finished replayed = run_tool({"replay", "recording"}, place.path());
+  CHECK(replayed.status == 0);
+  CHECK_THAT(replayed.err, Contains("warning") && Contains("no end"));
+  const json verdict = json::parse(run_tool({"replay", "--json", "recording"}, place.path()).out);
+  CHECK(verdict["verdict"] == "faithful-truncated");
+  CHECK(verdict["truncated"] == true);
+  const Finished info = run_tool({"info", "recording"}, place.path());
+  CHECK(info.status == 0);
+  CHECK_THAT(info.out, Contains("cut short"));
+  const Finished dump = run_tool({"dump", "recording"}, place.path());
+  CHECK(dump.status == 0);
+  CHECK_THAT(dump.err, Contains("no end"));
+}
+
+TEST_CASE("replay and standard output that can't be written") {
+  const Workplace place;
+  record_hello(place);
+  const Finished full = run_tool({"replay", "recording"}, place.path(), {.output_to = "/dev/full"});
+  CHECK(full.status == 2);
+  CHECK_THAT(full.err, Contains("ENOSPC"));
+  const Finished closed = run_tool({"replay", "recording"}, place.path(), {.close_output = true});
+  CHECK(closed.status == 0);
+  CHECK(closed.err == "oops\n");
+  CHECK(run_tool({"info", "recording"}, place.path(), {.output_to = "/dev/full"}).status == 2);
+}
+
+TEST_CASE("record with standard output closed keeps its own files out of the program's reach") {
+  const Workplace place;
+  write_file(place / "hello", hello_program(), 0755);
+  const Finished recorded =
+      run_tool({"record", "-o", "recording", "./hello"}, place.path(), {.close_output = true});
+  CHECK(recorded.status == 3);
+  CHECK(recorded.err == "oops\n");
+  CHECK_THAT(run_tool({"dump", "recording"}, place.path()).out, Contains("EBADF"));
+  CHECK(run_tool({"replay", "-q", "recording"}, place.path()).status == 0);
+}
+
+TEST_CASE("info tells what a recording holds") {
+  const Workplace place;
+  record_hello(place);
+  const Finished text = run_tool({"info", "-v", "recording"}, place.path());
+  CHECK(text.status == 0);
+  CHECK_THAT(text.out, Contains("./hello") && Contains("exited with status 3") && Contains("exit_group"));
+  const json info = json::parse(run_tool({"info", "--json", "recording"}, place.path()).out);
+  CHECK(info["complete"] == true);
+  CHECK(info["command"] == json::array({"./hello"}));
+  CHECK(info["events"] == 5);
+  CHECK(info["events_by_kind"]["syscall"] == 3);
+  CHECK(info["system_calls"]["write"] == 2);
+  CHECK(info["output_bytes"] == 11);
+  CHECK(info["store_bytes"].get<uint64_t>() > 0);
+  CHECK(info["log_bytes"].get<uint64_t>() > 0);
+}
+
+TEST_CASE("dump prints one event a line") {
+  const Workplace place;
+  record_hello(place);
+  const Finished all = run_tool({"dump", "recording"}, place.path());
+  CHECK(all.status == 0);
+  CHECK(count_lines(all.out) == 5);
+  CHECK_THAT(all.out, Contains("write(1, 0x40") && Contains(", 6) = 6") && Contains("exit_group(3) = ?"));
+  CHECK(count_lines(run_tool({"dump", "--from", "1", "--to", "2", "recording"}, place.path()).out) == 2);
+  CHECK(count_lines(run_tool({"dump", "--limit", "1", "recording"}, place.path()).out) == 1);
+  CHECK_THAT(run_tool({"dump", "-v", "recording"}, place.path()).out,
+             Contains("map file") && Contains("output of 6 bytes to descriptor 1 (standard output)") &&
+                 Contains("rip ="));
+
+  const Finished lines = run_tool({"dump", "--json", "recording"}, place.path());
+  std::istringstream stream(lines.out);
+  std::vector<json> events;
+  for (std::string line; std::getline(stream, line);) events.push_back(json::parse(line));
+  REQUIRE(events.size() == 5);
+  CHECK(events[0]["kind"] == "start");
+  CHECK(events[1]["call"] == "write");
+  CHECK(events[1]["result"] == "6");
+  CHECK(events[1]["outputs"][0]["length"] == 6);
+  CHECK(events[4]["kind"] == "end");
+}
+
+TEST_CASE("doctor tries every capability") {
+  const Finished text = run_tool({"doctor"}, fs::temp_directory_path());
+  CHECK((text.status == 0 || text.status == 4));
+  const Finished finished = run_tool({"doctor", "--json"}, fs::temp_directory_path());
+  const json report = json::parse(finished.out);
+  CHECK(report["can_record"] == (finished.status == 0));
+  for (const char* group : {"kvm", "soft"}) {
+    const json& findings = report[group];
+    REQUIRE(!findings.empty());
+    CHECK(findings[0]["name"] == "usable");
+    if (findings[0]["works"] == false) continue;
+    CHECK(findings.size() > 10);
+    for (const json& finding : findings) {
+      INFO(finding);
+      CHECK((finding["works"] == true || !finding["cost_if_missing"].get<std::string>().empty()));
+      CHECK(finding["name"] != "completed");
+    }
+  }
+  CHECK(report["host"].size() > 5);
+}
+
+TEST_CASE("help and version go to standard output") {
+  CHECK_THAT(run_tool({"--version"}, "/").out, Catch::Matchers::StartsWith("aftercheck "));
+  const Finished none = run_tool({}, "/");
+  CHECK(none.status == 2);
+  CHECK_THAT(none.out, Contains("record") && Contains("doctor"));
+  for (const char* command : {"record", "replay", "info", "dump", "doctor"}) {
+    const Finished help = run_tool({command, "--help"}, "/");
+    CHECK(help.status == 0);
+    CHECK(help.err == "");
+    CHECK_THAT(help.out, Contains("Examples:") && Contains("Exit status:"));
+  }
+}
+
+}  // namespace aftercheck::test
