@@ -132,7 +132,7 @@ void read_source(const Decoded& decoded, std::span<const uint8_t> code, Register
                  const FpuState& fpu, void* to, size_t size) {
   const ZydisDecodedOperand& source = decoded.operands[1];
   if (source.type == ZYDIS_OPERAND_TYPE_MEMORY) {
-    const auto accesses = memory_accesses(code, registers);
+    const auto accesses = memory_accesses(code, registers).value_or(std::vector<MemoryAccess>{});
     std::memcpy(to, reinterpret_cast<const void*>(accesses.at(0).address), size);
   } else if (ZydisRegisterGetClass(source.reg.value) == ZYDIS_REGCLASS_XMM) {
     std::memcpy(to, &fpu.fxsave[kXmm0 + 16 * static_cast<size_t>(ZydisRegisterGetId(source.reg.value))],
@@ -159,7 +159,7 @@ bool sse(const SseFunction& function, const Decoded& decoded, std::span<const ui
   const size_t size =
       decoded.operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY ? decoded.operands[1].size / 8U : 16;
   if (decoded.operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY && size == 16 &&
-      memory_accesses(code, registers).at(0).address % 16 != 0)
+      memory_accesses(code, registers).value().at(0).address % 16 != 0)
     return false;
   Xmm source = _mm_setzero_si128(), target;
   read_source(decoded, code, registers, fpu, &source, size);
@@ -220,7 +220,7 @@ void x87(const X87Function& function, std::span<const uint8_t> code, const Regis
   std::array<std::byte, 16> stored{};
   function.execute(fpu.fxsave.data(), stored.data());
   if (function.memory_bits == 0) return;
-  std::memcpy(reinterpret_cast<void*>(memory_accesses(code, registers).at(0).address), stored.data(),
+  std::memcpy(reinterpret_cast<void*>(memory_accesses(code, registers).value().at(0).address), stored.data(),
               function.memory_bits / 8U);
 }
 

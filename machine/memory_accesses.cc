@@ -1,0 +1,106 @@
+#include "machine/memory_accesses.h"
+
+#include <Zydis/Zydis.h>
+
+#include <algorithm>
+#include <array>
+
+namespace aftercheck {
+namespace {
+
+struct Decoded {
+  ZydisDecodedInstruction instruction;
+  std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
+};
+
+bool decode(std::span<const uint8_t> code, Decoded& decoded) {
+  ZydisDecoder decoder;
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code.data(), code.size(), &decoded.instruction,
+                                             decoded.operands.data()));
+}
+
+ZydisRegisterContext context_of(const Registers& r) {
+  ZydisRegisterContext context{};
+  const std::array<uint64_t, 16> values = {r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi,
+                                           r.r8,  r.r9,  r.r10, r.r11, r.r12, r.r13, r.r14, r.r15};
+  for (unsigned i = 0; i < values.size(); ++i) {
+    context.values[ZYDIS_REGISTER_RAX + i] = values[i];
+    context.values[ZYDIS_REGISTER_EAX + i] = static_cast<uint32_t>(values[i]);
+  }
+  context.values[ZYDIS_REGISTER_AL] = r.rax & 0xff;  // XLAT's index
+  return context;
+}
+
+uint64_t value_of(ZydisRegister reg, const ZydisRegisterContext& context) {
+  const ZydisRegister enclosing = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+  return context.values[enclosing];
+}
+
+// BT, BTC, BTR, BTS with a register as bit offset reach beyond their operand (SDM vol. 2, BT).
+uint64_t bit_string_displacement(const Decoded& decoded, const ZydisRegisterContext& context) {
+  const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
+  if (mnemonic != ZYDIS_MNEMONIC_BT && mnemonic != ZYDIS_MNEMONIC_BTC && mnemonic != ZYDIS_MNEMONIC_BTR &&
+      mnemonic != ZYDIS_MNEMONIC_BTS)
+    return 0;
+  const ZydisDecodedOperand& offset = decoded.operands[1];
+  if (offset.type != ZYDIS_OPERAND_TYPE_REGISTER) return 0;
+  auto bits = static_cast<int64_t>(value_of(offset.reg.value, context));
+  if (offset.size == 32) bits = static_cast<int32_t>(bits);
+  if (offset.size == 16) bits = static_cast<int16_t>(bits);
+  const int64_t unit = offset.size;
+  const int64_t units = (bits >= 0 ? bits : bits - (unit - 1)) / unit;
+  return static_cast<uint64_t>(units * (unit / 8));
+}
+
+// PUSH and CALL store below RSP; ENTER's frame pointer too. POP [RSP+x] counts from the RSP after it.
+uint64_t stack_displacement(const Decoded& decoded, const ZydisDecodedOperand& operand) {
+  const bool hidden_stack =
+      operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && operand.mem.base == ZYDIS_REGISTER_RSP;
+  const bool writes = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+  const uint64_t size = operand.size / 8U;
+  if (hidden_stack && writes) return -size;
+  if (!hidden_stack && writes && decoded.instruction.mnemonic == ZYDIS_MNEMONIC_POP &&
+      operand.mem.base == ZYDIS_REGISTER_RSP)
+    return size;
+  return 0;
+}
+
+bool does_nothing(const Decoded& decoded, const Registers& registers) {
+  constexpr ZydisInstructionAttributes kRepeats =
+      ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+  if ((decoded.instruction.attributes & kRepeats) == 0) return false;
+  return decoded.instruction.address_width == 32 ? static_cast<uint32_t>(registers.rcx) == 0
+                                                 : registers.rcx == 0;
+}
+
+}  // namespace
+
+std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t> code,
+                                                         const Registers& registers) {
+  std::vector<MemoryAccess> result;
+  Decoded decoded;
+  if (!decode(code, decoded)) return std::nullopt;
+  if (does_nothing(decoded, registers)) return result;
+  const ZydisRegisterContext context = context_of(registers);
+  const auto first = decoded.operands.begin();
+  for (const auto& operand : std::span(first, first + decoded.instruction.operand_count)) {
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.mem.type != ZYDIS_MEMOP_TYPE_MEM) continue;
+    uint64_t address = 0;
+    if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_LEAVE)
+      address = registers.rbp;
+    else if (!ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&decoded.instruction, &operand, registers.rip, &context,
+                                                      &address)))
+      continue;
+    if (operand.mem.segment == ZYDIS_REGISTER_FS) address += registers.fs_base;
+    if (operand.mem.segment == ZYDIS_REGISTER_GS) address += registers.gs_base;
+    address += stack_displacement(decoded, operand);
+    address += bit_string_displacement(decoded, context);
+    const bool writes = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+    result.push_back({address, operand.size / 8U, writes ? Access::write : Access::read});
+  }
+  std::ranges::stable_partition(result, [](const MemoryAccess& a) { return a.access == Access::read; });
+  return result;
+}
+
+}  // namespace aftercheck

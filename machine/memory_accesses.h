@@ -1,0 +1,29 @@
+// What an instruction accesses, worked out from its encoding and the registers before it: KVM says that an
+// access failed but not which, Unicorn not always the lowest address, and for a read-modify-write "read"
+// where processors say "write".
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "machine/exit.h"
+#include "machine/registers.h"
+
+namespace aftercheck {
+
+constexpr uint64_t kLongestInstruction = 15;  // SDM vol. 2, 2.3.11
+
+struct MemoryAccess {
+  uint64_t address = 0, size = 0;
+  Access access = Access::read;
+};
+
+// The memory that the instruction at the start of `code` would touch, in the order in which a processor
+// checks it (reads before writes; what is read and written counts as a write). One iteration for repeated
+// string instructions. nullopt when the bytes are no instruction, or not all of it.
+std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t> code,
+                                                         const Registers& registers);
+
+}  // namespace aftercheck
