@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -154,9 +155,18 @@ void Signals::State::take_over(Vcpu& of) {
 }
 
 void Signals::State::give_back() {
-  for (int signal = 1; signal <= kSignals; ++signal)
-    if ((bit_of(signal) & (kUnblockable | kLibcSignals)) == 0)
-      sigaction(signal, &host_actions[signal], nullptr);
+  // The guest's timers and what is pending for it end with it.
+  for (const auto timer : {ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF}) {
+    const itimerval none{};
+    setitimer(timer, &none, nullptr);
+  }
+  for (int signal = 1; signal <= kSignals; ++signal) {
+    if ((bit_of(signal) & (kUnblockable | kLibcSignals)) != 0) continue;
+    struct sigaction discard {};
+    discard.sa_handler = SIG_IGN;  // drops what is pending (POSIX, 2.4.3 Signal Actions)
+    sigaction(signal, &discard, nullptr);
+    sigaction(signal, &host_actions[signal], nullptr);
+  }
   vcpu_in_use.store(nullptr);
   arrivals_in_use.store(nullptr);
   set_signal_waiting(false);

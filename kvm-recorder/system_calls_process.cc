@@ -55,12 +55,16 @@ void close_on_exec(GuestProcess& process) {
   }
 }
 
+void delete_timers(GuestProcess& process) {
+  for (const int timer : process.timers) host_call(SYS_timer_delete, static_cast<uint64_t>(timer));
+  process.timers.clear();
+}
+
 // The new image takes the old one's place. What find_program could not see ends the process, as in the kernel
 // after its point of no return.
 void replace_image(Call& call, const Program& program, const std::vector<std::string>& environment) {
   GuestProcess& process = call.process;
-  for (const int timer : process.timers) host_call(SYS_timer_delete, static_cast<uint64_t>(timer));
-  process.timers.clear();
+  delete_timers(process);
   process.robust_list = 0;
   process.signals.reset_for_exec();
   close_on_exec(process);
@@ -110,6 +114,7 @@ void refuse_new(Call& call, const char* what) {
 namespace calls {
 
 long exit(Call& call) {
+  delete_timers(call.process);  // or they would go on for the recorder
   call.outcome.kind = CallOutcome::Kind::exited;
   call.outcome.value = static_cast<long>(call.args[0] & 0xff);
   return 0;
