@@ -223,7 +223,7 @@ ProbeAnswer probe_kicks(ProbeGuest& guest) {
 constexpr const char* kUnusable = "programs can't be run on this machine";
 constexpr GuestProbe kProbes[] = {
     {"system_call", "system calls arrive at the host", kUnusable, true, probe_system_call},
-    {"exit_cost", "cost of one exit and return", "", false, probe_exit_cost},
+    {"exit_cost", "cost of one exit and return", "it is unknown", false, probe_exit_cost},
     {"invalid_opcode", "#UD arrives", kUnusable, true, probe_invalid_opcode},
     {"code_patch", "patched RDTSC traps", kUnusable, true, probe_patch},
     {"divide_error", "#DE arrives", "a division by zero ends the recording", true, probe_divide},

@@ -1,4 +1,8 @@
 // What the commands print, where, and how they end.
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <nlohmann/json.hpp>
@@ -153,6 +157,9 @@ TEST_CASE("replay and standard output that can't be written") {
   const Finished closed = run_tool({"replay", "recording"}, place.path(), {.close_output = true});
   CHECK(closed.status == 0);
   CHECK(closed.err == "oops\n");
+  const Finished unread = run_tool({"replay", "recording"}, place.path(), {.output_without_reader = true});
+  CHECK(unread.status == 0);
+  CHECK(unread.err == "oops\n");
   CHECK(run_tool({"info", "recording"}, place.path(), {.output_to = "/dev/full"}).status == 2);
 }
 
@@ -165,6 +172,39 @@ TEST_CASE("record with standard output closed keeps its own files out of the pro
   CHECK(recorded.err == "oops\n");
   CHECK_THAT(run_tool({"dump", "recording"}, place.path()).out, Contains("EBADF"));
   CHECK(run_tool({"replay", "-q", "recording"}, place.path()).status == 0);
+}
+
+TEST_CASE("a full disk stops the program or the recording, and what was written stays good") {
+  const Workplace place;
+  write_file(place / "random", random_program(), 0755);
+  fs::create_directory(place / "small");
+  // Room for the first of the log's chunks, which are 8 MiB before compression.
+  if (geteuid() != 0 || unshare(CLONE_NEWNS) != 0 ||
+      mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      mount("none", (place / "small").c_str(), "tmpfs", 0, "size=12m") != 0) {
+    WARN("SKIPPED: a full disk: no small file system can be mounted here");
+    return;
+  }
+  const std::string stop_or_run = GENERATE("stop", "run");
+  const Finished recorded =
+      run_tool({"record", "--on-log-error", stop_or_run, "-o", "small/recording", "./random"}, place.path());
+  INFO(recorded.err);
+  CHECK_THAT(recorded.err, Contains("ENOSPC") && Contains("small/recording") && Contains("incomplete"));
+  if (stop_or_run == "stop") {
+    CHECK(recorded.status == 2);
+    CHECK(recorded.out == "");
+    CHECK_THAT(recorded.err, Contains("stopping the program"));
+  } else {
+    CHECK(recorded.status == 3);
+    CHECK(recorded.out == "hello\n");
+    CHECK_THAT(recorded.err, Contains("goes on unrecorded"));
+  }
+  const Finished replayed = run_tool({"replay", "--json", "small/recording"}, place.path());
+  CHECK(replayed.status == 0);
+  const json verdict = json::parse(replayed.out);
+  CHECK(verdict["verdict"] == "faithful-truncated");
+  CHECK(verdict["events"].get<uint64_t>() > 100);
+  umount((place / "small").c_str());
 }
 
 TEST_CASE("info tells what a recording holds") {

@@ -107,11 +107,18 @@ Workplace::~Workplace() {
 
 Finished run_tool(const std::vector<std::string>& arguments, const fs::path& directory, const How& how) {
   const Pipe out = make_pipe(false), err = make_pipe(how.error_on_terminal);
+  int unread = -1;
+  if (how.output_without_reader) {
+    const Pipe pipe = make_pipe(false);
+    close(pipe.read_end);
+    unread = pipe.write_end;
+  }
   const pid_t child = fork();
   REQUIRE(child >= 0);
-  if (child == 0) become_tool(arguments, directory, how, out.write_end, err.write_end);
+  if (child == 0) become_tool(arguments, directory, how, unread >= 0 ? unread : out.write_end, err.write_end);
   close(out.write_end);
   close(err.write_end);
+  if (unread >= 0) close(unread);
   Finished finished;
   const bool in_time = collect({out.read_end, err.read_end}, {&finished.out, &finished.err});
   if (!in_time) kill(child, SIGKILL);
@@ -183,7 +190,10 @@ std::string TinyElf::bytes() const {
   return bytes + code;
 }
 
-std::string hello_program() {
+namespace {
+
+// Writes to both outputs and exits. Position-independent.
+std::string hello_code() {
   using namespace std::string_literals;
   // mov $1, %eax; mov $1, %edi; lea out(%rip), %rsi; mov $6, %edx; syscall
   // mov $1, %eax; mov $2, %edi; lea err(%rip), %rsi; mov $5, %edx; syscall
@@ -191,10 +201,24 @@ std::string hello_program() {
   const std::string first = "\xb8\x01\0\0\0\xbf\x01\0\0\0\x48\x8d\x35\x2b\0\0\0\xba\x06\0\0\0\x0f\x05"s;
   const std::string second = "\xb8\x01\0\0\0\xbf\x02\0\0\0\x48\x8d\x35\x19\0\0\0\xba\x05\0\0\0\x0f\x05"s;
   const std::string last = "\xb8\xe7\0\0\0\xbf\x03\0\0\0\x0f\x05"s;
-  return TinyElf{.interpreter = "", .code = first + second + last + "hello\noops\n"}.bytes();
+  return first + second + last + "hello\noops\n";
 }
 
-std::string illegal_program() { return TinyElf{.interpreter = "", .code = "\x0f\x0b"}.bytes(); }
+}  // namespace
+
+std::string hello_program() { return TinyElf{.code = hello_code()}.bytes(); }
+
+std::string random_program() {
+  using namespace std::string_literals;
+  // mov $8192, %ebx; sub $0x2000, %rsp
+  // 1: mov $318, %eax; mov %rsp, %rdi; mov $4096, %esi; xor %edx, %edx; syscall; dec %ebx; jnz 1b
+  const std::string loop =
+      "\xbb\0\x20\0\0\x48\x81\xec\0\x20\0\0"
+      "\xb8\x3e\x01\0\0\x48\x89\xe7\xbe\0\x10\0\0\x31\xd2\x0f\x05\xff\xcb\x75\xeb"s;
+  return TinyElf{.code = loop + hello_code()}.bytes();
+}
+
+std::string illegal_program() { return TinyElf{.code = "\x0f\x0b"}.bytes(); }
 
 void record_hello(const Workplace& place) {
   write_file(place / "hello", hello_program(), 0755);

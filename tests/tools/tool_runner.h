@@ -33,6 +33,7 @@ struct How {
   std::vector<std::string> environment{};  // added
   bool as_nobody = false;                  // user and group 65534
   bool error_on_terminal = false;          // standard error is a terminal; `err` is what it showed
+  bool output_without_reader = false;      // standard output is a pipe that nobody reads
   bool close_output = false;               // descriptor 1 is closed
   std::string output_to{};                 // a file for standard output, "" for `out`
 };
@@ -57,6 +58,9 @@ struct TinyElf {
 std::string hello_program();
 // Executes UD2: dies of SIGILL.
 std::string illegal_program();
+
+// Asks the kernel for 32 MB of random bytes, which no log can compress, then does what hello_program does.
+std::string random_program();
 
 // Makes `hello` and records it into `recording`, both in `place`.
 void record_hello(const Workplace& place);
