@@ -18,7 +18,7 @@ namespace aftercheck::soft {
 namespace {
 
 // FXSAVE layout (SDM vol. 1, table 10-2).
-constexpr size_t kXmm0 = 160;
+constexpr size_t kMxcsr = 24, kXmm0 = 160;
 
 struct Decoded {
   ZydisDecodedInstruction instruction;
@@ -57,6 +57,46 @@ Xmm pclmulqdq(Xmm target, Xmm source, uint8_t selector) {
   return out;
 }
 
+// SDM vol. 2, DPPS and DPPD: products that the immediate's high half selects, added pairwise, put where its
+// low half says.
+Xmm dpps(Xmm target, Xmm source, uint8_t selector) {
+  std::array<float, 4> p{}, result{};
+  std::memcpy(p.data(), &target, sizeof p);
+  std::array<float, 4> q{};
+  std::memcpy(q.data(), &source, sizeof q);
+  for (unsigned i = 0; i < 4; ++i) p[i] = (selector >> (4 + i) & 1) != 0 ? p[i] * q[i] : 0.0F;
+  const float low_pair = p[0] + p[1], high_pair = p[2] + p[3], sum = low_pair + high_pair;
+  for (unsigned i = 0; i < 4; ++i) result[i] = (selector >> i & 1) != 0 ? sum : 0.0F;
+  std::memcpy(&target, result.data(), sizeof target);
+  return target;
+}
+
+Xmm dppd(Xmm target, Xmm source, uint8_t selector) {
+  std::array<double, 2> p{}, q{}, result{};
+  std::memcpy(p.data(), &target, sizeof p);
+  std::memcpy(q.data(), &source, sizeof q);
+  for (unsigned i = 0; i < 2; ++i) p[i] = (selector >> (4 + i) & 1) != 0 ? p[i] * q[i] : 0.0;
+  const double sum = p[0] + p[1];
+  for (unsigned i = 0; i < 2; ++i) result[i] = (selector >> i & 1) != 0 ? sum : 0.0;
+  std::memcpy(&target, result.data(), sizeof target);
+  return target;
+}
+
+// Computes under the guest's rounding and denormal modes, all exceptions masked. The empty statements keep
+// the compiler from moving the computation out of there.
+template <typename Function>
+Xmm under_mxcsr(uint32_t guest, Function compute, Xmm target, Xmm source, uint8_t immediate) {
+  constexpr uint32_t kExceptions = 0x3f, kMasks = 0x1f80;  // SDM vol. 1, figure 10-3
+  const uint32_t mxcsr = (guest & 0xffff & ~kExceptions) | kMasks;
+  uint32_t own = 0;
+  asm volatile("stmxcsr %0\n\tldmxcsr %1" : "=m"(own) : "m"(mxcsr));
+  asm volatile("" : "+x"(target), "+x"(source));
+  target = compute(target, source, immediate);
+  asm volatile("" : "+x"(target));
+  asm volatile("ldmxcsr %0" ::"m"(own));
+  return target;
+}
+
 struct SseFunction {
   ZydisMnemonic mnemonic;
   Xmm (*compute)(Xmm target, Xmm source, uint8_t immediate);
@@ -64,7 +104,8 @@ struct SseFunction {
 constexpr SseFunction kSse[] = {
     {ZYDIS_MNEMONIC_RCPPS, rcpps},         {ZYDIS_MNEMONIC_RCPSS, rcpss},
     {ZYDIS_MNEMONIC_RSQRTPS, rsqrtps},     {ZYDIS_MNEMONIC_RSQRTSS, rsqrtss},
-    {ZYDIS_MNEMONIC_PCLMULQDQ, pclmulqdq},
+    {ZYDIS_MNEMONIC_PCLMULQDQ, pclmulqdq}, {ZYDIS_MNEMONIC_DPPS, dpps},
+    {ZYDIS_MNEMONIC_DPPD, dppd},
 };
 
 // --- x87: the guest's whole state goes through the host's registers ---
@@ -167,7 +208,9 @@ bool sse(const SseFunction& function, const Decoded& decoded, std::span<const ui
       &fpu.fxsave[kXmm0 + 16 * static_cast<size_t>(ZydisRegisterGetId(decoded.operands[0].reg.value))];
   std::memcpy(&target, to, sizeof target);
   const auto immediate = static_cast<uint8_t>(decoded.operands[2].imm.value.u);
-  target = function.compute(target, source, immediate);
+  uint32_t mxcsr = 0;
+  std::memcpy(&mxcsr, &fpu.fxsave[kMxcsr], sizeof mxcsr);
+  target = under_mxcsr(mxcsr, function.compute, target, source, immediate);
   std::memcpy(to, &target, sizeof target);
   return true;
 }

@@ -102,6 +102,9 @@ constexpr Rule kRules[] = {
     {ZYDIS_MNEMONIC_FPREM1, Treatment::host_executed},
     {ZYDIS_MNEMONIC_FISTTP, Treatment::host_executed},
     {ZYDIS_MNEMONIC_FBSTP, Treatment::host_executed},
+    // Unicorn adds the products in another order.
+    {ZYDIS_MNEMONIC_DPPS, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_DPPD, Treatment::host_executed},
     // Unicorn 2.0.1 loses these CPUID bits when it combines its CPU model with what it can emulate, and
     // refuses them.
     {ZYDIS_MNEMONIC_POPCNT, Treatment::host_executed},
