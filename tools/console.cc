@@ -52,8 +52,8 @@ void Console::write(const std::string& text) {
 
 void Console::say(const char* colour, const char* label, const std::string& message) {
   clear_progress();
-  write(colour_ ? fmt::format("{}aftercheck:{} {}{}\n", colour, kPlain, label, message)
-                : fmt::format("aftercheck: {}{}\n", label, message));
+  write(colour_ && *colour != '\0' ? fmt::format("{}aftercheck:{} {}{}\n", colour, kPlain, label, message)
+                                   : fmt::format("aftercheck: {}{}\n", label, message));
 }
 
 void Console::error(const std::string& message) { say(kRed, "", message); }

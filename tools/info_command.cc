@@ -44,6 +44,8 @@ struct Findings {
 // A hostile log may name as many calls as it has events; real ones stay far below.
 constexpr size_t kMostCalls = 4096;
 
+constexpr uint64_t kProgressEvery = 4096;  // events
+
 void count(const Event& event, Findings& found) {
   ++found.events;
   ++found.by_kind[event.kind];
@@ -68,7 +70,8 @@ Findings examine(const fs::path& directory, Console& console) {
     recording::Reader reader(directory);
     while (const Event* event = reader.next()) {
       count(*event, found);
-      console.progress(reader.progress(), fmt::format("event {}", human_count(found.events)));
+      if (found.events % kProgressEvery == 0)
+        console.progress(reader.progress(), fmt::format("event {}", human_count(found.events)));
     }
     reader.truncated(&found.truncation);
   } catch (const Error& damage) {
