@@ -99,7 +99,8 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
     const bool writes = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
     result.push_back({address, operand.size / 8U, writes ? Access::write : Access::read});
   }
-  std::ranges::stable_partition(result, [](const MemoryAccess& a) { return a.access == Access::read; });
+  std::stable_partition(result.begin(), result.end(),
+                        [](const MemoryAccess& a) { return a.access == Access::read; });
   return result;
 }
 
