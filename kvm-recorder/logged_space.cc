@@ -75,7 +75,8 @@ LoggedSpace::Kept LoggedSpace::keep(int fd, const struct stat& status, Range ran
     return {blob.name, std::move(blob.fd), 0};
   }
   const auto known = kept_.find(key);
-  if (known != kept_.end() && known->second.mtime_ns == now.mtime_ns &&
+  // Writes through a mapping are not always seen in the times.
+  if (known != kept_.end() && !shared_files_.contains(key) && known->second.mtime_ns == now.mtime_ns &&
       known->second.ctime_ns == now.ctime_ns && known->second.size == now.size) {
     recording::Store::Blob blob = open_in_store(known->second.name);
     return {blob.name, std::move(blob.fd), offset};
@@ -101,8 +102,12 @@ int LoggedSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool s
                                           status.st_ino);
   if (error != 0) return error;
   forget(range);
-  if (shared_writable) shared_files_.insert({status.st_dev, status.st_ino});
   recording::SpaceOp op;
+  if (shared_writable) {
+    op.new_address =
+        shared_files_.try_emplace({status.st_dev, status.st_ino}, shared_files_.size() + 1).first->second;
+    op.new_length = offset;
+  }
   op.kind = recording::SpaceOpKind::map_blob;
   op.address = range.start;
   op.length = range.size();
@@ -189,7 +194,6 @@ void LoggedSpace::clear() {
   ops_.clear();  // all earlier ones of this event are void
   writes_.clear();
   patches_.clear();
-  shared_files_.clear();
   recording::SpaceOp op;
   op.kind = recording::SpaceOpKind::clear;
   ops_.push_back(std::move(op));

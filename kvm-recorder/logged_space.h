@@ -97,7 +97,7 @@ class LoggedSpace {
   recording::Store& store_;
   HostThread host_thread_;
   std::map<FileKey, KeptFile> kept_;
-  std::set<FileKey> shared_files_;  // mapped shared and writable
+  std::map<FileKey, uint64_t> shared_files_;  // mapped shared and writable, with their numbers in the log
   std::vector<recording::SpaceOp> ops_;
   std::vector<Noted> writes_;
   std::vector<recording::CodePatch> patches_;

@@ -42,7 +42,7 @@ struct MemoryWrite {
 
 enum class SpaceOpKind : uint8_t {
   map_anonymous = 0,
-  map_blob = 1,  // a blob of the store, private
+  map_blob = 1,  // a blob of the store
   unmap = 2,
   protect = 3,
   remap = 4,
@@ -56,7 +56,9 @@ struct SpaceOp {
   uint64_t address = 0, length = 0;
   uint32_t prot = 0;                         // map_*, protect: PROT_*
   bool shared = false;                       // map_*: MAP_SHARED in the recorded run
-  uint64_t new_address = 0, new_length = 0;  // remap
+  // remap. Of a shared map_blob: the number of the guest's file, the same for all its mappings, and the
+  // mapping's offset in it; 0: a mapping that shares with no other.
+  uint64_t new_address = 0, new_length = 0;
   Digest128 blob{};                          // map_blob: name in the store
   uint64_t blob_offset = 0;                  // map_blob: page-aligned offset in the blob
   std::string name;                          // map_*: path or "[heap]", for people

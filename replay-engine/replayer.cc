@@ -1,14 +1,17 @@
 #include "replay-engine/replayer.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <vector>
 
+#include "base/fd.h"
 #include "recording/digest.h"
 #include "recording/meta.h"
 #include "recording/reader.h"
@@ -87,6 +90,7 @@ class Session {
   recording::RunningDigest digest_;
   ReplayResult result_;
   std::vector<std::byte> buffer_;
+  std::map<uint64_t, UniqueFd> shared_files_;  // by number
 
   [[noreturn]] void bad(const std::string& what) const;
   void verify_exit(const Event& event, const Exit& exit);
@@ -97,6 +101,8 @@ class Session {
   void apply(const Event& event);
   void apply_space_op(const SpaceOp& op);
   void map_blob(const SpaceOp& op, Range range);
+  void map_shared(const SpaceOp& op, Range range, const recording::Store::Blob& blob);
+  void grow_shared(const SpaceOp& op);
   void finish(const Event& event);
   std::string text(EventKind kind, uint64_t rip, const std::vector<uint64_t>& operands) const;
   [[noreturn]] void diverged(const Event& event, const std::string& actual, const std::string& detail) const;
@@ -279,20 +285,53 @@ void Session::map_blob(const SpaceOp& op, Range range) {
       bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
     return;
   }
-  // A shared mapping could grow with its file, which the blob can't: zero pages stand for what is not there
-  // yet.
-  if (const int error = space_.map_anonymous(range, PROT_READ | PROT_WRITE, false, op.name); error != 0)
-    bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
+  map_shared(op, range, blob);
+}
+
+// A file that the guest maps shared is a memory file here: all mappings of it see what each writes. It is as
+// long as any mapping needs, because the guest's file may have grown meanwhile.
+void Session::map_shared(const SpaceOp& op, Range range, const recording::Store::Blob& blob) {
+  constexpr uint64_t kLongestFile = uint64_t{1} << 43;
+  if (op.new_length % kPageSize != 0 || op.new_length > kLongestFile)
+    bad(fmt::format("mapping of {} at {:#x}: offset {:#x} in the file", op.name, op.address, op.new_length));
+  UniqueFd own;
+  UniqueFd& file = op.new_address == 0 ? own : shared_files_[op.new_address];
+  if (file.get() < 0) file = UniqueFd(memfd_create("guest file", MFD_CLOEXEC));
+  const uint64_t end = op.new_length + range.size();
+  struct stat status {};
+  if (fstat(file.get(), &status) != 0 ||
+      (static_cast<uint64_t>(status.st_size) < end && ftruncate(file.get(), static_cast<off_t>(end)) != 0))
+    fail(ErrorKind::io, "memory for the file {}, which the program shares: {}", op.name, errno_text(errno));
+  // Of a file that was kept whole all is put in: the mapping may grow.
+  const bool whole = op.new_length == op.blob_offset;
   constexpr size_t kPart = 1 << 20;
   buffer_.resize(kPart);
-  for (uint64_t done = 0; done < range.size();) {
-    const ssize_t got = pread(blob.fd.get(), buffer_.data(), std::min<uint64_t>(kPart, range.size() - done),
-                              static_cast<off_t>(op.blob_offset + done));
+  for (uint64_t done = whole ? 0 : op.blob_offset; whole || done < op.blob_offset + range.size();) {
+    const ssize_t got = pread(blob.fd.get(), buffer_.data(), kPart, static_cast<off_t>(done));
     if (got <= 0) break;
-    space_.write(range.start + done, buffer_.data(), static_cast<size_t>(got));
+    const auto place = static_cast<off_t>(op.new_length - op.blob_offset + done);
+    if (pwrite(file.get(), buffer_.data(), static_cast<size_t>(got), place) != got)
+      fail(ErrorKind::io, "memory for the file {}, which the program shares: {}", op.name, errno_text(errno));
     done += static_cast<uint64_t>(got);
   }
-  space_.protect(range, static_cast<int>(op.prot));
+  if (const int error = space_.map_file(range, static_cast<int>(op.prot), file.get(), op.new_length, true,
+                                        op.name, 0, op.new_address);
+      error != 0)
+    bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
+}
+
+// What a shared mapping grows into must be there.
+void Session::grow_shared(const SpaceOp& op) {
+  const Mapping* mapping = space_.find(op.address);
+  if (mapping == nullptr || !mapping->shared || mapping->backing != Backing::file) return;
+  const auto file = shared_files_.find(mapping->inode);
+  if (file == shared_files_.end()) return;
+  const uint64_t end = mapping->offset + (op.address - mapping->start) + op.new_length;
+  struct stat status {};
+  if (fstat(file->second.get(), &status) == 0 && static_cast<uint64_t>(status.st_size) < end &&
+      ftruncate(file->second.get(), static_cast<off_t>(end)) != 0)
+    fail(ErrorKind::io, "memory for the file {}, which the program shares: {}", mapping->name,
+         errno_text(errno));
 }
 
 void Session::apply_space_op(const SpaceOp& op) {
@@ -322,6 +361,7 @@ void Session::apply_space_op(const SpaceOp& op) {
       break;
     case SpaceOpKind::remap:
       if (!in_windows(op.new_address, op.new_length)) error = -EINVAL;
+      if (error == 0) grow_shared(op);
       if (error == 0) error = space_.remap(range, {op.new_address, op.new_address + op.new_length});
       break;
     case SpaceOpKind::discard:
