@@ -25,6 +25,12 @@ class Vcpu {
   // iteration); gives ExitKind::step, or what the instruction itself caused.
   virtual Exit step() = 0;
 
+  // As run(), but also stops, with ExitKind::breakpoint and RIP on it, before the instruction at `address` is
+  // executed; one that RIP is on already is executed first. Unlike an INT3, nothing of this is in guest
+  // memory. Only where has_run_to(); others use Breakpoints (breakpoints.h).
+  virtual bool has_run_to() const { return false; }
+  virtual Exit run_to(uint64_t address);
+
   // State at the last exit; changes take effect at the next run() or step().
   virtual Registers& registers() = 0;
   virtual FpuState fpu() = 0;

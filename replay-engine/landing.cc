@@ -19,8 +19,8 @@ Landing land(Vcpu& vcpu, AddressSpace& space, const LandingTarget& target, uint6
         return landing;
       }
     }
-    const bool armed = breakpoints.add(target.rip);
-    landing.exit = breakpoints.run();
+    const bool armed = vcpu.has_run_to() || breakpoints.add(target.rip);
+    landing.exit = vcpu.has_run_to() ? vcpu.run_to(target.rip) : breakpoints.run();
     if (landing.exit.kind == ExitKind::kick) continue;
     if (!armed || landing.exit.kind != ExitKind::breakpoint || vcpu.registers().rip != target.rip) {
       landing.kind = Landing::Kind::exited;

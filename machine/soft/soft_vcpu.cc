@@ -1,6 +1,7 @@
 #include "machine/soft/soft_vcpu.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "machine/soft/fault_analysis.h"
@@ -103,6 +104,11 @@ void SoftVcpu::on_new_block(uc_engine*, uc_tb* block, uc_tb*, void* self) {
   static_cast<SoftVcpu*>(self)->inspect(*block);
 }
 
+void SoftVcpu::on_arrival(uc_engine*, uint64_t, uint32_t, void* self) {
+  auto* vcpu = static_cast<SoftVcpu*>(self);
+  if (!std::exchange(vcpu->leaving_target_, false)) vcpu->stop(Stop::arrival);
+}
+
 void SoftVcpu::on_special(uc_engine*, uint64_t, uint32_t, void* self) {
   static_cast<SoftVcpu*>(self)->stop(Stop::special);
 }
@@ -179,9 +185,36 @@ FpuState SoftVcpu::fpu() { return read_fpu(engine_.get()); }
 
 void SoftVcpu::set_fpu(const FpuState& state) { write_fpu(engine_.get(), state); }
 
-Exit SoftVcpu::run() { return execute(false); }
+Exit SoftVcpu::run() {
+  set_target(std::nullopt);
+  return execute(false);
+}
 
-Exit SoftVcpu::step() { return execute(true); }
+Exit SoftVcpu::step() {
+  set_target(std::nullopt);
+  return execute(true);
+}
+
+Exit SoftVcpu::run_to(uint64_t address) {
+  set_target(address);
+  leaving_target_ = registers_.rip == address;
+  return execute(false);
+}
+
+// The hook stays while the same address is asked for: adding and removing it costs a translation.
+void SoftVcpu::set_target(std::optional<uint64_t> address) {
+  if (target_ == address) return;
+  if (target_) {
+    check(uc_hook_del(engine_.get(), target_hook_), "uc_hook_del");
+    engine_.forget_code({page_down(*target_)});
+  }
+  target_ = address;
+  if (!target_) return;
+  check(
+      uc_hook_add(engine_.get(), &target_hook_, UC_HOOK_CODE, callback(on_arrival), this, *target_, *target_),
+      "uc_hook_add");
+  engine_.forget_code({page_down(*target_)});
+}
 
 Exit SoftVcpu::execute(bool single) {
   const FastStores fast_stores(machine_.tables());
@@ -237,6 +270,8 @@ std::optional<Exit> SoftVcpu::after_stop(uc_err error, bool single) {
     case Stop::new_block:
       arm_specials();
       return std::nullopt;
+    case Stop::arrival:
+      return plain(ExitKind::breakpoint);
     case Stop::none:
       break;
   }

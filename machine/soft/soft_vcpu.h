@@ -26,6 +26,8 @@ class SoftVcpu : public Vcpu {
 
   Exit run() override;
   Exit step() override;
+  bool has_run_to() const override { return true; }
+  Exit run_to(uint64_t address) override;
   Registers& registers() override { return registers_; }
   FpuState fpu() override;
   void set_fpu(const FpuState& state) override;
@@ -38,7 +40,7 @@ class SoftVcpu : public Vcpu {
 
  private:
   // Why the engine has stopped.
-  enum class Stop : uint8_t { none, syscall, interrupt, kick, special, new_block };
+  enum class Stop : uint8_t { none, syscall, interrupt, kick, special, new_block, arrival };
 
   SoftMachine& machine_;
   UnicornEngine engine_;
@@ -51,7 +53,12 @@ class SoftVcpu : public Vcpu {
   uint64_t block_ = 0;                              // Stop::new_block: where it starts
   std::vector<uint64_t> found_;                     // Stop::new_block: special instructions in it
   std::unordered_map<uint64_t, uc_hook> specials_;  // by address: stops right before a special instruction
-  std::set<uint64_t> code_pages_;                   // with translated code
+  // run_to(): the address, the hook on it while it is armed, and whether the instruction there is yet to be
+  // executed.
+  std::optional<uint64_t> target_;
+  uc_hook target_hook_ = 0;
+  bool leaving_target_ = false;
+  std::set<uint64_t> code_pages_;  // with translated code
   std::vector<Range> changed_code_;
   bool flush_tlb_ = false;
 
@@ -62,6 +69,7 @@ class SoftVcpu : public Vcpu {
                           void* self);
   static void on_block(uc_engine* engine, uint64_t address, uint32_t size, void* self);
   static void on_new_block(uc_engine* engine, uc_tb* block, uc_tb* previous, void* self);
+  static void on_arrival(uc_engine* engine, uint64_t address, uint32_t size, void* self);
   static void on_special(uc_engine* engine, uint64_t address, uint32_t size, void* self);
 
   void stop(Stop why);
@@ -70,6 +78,7 @@ class SoftVcpu : public Vcpu {
   void forget_specials(const std::vector<uint64_t>& pages);
 
   Exit execute(bool single);
+  void set_target(std::optional<uint64_t> address);
   // One start of the engine; the exit, if it came to one.
   std::optional<Exit> turn(bool single);
   std::optional<Exit> after_stop(uc_err error, bool single);
