@@ -3,12 +3,6 @@
 
 namespace aftercheck {
 
-const char* name(MachineKind kind) { return kind == MachineKind::kvm ? "kvm" : "soft"; }
-
-Exit Vcpu::run_to(uint64_t address) {
-  fail(ErrorKind::internal, "this backend has no way to run to {:#x} without an INT3", address);
-}
-
 std::unique_ptr<Machine> create_machine(MachineChoice choice, AddressSpace& space, const CpuModel& cpu,
                                         std::string* why_not_kvm) {
   if (choice == MachineChoice::kvm) return create_kvm_machine(space, cpu);
