@@ -56,7 +56,7 @@ std::string why_no_dirty_log() {
   const uint64_t first_page = (base - slot.start) / kPageSize;
   // Twice: the second time the page is mapped already, and reading the log must have protected it again.
   for (int round = 0; round < 2; ++round) {
-    if (const std::string error = write_and_read_log(log); !error.empty()) return error;
+    if (std::string error = write_and_read_log(log); !error.empty()) return error;
     for (uint64_t page = 0; page < 16; ++page) {
       const bool logged = (log[(first_page + page) / kBits] >> (first_page + page) % kBits & 1) != 0;
       if (logged != (page == kDataPage))
