@@ -195,6 +195,22 @@ void popcnt(const Decoded& decoded, std::span<const uint8_t> code, Registers& re
   registers.rflags = (registers.rflags & ~rflags::kStatus) | (source == 0 ? rflags::kZero : 0);
 }
 
+// Unicorn raises no SIMD exception: a program that waits for one would run on with wrong results.
+bool ldmxcsr(std::span<const uint8_t> code, const Registers& registers, FpuState& fpu) {
+  constexpr uint32_t kDefined = 0xffff, kMasks = 0x1f80;  // SDM vol. 1, figure 10-3
+  uint32_t value = 0;
+  std::memcpy(&value, reinterpret_cast<const void*>(memory_accesses(code, registers).value().at(0).address),
+              sizeof value);
+  if ((value & ~kDefined) != 0) return false;
+  if ((value & kMasks) != kMasks)
+    fail(ErrorKind::unsupported,
+         "the soft vCPU can't execute `{}` at {:#x}, which unmasks SIMD floating-point exceptions (MXCSR "
+         "{:#x}); use --machine kvm",
+         disassemble(code, registers.rip), registers.rip, value);
+  std::memcpy(&fpu.fxsave[kMxcsr], &value, sizeof value);
+  return true;
+}
+
 bool sse(const SseFunction& function, const Decoded& decoded, std::span<const uint8_t> code,
          Registers& registers, FpuState& fpu) {
   const size_t size =
@@ -277,6 +293,7 @@ bool execute_on_host(std::span<const uint8_t> code, Registers& registers, FpuSta
                                            decoded.operands.data())))
     fail(ErrorKind::internal, "no instruction at {:#x}", registers.rip);
   const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
+  if (mnemonic == ZYDIS_MNEMONIC_LDMXCSR && !ldmxcsr(code, registers, fpu)) return false;
   if (mnemonic == ZYDIS_MNEMONIC_POPCNT) popcnt(decoded, code, registers, fpu);
   for (const SseFunction& function : kSse)
     if (function.mnemonic == mnemonic && !sse(function, decoded, code, registers, fpu)) return false;

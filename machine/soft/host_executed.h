@@ -13,8 +13,8 @@ namespace aftercheck::soft {
 
 // Executes the instruction at the start of `code` (one that instruction_check.h calls host_executed) and
 // moves RIP behind it. Its memory operand has been found accessible. False, with nothing changed: #GP(0), a
-// misaligned operand. Throws Error(unsupported) for an x87 instruction while x87 exceptions are unmasked: the
-// host must not take them.
+// misaligned operand or a reserved bit of MXCSR. Throws Error(unsupported) for an x87 instruction while x87
+// exceptions are unmasked, which the host must not take, and for LDMXCSR of unmasked SIMD exceptions.
 bool execute_on_host(std::span<const uint8_t> code, Registers& registers, FpuState& fpu);
 
 }  // namespace aftercheck::soft

@@ -110,6 +110,9 @@ constexpr Rule kRules[] = {
     {ZYDIS_MNEMONIC_POPCNT, Treatment::host_executed},
     {ZYDIS_MNEMONIC_PCLMULQDQ, Treatment::host_executed},
 
+    // Looked at: Unicorn raises no SIMD exception, so none may be unmasked.
+    {ZYDIS_MNEMONIC_LDMXCSR, Treatment::host_executed},
+
     // They need the descriptor tables of a kernel, which the soft vCPU has not.
     {ZYDIS_MNEMONIC_IRET, Treatment::unsupported},
     {ZYDIS_MNEMONIC_IRETD, Treatment::unsupported},

@@ -1,4 +1,4 @@
-// Floating point to the last bit: x87, SSE, rounding modes, denormals, exceptions' flags, printing and parsing.
+// Floating point to the last bit: x87, SSE, rounding modes, denormals, printing and parsing.
 // flags: -lm -frounding-math
 #include "check.h"
 
@@ -6,7 +6,6 @@
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
-#include <xmmintrin.h>
 
 static void bits(const char* what, double value) {
   uint64_t word;
@@ -30,12 +29,6 @@ int main(void) {
     printf("%d %ld\n", (int)nearbyint(-2.5), lrintl(2.5L));
   }
   fesetround(FE_TONEAREST);
-  feclearexcept(FE_ALL_EXCEPT);
-  volatile double zero = 0, big = DBL_MAX;
-  volatile double r = 1 / zero;
-  r = big * big;
-  r = zero / zero;
-  printf("flags %x %x %g\n", fetestexcept(FE_ALL_EXCEPT), _mm_getcsr(), r);
   double sum = 0;
   for (int i = 1; i < 2000; ++i)
     sum += sin(i) * exp(1.0 / i) + pow(i, 0.3) + atan2(i, 7) + log(i) + tgamma(i % 20 + 0.5) + cbrt(i) + fmod(i, 0.7);
@@ -47,8 +40,5 @@ int main(void) {
   snprintf(text, sizeof text, "%.30f %a %Le", 0.1, 1e-310, LDBL_MIN);
   puts(text);
   CHECK(strtod("2.2250738585072011e-308", NULL) < DBL_MIN && strtold("1e4000", NULL) > 1e3999L);
-  _mm_setcsr(_mm_getcsr() | 0x8040);  // flush to zero, denormals are zero
-  volatile double denormal = DBL_MIN;
-  bits("flushed", denormal / 2);
   return 0;
 }
