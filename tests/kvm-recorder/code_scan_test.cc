@@ -34,7 +34,7 @@ struct Disassembly {
 };
 
 bool is_trapped_line(const std::string& line) {
-  for (const char* name : {"\trdtsc", "\tcpuid", "\trdrand", "\trdseed", "\trdpid"})
+  for (const char* name : {"\trdtsc", "\tcpuid", "\trdrand", "\trdseed", "\trdpid", "\tfxsave"})
     if (line.find(name) != std::string::npos) return true;
   return false;
 }

@@ -78,7 +78,7 @@ TEST_CASE("a recording that could not begin leaves nothing behind") {
   CHECK(fs::is_empty(place.path()));
 }
 
-TEST_CASE("-v and terminals get the recorder's own words, pipes do not") {
+TEST_CASE("Option -v and terminals get the recorder's own words, pipes do not") {
   const Workplace place;
   write_file(place / "hello", hello_program(), 0755);
   CHECK_THAT(run_tool({"record", "-v", "./hello"}, place.path()).err, Contains("recording-hello-1"));
