@@ -1,5 +1,5 @@
-// What a system call costs before any recording: a guest that makes getppid in a loop, each exit answered with the host
-// call and nothing else. usage: bare_exit kvm|soft COUNT; prints nanoseconds per call.
+// What a system call costs before any recording: a guest that makes getppid in a loop, each exit answered
+// with the host call and nothing else. usage: bare_exit kvm|soft COUNT; prints nanoseconds per call.
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>

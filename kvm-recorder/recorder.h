@@ -24,7 +24,8 @@ struct RecordOptions {
   OnLogError on_log_error = OnLogError::stop;
   bool randomize = true;
   bool write_log = true;  // false: run without recording, to measure what recording costs
-  // Lines for people who want to know: refused calls, the machine that was chosen. Called on the guest's thread.
+  // Lines for people who want to know: refused calls, the machine that was chosen. Called on the guest's
+  // thread.
   std::function<void(const std::string&)> message;
   // Likewise, for what nobody should miss: the log can't be written any more.
   std::function<void(const std::string&)> warning;

@@ -7,6 +7,12 @@
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
+namespace {
+
+constexpr uint64_t kUserEnd = 0x7fff'ffff'f000;  // TASK_SIZE_MAX, arch/x86/include/asm/page_64.h
+constexpr uint64_t kNeverMapped = kPageSize;     // below every window and the usual vm.mmap_min_addr
+
+}  // namespace
 
 long copy_iovecs(GuestProcess& process, uint64_t address, uint64_t count,
                  std::array<iovec, kMaxIovecs>& iovecs) {
@@ -14,7 +20,9 @@ long copy_iovecs(GuestProcess& process, uint64_t address, uint64_t count,
   if (count != 0 && !process.memory.read(address, iovecs.data(), count * sizeof(iovec))) return -EFAULT;
   for (size_t i = 0; i < count; i++) {
     const auto base = reinterpret_cast<uint64_t>(iovecs[i].iov_base);
-    const uint64_t checked = guest_pointer(base, std::min<uint64_t>(iovecs[i].iov_len, kMaxTransfer));
+    uint64_t checked = guest_pointer(base, std::min<uint64_t>(iovecs[i].iov_len, kMaxTransfer));
+    // What could be a user's pointer fails when the kernel gets there, not before the first element.
+    if (checked == kBadPointer && base < kUserEnd) checked = kNeverMapped;
     iovecs[i].iov_base = reinterpret_cast<void*>(checked);
   }
   return 0;

@@ -190,6 +190,7 @@ int AddressSpace::protect(Range range, int prot) {
     mapping.prot = prot;
     insert(std::move(mapping));
   }
+  if ((prot & PROT_EXEC) == 0) lift_patches(range);
   for (SpaceObserver* observer : observers_) observer->on_protect(range, prot);
   return 0;
 }
@@ -356,6 +357,31 @@ void AddressSpace::host_wrote(Range range) {
   });
 }
 
+namespace {
+
+// What stands for an instruction: the trap, and NOPs up to the instruction's length.
+std::array<uint8_t, 15> trap_bytes() {
+  constexpr uint8_t kNop = 0x90;
+  std::array<uint8_t, 15> bytes{};
+  bytes.fill(kNop);
+  std::copy(kTrapBytes.begin(), kTrapBytes.end(), bytes.begin());
+  return bytes;
+}
+
+}  // namespace
+
+void AddressSpace::lift_patches(Range range) {
+  for (auto it = patches_.lower_bound(range.start); it != patches_.end() && it->first < range.end; ++it) {
+    const CodePatch& patch = it->second;
+    const size_t length = patch.instruction.length;
+    std::array<uint8_t, 15> bytes{};
+    if (read(patch.address, bytes.data(), length) &&
+        std::equal(bytes.begin(), bytes.begin() + static_cast<long>(length), trap_bytes().begin()))
+      write(patch.address, patch.original.data(), length);
+  }
+  erase_patches(range);
+}
+
 bool AddressSpace::apply_patch(const CodePatch& patch) {
   const size_t length = patch.instruction.length;
   std::array<uint8_t, 15> bytes{};
@@ -363,10 +389,7 @@ bool AddressSpace::apply_patch(const CodePatch& patch) {
   if (!read(patch.address, bytes.data(), length)) return false;
   if (!std::equal(bytes.begin(), bytes.begin() + static_cast<long>(length), patch.original.begin()))
     return false;
-  constexpr uint8_t kNop = 0x90;
-  bytes.fill(kNop);
-  std::copy(kTrapBytes.begin(), kTrapBytes.end(), bytes.begin());
-  if (!write(patch.address, bytes.data(), length)) return false;
+  if (!write(patch.address, trap_bytes().data(), length)) return false;
   patches_.insert_or_assign(patch.address, patch);
   return true;
 }

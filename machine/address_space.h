@@ -126,7 +126,8 @@ class AddressSpace {
 
   // Replaces `patch.instruction.length` bytes at patch.address by the trap and remembers it, or does nothing
   // and returns false when the bytes there aren't patch.original or aren't mapped. Patches disappear with
-  // their mapping, move with remap, and are put back after discard.
+  // their mapping, move with remap, are put back after discard, and give way to the original bytes where
+  // memory stops being executable: a program may read its code as data then.
   bool apply_patch(const CodePatch& patch);
   // The patch at exactly this address, or null.
   const CodePatch* patch_at(uint64_t address) const;
@@ -140,6 +141,7 @@ class AddressSpace {
   void split_at(uint64_t address);
   void erase_range(Range range);
   void erase_patches(Range range);
+  void lift_patches(Range range);
   void insert(Mapping mapping);
   int install(Range range, int prot, void* mapped, Mapping mapping);
   int move_mapping(Range from, Range to);

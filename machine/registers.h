@@ -45,12 +45,13 @@ struct FpuState {
   static FpuState initial();
 };
 
-// What must be the same in two runs of the same execution on any processor: the order of Registers, without the status
-// flags (see rflags::kStatus).
+// What must be the same in two runs of the same execution on any processor: the order of Registers, without
+// the status flags (see rflags::kStatus).
 RegisterWords canonical_state(const Registers& registers);
 
-// Likewise for the FPU: XMM0-15, the x87 registers in use, control words, stack top and tags. Left out are the sticky
-// exception flags and condition codes, which the soft vCPU does not keep, and the last instruction's addresses.
+// Likewise for the FPU: XMM0-15, the x87 registers in use, control words, stack top and tags. Left out are
+// the sticky exception flags and condition codes, which the soft vCPU does not keep, and the last
+// instruction's addresses.
 constexpr size_t kCanonicalFpuSize = 16 * 16 + 8 * 10 + 8;
 std::array<std::byte, kCanonicalFpuSize> canonical_fpu(const FpuState& state);
 

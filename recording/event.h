@@ -28,8 +28,9 @@ enum class EventKind : uint8_t {
   // same instant (exit_group, fatal fault), or after none: the guest was killed somewhere in the segment that
   // follows the last exit.
   end = 6,
-  // The guest was stopped between two exits, at RIP. `digest`, `memory` (complete: all of the guest's own pages) and
-  // `fpu_digest` identify the instant; the answer sets RFLAGS and the FPU state whether they changed or not.
+  // The guest was stopped between two exits, at RIP. `digest`, `memory` (complete: all of the guest's own
+  // pages) and `fpu_digest` identify the instant; the answer sets RFLAGS and the FPU state whether they
+  // changed or not.
   asynchronous = 7,
 };
 
@@ -54,14 +55,14 @@ enum class SpaceOpKind : uint8_t {
 struct SpaceOp {
   SpaceOpKind kind = SpaceOpKind::map_anonymous;
   uint64_t address = 0, length = 0;
-  uint32_t prot = 0;                         // map_*, protect: PROT_*
-  bool shared = false;                       // map_*: MAP_SHARED in the recorded run
+  uint32_t prot = 0;    // map_*, protect: PROT_*
+  bool shared = false;  // map_*: MAP_SHARED in the recorded run
   // remap. Of a shared map_blob: the number of the guest's file, the same for all its mappings, and the
   // mapping's offset in it; 0: a mapping that shares with no other.
   uint64_t new_address = 0, new_length = 0;
-  Digest128 blob{};                          // map_blob: name in the store
-  uint64_t blob_offset = 0;                  // map_blob: page-aligned offset in the blob
-  std::string name;                          // map_*: path or "[heap]", for people
+  Digest128 blob{};          // map_blob: name in the store
+  uint64_t blob_offset = 0;  // map_blob: page-aligned offset in the blob
+  std::string name;          // map_*: path or "[heap]", for people
 };
 
 // A trapped instruction replaced in guest code; applied after space_ops and writes.

@@ -1,9 +1,9 @@
 // Where things are: every address that the guest can see of itself, in its output and in its control flow.
-#include "check.h"
-
 #include <stdint.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+
+#include "check.h"
 
 static int data_word = 1, bss_word;
 
@@ -13,10 +13,25 @@ int main(int argc, char** argv, char** environment) {
   void* small = malloc(10);
   void* large = malloc(1 << 20);
   CHECK(mapped != MAP_FAILED && small && large);
-  void* list[] = {(void*)main,  &data_word, &bss_word, &local,    mapped,         small,       large,
-                  (void*)write, stdout,     argv,      argv[0],   environment,    sbrk(0),     (void*)&errno,
-                  (void*)getauxval(AT_PHDR), (void*)getauxval(AT_BASE), (void*)getauxval(AT_ENTRY),
-                  (void*)getauxval(AT_EXECFN), (void*)getauxval(AT_SYSINFO_EHDR)};
+  void* list[] = {(void*)main,
+                  &data_word,
+                  &bss_word,
+                  &local,
+                  mapped,
+                  small,
+                  large,
+                  (void*)write,
+                  stdout,
+                  argv,
+                  argv[0],
+                  environment,
+                  sbrk(0),
+                  (void*)&errno,
+                  (void*)getauxval(AT_PHDR),
+                  (void*)getauxval(AT_BASE),
+                  (void*)getauxval(AT_ENTRY),
+                  (void*)getauxval(AT_EXECFN),
+                  (void*)getauxval(AT_SYSINFO_EHDR)};
   uintptr_t hash = 0;
   for (size_t i = 0; i < sizeof list / sizeof *list; ++i) {
     printf("%zu %p\n", i, list[i]);

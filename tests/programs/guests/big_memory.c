@@ -1,7 +1,7 @@
 // 64 MB, written in every page and in a pattern, read back.
-#include "check.h"
-
 #include <stdint.h>
+
+#include "check.h"
 
 int main(void) {
   const size_t words = (64u << 20) / 8;

@@ -1,8 +1,8 @@
 // The heap's end moves up and down; what comes back is zero.
-#include "check.h"
-
 #include <stdint.h>
 #include <sys/syscall.h>
+
+#include "check.h"
 
 int main(void) {
   const uintptr_t start = (uintptr_t)syscall(SYS_brk, 0);

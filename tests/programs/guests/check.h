@@ -10,13 +10,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                                       \
-  do {                                                                                         \
-    if (!(condition)) {                                                                        \
-      printf("FAILED: %s:%d: %s (errno %d)\n", __FILE__, __LINE__, #condition, errno);        \
-      fflush(stdout);                                                                          \
-      _exit(1);                                                                                \
-    }                                                                                          \
+#define CHECK(condition)                                                               \
+  do {                                                                                 \
+    if (!(condition)) {                                                                \
+      printf("FAILED: %s:%d: %s (errno %d)\n", __FILE__, __LINE__, #condition, errno); \
+      fflush(stdout);                                                                  \
+      _exit(1);                                                                        \
+    }                                                                                  \
   } while (0)
 // `call` fails with `error`.
 #define CHECK_ERRNO(call, error) CHECK((errno = 0, (call) == -1) && errno == (error))

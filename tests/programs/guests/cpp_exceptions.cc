@@ -12,9 +12,12 @@ struct Guard {
 
 static void deep(int levels, int what) {
   Guard guard;
-  if (levels > 1) deep(levels - 1, what);
-  else if (what % 2) throw std::runtime_error(std::to_string(what));
-  else throw what;
+  if (levels > 1)
+    deep(levels - 1, what);
+  else if (what % 2)
+    throw std::runtime_error(std::to_string(what));
+  else
+    throw what;
 }
 
 int main() {

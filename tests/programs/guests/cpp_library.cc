@@ -24,8 +24,8 @@ int main() {
   std::normal_distribution<double> normal(5, 2);
   double sum = 0;
   for (int i = 0; i < 1000; ++i) sum += normal(engine);
-  std::cout << values.front() << ' ' << values[777] << ' ' << counts.size() << ' ' << counts.begin()->first << ' '
-            << sorted.begin()->first << ' ' << std::setprecision(17) << sum << std::endl;
+  std::cout << values.front() << ' ' << values[777] << ' ' << counts.size() << ' ' << counts.begin()->first
+            << ' ' << sorted.begin()->first << ' ' << std::setprecision(17) << sum << std::endl;
   std::ofstream("file.txt") << "alpha 12 beta 345\n";
   std::ifstream in("file.txt");
   std::string line;

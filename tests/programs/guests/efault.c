@@ -1,12 +1,13 @@
-// Pointers that the kernel refuses: null, unmapped, read-only, the kernel's half, the end of the address space.
-#include "check.h"
-
+// Pointers that the kernel refuses: null, unmapped, read-only, the kernel's half, the end of the address
+// space.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+
+#include "check.h"
 
 int main(void) {
   int ends[2];

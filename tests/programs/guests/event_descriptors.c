@@ -1,6 +1,4 @@
 // eventfd, timerfd, inotify, signalfd, memfd, epoll over them.
-#include "check.h"
-
 #include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
@@ -11,11 +9,14 @@
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 
+#include "check.h"
+
 int main(void) {
   uint64_t value = 3;
   const int event = eventfd(0, EFD_NONBLOCK), timer = timerfd_create(CLOCK_MONOTONIC, 0);
   CHECK_ERRNO(read(event, &value, 8), EAGAIN);
-  CHECK(write(event, &value, 8) == 8 && write(event, &value, 8) == 8 && read(event, &value, 8) == 8 && value == 6);
+  CHECK(write(event, &value, 8) == 8 && write(event, &value, 8) == 8 && read(event, &value, 8) == 8 &&
+        value == 6);
   const struct itimerspec every = {{0, 1000000}, {0, 1000000}};
   struct itimerspec left;
   CHECK(timerfd_settime(timer, 0, &every, NULL) == 0 && timerfd_gettime(timer, &left) == 0);
@@ -33,7 +34,8 @@ int main(void) {
   const struct inotify_event* seen = (void*)buffer;
   CHECK(seen->mask == IN_CREATE && strcmp(seen->name, "watched") == 0);
   const int memory = memfd_create("m", 0);
-  CHECK(ftruncate(memory, 1000) == 0 && pwrite(memory, "abc", 3, 500) == 3 && pread(memory, buffer, 3, 500) == 3);
+  CHECK(ftruncate(memory, 1000) == 0 && pwrite(memory, "abc", 3, 500) == 3 &&
+        pread(memory, buffer, 3, 500) == 3);
   const int set = epoll_create1(0);
   struct epoll_event wanted = {.events = EPOLLIN, .data.fd = event};
   CHECK(epoll_ctl(set, EPOLL_CTL_ADD, event, &wanted) == 0 && epoll_wait(set, &wanted, 1, 0) == 0);

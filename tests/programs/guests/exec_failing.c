@@ -1,9 +1,9 @@
 // execve that fails leaves the program as it was.
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+
+#include "check.h"
 
 static void file(const char* name, const char* text, int mode) {
   const int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, mode);

@@ -1,10 +1,10 @@
 // The program replaces itself: what stays (descriptors, directory, ignored signals) and what goes (handlers,
 // memory, close-on-exec).
-#include "check.h"
-
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/auxv.h>
+
+#include "check.h"
 
 static void handler(int signal) { (void)signal; }
 

@@ -1,10 +1,10 @@
 // execve of a script, and of a chain of scripts; of a shell that makes more of it.
 // expect: exit 5
 // expect-output: from sh: one two words
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/stat.h>
+
+#include "check.h"
 
 static void script(const char* name, const char* text) {
   const int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0700);

@@ -1,9 +1,9 @@
 // A mapping beyond the end of its file: SIGBUS, with the address.
 // expect: signal BUS
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/mman.h>
+
+#include "check.h"
 
 int main(void) {
   const int fd = open("file", O_RDWR | O_CREAT, 0600);

@@ -1,7 +1,7 @@
 // A non-canonical access as the handler sees it: SI_KERNEL, no address.
-#include "check.h"
-
 #include <signal.h>
+
+#include "check.h"
 
 static void handler(int signal, siginfo_t* info, void* context) {
   (void)signal, (void)context;

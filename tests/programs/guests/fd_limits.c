@@ -1,11 +1,11 @@
 // Descriptors: the guest can't find, close or overwrite those that are not its own.
 // expect-output: still recorded
-#include "check.h"
-
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+
+#include "check.h"
 
 static int open_count(void) {
   int count = 0;

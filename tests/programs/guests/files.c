@@ -1,12 +1,12 @@
 // Directories and files: made, listed, renamed, linked, statted, removed; *at calls; extended attributes.
-#include "check.h"
-
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
+
+#include "check.h"
 
 int main(void) {
   char start[PATH_MAX], now[PATH_MAX];
@@ -29,7 +29,8 @@ int main(void) {
   struct stat status;
   CHECK(rename("f1", "g1") == 0 && link("g1", "g2") == 0 && stat("g2", &status) == 0 && status.st_nlink == 2);
   CHECK((status.st_mode & 07777) == 0640);
-  CHECK(symlink("g1", "s") == 0 && lstat("s", &status) == 0 && S_ISLNK(status.st_mode) && readlink("s", now, 100) == 2);
+  CHECK(symlink("g1", "s") == 0 && lstat("s", &status) == 0 && S_ISLNK(status.st_mode) &&
+        readlink("s", now, 100) == 2);
   CHECK(chmod("g1", 0400) == 0 && fstatat(dir, "s", &status, 0) == 0 && (status.st_mode & 0777) == 0400);
   CHECK(truncate("g2", 100000) == 0 && stat("g1", &status) == 0 && status.st_size == 100000);
   const struct timespec times[2] = {{1000, 5}, {2000, 6}};

@@ -1,8 +1,8 @@
 // Flags: PUSHF and POPF, LAHF and SAHF, the direction and alignment bits across a system call.
-#include "check.h"
-
 #include <stdint.h>
 #include <sys/syscall.h>
+
+#include "check.h"
 
 static uint64_t flags(void) {
   uint64_t value;
@@ -23,11 +23,15 @@ int main(void) {
   long result;
   uint64_t before, after;
   __asm__ volatile("std; pushfq; pop %1; mov $39, %%eax; syscall; pushfq; pop %2; cld"
-                   : "=&a"(result), "=&r"(before), "=&r"(after) : : "rcx", "r11", "memory");
+                   : "=&a"(result), "=&r"(before), "=&r"(after)
+                   :
+                   : "rcx", "r11", "memory");
   CHECK(result == getpid() && (before & 0x400) && (after & 0x400));
   uint64_t rcx, r11;
   __asm__ volatile("lea 1f(%%rip), %%rbx; mov $39, %%eax; syscall; 1: sub %%rbx, %%rcx; mov %%r11, %1"
-                   : "=&c"(rcx), "=&r"(r11) : : "rax", "rbx", "r11", "memory");
+                   : "=&c"(rcx), "=&r"(r11)
+                   :
+                   : "rax", "rbx", "r11", "memory");
   CHECK(rcx == 0 && (r11 & 0x202) == 0x202);  // SYSCALL leaves RIP in RCX and RFLAGS in R11
   uint8_t ah;
   __asm__ volatile("mov $0xd7, %%ah; sahf; lahf; mov %%ah, %0" : "=r"(ah) : : "rax", "cc");

@@ -1,11 +1,11 @@
 // The sticky exception flags, and flushing to zero.
 // flags: -lm
 // differs-on: soft Unicorn keeps no sticky flags and does not flush results to zero
-#include "check.h"
-
 #include <fenv.h>
 #include <float.h>
 #include <xmmintrin.h>
+
+#include "check.h"
 
 int main(void) {
   feclearexcept(FE_ALL_EXCEPT);

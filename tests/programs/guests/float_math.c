@@ -1,11 +1,11 @@
 // Floating point to the last bit: x87, SSE, rounding modes, denormals, printing and parsing.
 // flags: -lm -frounding-math
-#include "check.h"
-
 #include <fenv.h>
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
+
+#include "check.h"
 
 static void bits(const char* what, double value) {
   uint64_t word;
@@ -31,7 +31,8 @@ int main(void) {
   fesetround(FE_TONEAREST);
   double sum = 0;
   for (int i = 1; i < 2000; ++i)
-    sum += sin(i) * exp(1.0 / i) + pow(i, 0.3) + atan2(i, 7) + log(i) + tgamma(i % 20 + 0.5) + cbrt(i) + fmod(i, 0.7);
+    sum += sin(i) * exp(1.0 / i) + pow(i, 0.3) + atan2(i, 7) + log(i) + tgamma(i % 20 + 0.5) + cbrt(i) +
+           fmod(i, 0.7);
   bits("libm", sum);
   long double x87 = 0;
   for (int i = 1; i < 500; ++i) x87 += sinl(i) + expl(1.0L / i) + sqrtl(i) + powl(i, 0.3L);

@@ -1,11 +1,11 @@
 // Floating point exceptions unmasked: SIGFPE by SSE and by x87, with the code that says why.
 // flags: -lm
 // not-on: soft unmasks SIMD floating-point exceptions
-#include "check.h"
-
 #include <fenv.h>
 #include <setjmp.h>
 #include <signal.h>
+
+#include "check.h"
 
 static sigjmp_buf back;
 static volatile int code;

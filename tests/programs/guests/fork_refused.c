@@ -1,7 +1,7 @@
 // A child can't be made: fork, vfork, posix_spawn, system and popen fail, and the program goes on.
-#include "check.h"
-
 #include <spawn.h>
+
+#include "check.h"
 
 int main(void) {
   CHECK(fork() == -1);

@@ -5,7 +5,9 @@
 #include <string.h>
 
 static const unsigned char rodata[] = {0x0f, 0x31, 0x0f, 0xa2, 0x0f, 0x01, 0xf9, 0x0f, 0xc7, 0xf0};
-__asm__(".text\n.globl text_data\n.type text_data,@object\ntext_data: .byte 0x0f,0x31,0x0f,0xa2,0x0f,0x01,0xf9\n");
+__asm__(
+    ".text\n.globl text_data\n.type text_data,@object\ntext_data: .byte "
+    "0x0f,0x31,0x0f,0xa2,0x0f,0x01,0xf9\n");
 extern const unsigned char text_data[];
 
 __attribute__((noinline)) static uint32_t immediate(void) {

@@ -1,11 +1,11 @@
 // Vectors of buffers with bad elements, too many of them, and lengths that overflow.
-#include "check.h"
-
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+
+#include "check.h"
 
 int main(void) {
   int ends[2];

@@ -4,7 +4,7 @@
 // A function that runs `bytes` and returns EDX:EAX.
 static void emit(unsigned char* at, const char* bytes, size_t size) {
   static const unsigned char end[] = {0x48, 0xc1, 0xe2, 0x20, 0x89, 0xc0, 0x48, 0x09, 0xd0, 0x5b, 0xc3};
-  at[0] = 0x53;  // push rbx: CPUID changes it
+  at[0] = 0x53;                           // push rbx: CPUID changes it
   memcpy(at + 1, "\x89\xf8\x31\xc9", 4);  // mov eax, edi; xor ecx, ecx
   memcpy(at + 5, bytes, size);
   memcpy(at + 5 + size, end, sizeof end);

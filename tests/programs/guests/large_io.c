@@ -1,11 +1,11 @@
 // 20 MB through a pipe that another process fills, in reads of odd sizes; large writes and vectors to a file.
 // setup: mkfifo big
 // beside: bash -c 'head -c 20000000 /dev/urandom > big; sleep 100'
-#include "check.h"
-
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/uio.h>
+
+#include "check.h"
 
 static unsigned char buffer[3 << 20];
 

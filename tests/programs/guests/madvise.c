@@ -1,8 +1,8 @@
 // madvise: what DONTNEED makes zero (or brings back from the file), and advice that changes nothing.
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/mman.h>
+
+#include "check.h"
 
 int main(void) {
   char* m = mmap(NULL, 8 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -1,9 +1,9 @@
 // MAP_32BIT, hints, and non-PIE's low addresses beside each other.
 // flags: -no-pie
-#include "check.h"
-
 #include <stdint.h>
 #include <sys/mman.h>
+
+#include "check.h"
 
 static int low_data = 3;
 

@@ -1,8 +1,8 @@
 // MAP_FIXED over what is there: anonymous over file, file over anonymous, over the program's own data.
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/mman.h>
+
+#include "check.h"
 
 static char own[3 * 4096] __attribute__((aligned(4096))) = "own data";
 

@@ -1,6 +1,4 @@
 // Small calls that programs make at their start, and the answers they must get.
-#include "check.h"
-
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -10,9 +8,12 @@
 #include <sys/syscall.h>
 #include <termios.h>
 
+#include "check.h"
+
 int main(void) {
   char name[17] = "";
-  CHECK(prctl(PR_SET_NAME, "new name") == 0 && prctl(PR_GET_NAME, name) == 0 && strcmp(name, "new name") == 0);
+  CHECK(prctl(PR_SET_NAME, "new name") == 0 && prctl(PR_GET_NAME, name) == 0 &&
+        strcmp(name, "new name") == 0);
   CHECK(sched_yield() == 0 && sysconf(_SC_PAGESIZE) == 4096);
   struct termios terminal;
   CHECK(tcgetattr(1, &terminal) == -1 && isatty(1) == 0);

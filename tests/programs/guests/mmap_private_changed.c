@@ -1,8 +1,8 @@
 // Mapped privately, then the file is changed, replaced and deleted: what was read stays in the recording.
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/mman.h>
+
+#include "check.h"
 
 int main(void) {
   static char page[3 * 4096];

@@ -1,8 +1,9 @@
-// A shared mapping: written through memory and through write, read through both; anonymous sharing, memfd too.
-#include "check.h"
-
+// A shared mapping: written through memory and through write, read through both; anonymous sharing, memfd
+// too.
 #include <fcntl.h>
 #include <sys/mman.h>
+
+#include "check.h"
 
 static void both_ways(int fd) {
   CHECK(ftruncate(fd, 8192) == 0);

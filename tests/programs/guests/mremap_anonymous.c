@@ -1,7 +1,7 @@
 // mremap of anonymous memory: grow in place, move, shrink, onto a fixed place.
-#include "check.h"
-
 #include <sys/mman.h>
+
+#include "check.h"
 
 int main(void) {
   char* a = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -1,8 +1,8 @@
 // mremap of file mappings, private and shared: what grows in comes from the file.
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/mman.h>
+
+#include "check.h"
 
 int main(void) {
   const int fd = open("file", O_RDWR | O_CREAT, 0600);
@@ -16,7 +16,8 @@ int main(void) {
     CHECK(view != MAP_FAILED && view[0] == '1');
     view[1] = 'x';
     view = mremap(view, 2 * 4096, 5 * 4096, MREMAP_MAYMOVE);
-    CHECK(view != MAP_FAILED && view[0] == '1' && view[1] == 'x' && view[2 * 4096] == '3' && view[4 * 4096] == '5');
+    CHECK(view != MAP_FAILED && view[0] == '1' && view[1] == 'x' && view[2 * 4096] == '3' &&
+          view[4 * 4096] == '5');
     view[4 * 4096] = 'y';
     CHECK(pread(fd, page, 1, 5 * 4096) == 1 && page[0] == (kind ? 'y' : '5'));
     view = mremap(view, 5 * 4096, 4096, 0);

@@ -1,8 +1,8 @@
 // Holes punched into mappings, some filled again; a touch of a hole is a fault.
 // expect: signal SEGV
-#include "check.h"
-
 #include <sys/mman.h>
+
+#include "check.h"
 
 int main(void) {
   char* m = mmap(NULL, 64 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -13,9 +13,11 @@ int main(void) {
     if (i % 3 != 1) sum += m[i * 4096];
   CHECK(sum == 43);
   CHECK(munmap(m + 4096, 4096) == 0);  // nothing there: no error
-  CHECK(mmap(m + 4096, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == m + 4096);
+  CHECK(mmap(m + 4096, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
+             0) == m + 4096);
   CHECK(m[4096] == 0 && m[0] == 1 && m[2 * 4096] == 1);
-  CHECK_ERRNO((long)mmap(m, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0), EEXIST);
+  CHECK_ERRNO((long)mmap(m, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+              EEXIST);
   CHECK_ERRNO(munmap(m + 5, 4096), EINVAL);
   CHECK_ERRNO(mprotect(m, 64 * 4096, PROT_READ), ENOMEM);
   puts("now the fault");

@@ -1,9 +1,9 @@
 // Buffers of which only the start is mapped: a call gets as far as the memory goes.
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+
+#include "check.h"
 
 int main(void) {
   char* m = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -1,9 +1,9 @@
 // A pipe to itself: full, empty, non-blocking, closed.
-#include "check.h"
-
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+
+#include "check.h"
 
 int main(void) {
   int ends[2];

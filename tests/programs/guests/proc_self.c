@@ -1,10 +1,10 @@
 // /proc/self speaks of the guest: its program, command line, maps, auxiliary vector, memory.
 // args: 'argument one' ''
-#include "check.h"
-
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/auxv.h>
+
+#include "check.h"
 
 static char text[100000];
 static ssize_t slurp(const char* path) {
@@ -37,7 +37,8 @@ int main(int argc, char** argv) {
     unsigned long start, end;
     char rights[5];
     CHECK(sscanf(line, "%lx-%lx %4s", &start, &end, rights) == 3 && start < end);
-    found_main += (unsigned long)main >= start && (unsigned long)main < end && rights[2] == 'x' && strstr(line, "proc_self");
+    found_main += (unsigned long)main >= start && (unsigned long)main < end && rights[2] == 'x' &&
+                  strstr(line, "proc_self");
     found_stack += (unsigned long)&argc >= start && (unsigned long)&argc < end && rights[1] == 'w';
     found_heap += (unsigned long)heap >= start && (unsigned long)heap < end;
     own += strstr(line, "kvm-vcpu") != NULL || strstr(line, "libunicorn") != NULL;

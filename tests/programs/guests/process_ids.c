@@ -1,12 +1,12 @@
 // Who the process is and what it used.
-#include "check.h"
-
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/times.h>
 #include <sys/utsname.h>
-#include <sched.h>
+
+#include "check.h"
 
 int main(void) {
   printf("pid %d tid %ld parent %d group %d session %d\n", getpid(), syscall(SYS_gettid), getppid(),
@@ -32,10 +32,12 @@ int main(void) {
   printf("up %ld load %lu free %lu\n", info.uptime, info.loads[0], info.freeram);
   cpu_set_t cpus;
   CHECK(sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 0);
-  printf("%d cpus, on %d, %ld configured\n", CPU_COUNT(&cpus), sched_getcpu() >= 0, sysconf(_SC_NPROCESSORS_CONF));
+  printf("%d cpus, on %d, %ld configured\n", CPU_COUNT(&cpus), sched_getcpu() >= 0,
+         sysconf(_SC_NPROCESSORS_CONF));
   struct rlimit limit;
   CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 0);
   limit.rlim_cur = 100;
-  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur == 100);
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+        limit.rlim_cur == 100);
   return 0;
 }

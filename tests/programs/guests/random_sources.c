@@ -1,9 +1,9 @@
 // Randomness from the kernel: getrandom, /dev/urandom, AT_RANDOM, and what the C library makes of them.
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/auxv.h>
 #include <sys/random.h>
+
+#include "check.h"
 
 static void show(const char* what, const void* bytes, size_t size) {
   printf("%s ", what);

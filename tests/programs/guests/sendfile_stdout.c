@@ -1,10 +1,10 @@
 // Bytes that go from file to standard output without passing the program: it must fall back, and its output
 // must be there in a replay.
 // expect-output: through the program
-#include "check.h"
-
 #include <fcntl.h>
 #include <sys/sendfile.h>
+
+#include "check.h"
 
 int main(void) {
   static const char text[] = "through the program\n";

@@ -1,9 +1,9 @@
 // Handlers on an alternate stack: for a plain signal, and for a stack that overflowed.
 // flags: -Wno-infinite-recursion
-#include "check.h"
-
 #include <setjmp.h>
 #include <signal.h>
+
+#include "check.h"
 
 static char stack_memory[65536];
 static sigjmp_buf back;

@@ -1,9 +1,9 @@
 // Handlers run by raise, kill, tgkill and sigqueue; what siginfo says; SIG_IGN; the saved context.
-#include "check.h"
-
 #include <signal.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
+
+#include "check.h"
 
 static volatile int count;
 static void handler(int signal, siginfo_t* info, void* context) {
@@ -11,7 +11,8 @@ static void handler(int signal, siginfo_t* info, void* context) {
   ++count;
   CHECK(info->si_signo == signal && info->si_pid == getpid());
   printf("%d: code %d pid %d uid %u value %d rip %llx rsp %llx\n", signal, info->si_code, info->si_pid,
-         info->si_uid, info->si_value.sival_int, c->uc_mcontext.gregs[REG_RIP], c->uc_mcontext.gregs[REG_RSP]);
+         info->si_uid, info->si_value.sival_int, c->uc_mcontext.gregs[REG_RIP],
+         c->uc_mcontext.gregs[REG_RSP]);
 }
 
 int main(void) {

@@ -1,8 +1,8 @@
 // Signals read from a descriptor.
-#include "check.h"
-
 #include <signal.h>
 #include <sys/signalfd.h>
+
+#include "check.h"
 
 int main(void) {
   sigset_t set;

@@ -1,10 +1,10 @@
 // Alarms into blocking calls: read, pause, nanosleep, poll, with and without SA_RESTART.
-#include "check.h"
-
 #include <poll.h>
 #include <signal.h>
 #include <sys/time.h>
 #include <time.h>
+
+#include "check.h"
 
 static volatile int ticks;
 static int pipe_ends[2];

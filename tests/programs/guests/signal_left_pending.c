@@ -1,10 +1,10 @@
 // What is pending when the program ends, and timers that still run, end with it.
 // expect: exit 9
-#include "check.h"
-
 #include <signal.h>
 #include <sys/time.h>
 #include <time.h>
+
+#include "check.h"
 
 int main(void) {
   sigset_t set;

@@ -1,8 +1,8 @@
 // Out of handlers by siglongjmp, many times, with and without the mask.
-#include "check.h"
-
 #include <setjmp.h>
 #include <signal.h>
+
+#include "check.h"
 
 static sigjmp_buf back;
 static void handler(int signal) { siglongjmp(back, signal); }

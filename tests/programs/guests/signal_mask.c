@@ -1,8 +1,8 @@
 // Blocking, pending, sigsuspend, sigtimedwait, the order of pending signals, queued real-time signals.
-#include "check.h"
-
 #include <signal.h>
 #include <time.h>
+
+#include "check.h"
 
 static volatile int order[20], count;
 static void handler(int signal) { order[count++] = signal; }
@@ -21,7 +21,8 @@ int main(void) {
   raise(SIGRTMIN + 2);
   raise(SIGRTMIN + 1);
   raise(SIGRTMIN + 1);
-  CHECK(count == 0 && sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1) && !sigismember(&pending, SIGHUP));
+  CHECK(count == 0 && sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1) &&
+        !sigismember(&pending, SIGHUP));
   sigset_t only;
   sigfillset(&only);
   sigdelset(&only, SIGUSR2);

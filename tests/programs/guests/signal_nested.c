@@ -1,7 +1,7 @@
 // Handlers inside handlers, masks while they run, SA_NODEFER, SA_RESETHAND; floating point survives.
-#include "check.h"
-
 #include <signal.h>
+
+#include "check.h"
 
 static volatile int depth, deepest;
 static volatile double product = 1;

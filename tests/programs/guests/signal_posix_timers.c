@@ -1,8 +1,8 @@
 // timer_create: signals with values, overruns, absolute times; clock_nanosleep to an absolute time.
-#include "check.h"
-
 #include <signal.h>
 #include <time.h>
+
+#include "check.h"
 
 static volatile int ticks, last_value, overruns;
 static timer_t timer;
@@ -17,7 +17,8 @@ static void handler(int signal, siginfo_t* info, void* context) {
 int main(void) {
   struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
   sigaction(SIGRTMIN + 1, &action, NULL);
-  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1, .sigev_value.sival_int = 99};
+  struct sigevent event = {
+      .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1, .sigev_value.sival_int = 99};
   CHECK(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
   const struct itimerspec every = {{0, 2000000}, {0, 2000000}};
   struct itimerspec left;

@@ -1,13 +1,16 @@
 // ppoll, pselect and epoll_pwait open the mask only while they wait.
-#include "check.h"
-
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 
+#include "check.h"
+
 static volatile int seen;
-static void handler(int signal) { (void)signal; ++seen; }
+static void handler(int signal) {
+  (void)signal;
+  ++seen;
+}
 
 int main(void) {
   sigset_t usr1, none;

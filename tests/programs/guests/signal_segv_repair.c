@@ -1,10 +1,11 @@
-// A handler that repairs what faulted, and the instruction goes on: reads, writes, and a fault in a string move.
-#include "check.h"
-
+// A handler that repairs what faulted, and the instruction goes on: reads, writes, and a fault in a string
+// move.
 #include <signal.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+
+#include "check.h"
 
 static char* area;
 static int faults;

@@ -1,8 +1,8 @@
 // Handlers that step over what faulted: a division, an illegal instruction, a breakpoint; overflow of IDIV.
-#include "check.h"
-
 #include <signal.h>
 #include <ucontext.h>
+
+#include "check.h"
 
 static void handler(int signal, siginfo_t* info, void* context) {
   ucontext_t* c = context;

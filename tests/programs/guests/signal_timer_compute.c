@@ -1,8 +1,8 @@
 // A timer ends a loop that makes no system call at all.
-#include "check.h"
-
 #include <signal.h>
 #include <sys/time.h>
+
+#include "check.h"
 
 static volatile int stop;
 static void handler(int signal) { stop = signal; }

@@ -1,9 +1,9 @@
 // An interval timer ticks while the program makes system calls and computes.
-#include "check.h"
-
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+
+#include "check.h"
 
 static volatile unsigned ticks, turns, at[5];
 static void handler(int signal) {

@@ -1,8 +1,8 @@
 // EPIPE where SIGPIPE is ignored or handled, and where MSG_NOSIGNAL forbids it.
-#include "check.h"
-
 #include <signal.h>
 #include <sys/socket.h>
+
+#include "check.h"
 
 static volatile int seen;
 static void handler(int signal) { seen += signal; }

@@ -1,8 +1,8 @@
 // Unix sockets: stream and packets, options, shutdown, peeking.
-#include "check.h"
-
 #include <sys/socket.h>
 #include <sys/un.h>
+
+#include "check.h"
 
 int main(void) {
   int s[2];

@@ -1,7 +1,7 @@
 // String instructions, both directions, all sizes, with counts of zero and across pages.
-#include "check.h"
-
 #include <stdint.h>
+
+#include "check.h"
 
 static unsigned char from[20000], to[20000];
 
@@ -9,9 +9,9 @@ int main(void) {
   for (size_t i = 0; i < sizeof from; ++i) from[i] = (unsigned char)(i * 7 + (i >> 8));
   void *s, *d;
   size_t n;
-#define MOVE(instruction, source, target, count)                                                     \
-  s = source, d = target, n = count;                                                                 \
-  __asm__ volatile(instruction : "+S"(s), "+D"(d), "+c"(n) : : "memory", "cc");                        \
+#define MOVE(instruction, source, target, count)                                \
+  s = source, d = target, n = count;                                            \
+  __asm__ volatile(instruction : "+S"(s), "+D"(d), "+c"(n) : : "memory", "cc"); \
   CHECK(n == 0)
   MOVE("rep movsb", from, to, 10001);
   CHECK(memcmp(from, to, 10001) == 0 && to[10001] == 0);

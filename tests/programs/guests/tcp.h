@@ -1,11 +1,11 @@
 // A listening TCP socket on loopback, and a client connected to it: both ends in one process.
 #pragma once
-#include "check.h"
-
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+
+#include "check.h"
 
 static int listen_on_loopback(struct sockaddr_in* address) {
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);

@@ -1,7 +1,7 @@
 // TCP over loopback in one process, driven by edge-triggered epoll.
-#include "tcp.h"
-
 #include <sys/epoll.h>
+
+#include "tcp.h"
 
 int main(void) {
   struct sockaddr_in address;

@@ -1,7 +1,7 @@
 // TCP over loopback in one process, driven by poll.
-#include "tcp.h"
-
 #include <poll.h>
+
+#include "tcp.h"
 
 int main(void) {
   struct sockaddr_in address, peer;

@@ -1,7 +1,7 @@
 // TCP over loopback in one process, driven by select and pselect; what remains of the timeout is shown too.
-#include "tcp.h"
-
 #include <sys/select.h>
+
+#include "tcp.h"
 
 int main(void) {
   struct sockaddr_in address;

@@ -1,8 +1,8 @@
 // A thread can't be made: the program is told so, cleanly, and goes on.
 // flags: -pthread
-#include "check.h"
-
 #include <pthread.h>
+
+#include "check.h"
 
 static void* never(void* argument) { return argument; }
 

@@ -1,9 +1,9 @@
 // Every clock, by C library and by bare system call.
-#include "check.h"
-
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
+
+#include "check.h"
 
 int main(void) {
   for (int clock = 0; clock < 12; ++clock) {

@@ -1,9 +1,9 @@
 // Datagrams with sendmsg, recvmsg and recvmmsg; a descriptor handed over in ancillary data; a time stamp.
-#include "check.h"
-
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+
+#include "check.h"
 
 int main(void) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}, from;
@@ -17,8 +17,12 @@ int main(void) {
   CHECK(sendmsg(out, &message, 0) == 12);
   char a[3], b[20], control[200];
   struct iovec into[2] = {{a, 3}, {b, 20}};
-  message = (struct msghdr){.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = into, .msg_iovlen = 2,
-                            .msg_control = control, .msg_controllen = sizeof control};
+  message = (struct msghdr){.msg_name = &from,
+                            .msg_namelen = sizeof from,
+                            .msg_iov = into,
+                            .msg_iovlen = 2,
+                            .msg_control = control,
+                            .msg_controllen = sizeof control};
   CHECK(recvmsg(in, &message, 0) == 12 && memcmp(a, "fir", 3) == 0 && memcmp(b, "st second", 9) == 0);
   for (struct cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
     printf("control %d %d %ld\n", c->cmsg_level, c->cmsg_type, *(long*)CMSG_DATA(c));
@@ -36,10 +40,15 @@ int main(void) {
 
   int pair[2], files[2];
   CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0 && pipe(files) == 0);
-  union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } rights;
-  message = (struct msghdr){.msg_iov = parts, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof rights};
+  union {
+    char bytes[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+  } rights;
+  message = (struct msghdr){
+      .msg_iov = parts, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof rights};
   struct cmsghdr* header = CMSG_FIRSTHDR(&message);
-  *header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+  *header =
+      (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
   memcpy(CMSG_DATA(header), &files[1], sizeof(int));
   CHECK(sendmsg(pair[0], &message, 0) == 6);
   close(files[1]);
@@ -48,6 +57,7 @@ int main(void) {
   CHECK(recvmsg(pair[1], &message, MSG_CMSG_CLOEXEC) == 3);
   int handed;
   memcpy(&handed, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof handed);
-  CHECK(fcntl(handed, F_GETFD) == FD_CLOEXEC && write(handed, "through", 7) == 7 && read(files[0], b, 20) == 7);
+  CHECK(fcntl(handed, F_GETFD) == FD_CLOEXEC && write(handed, "through", 7) == 7 &&
+        read(files[0], b, 20) == 7);
   return 0;
 }
