@@ -1,7 +1,6 @@
 // A file that another process rewrites all the time, by read and as a mapping.
 // setup: echo start > changing
-// beside: bash -c 'i=0; while :; do echo "turn $((i++)) $RANDOM" > changing.new; mv changing.new changing;
-// echo $i >> growing; done'
+// beside: bash -c 'i=0; while :; do echo "turn $((i++)) $RANDOM" > changing.new; mv changing.new changing; echo $i >> growing; done'
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
