@@ -1,9 +1,6 @@
 // What the guests share: a check that ends the guest with status 1 and says where.
 #pragma once
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
