@@ -1,5 +1,4 @@
-// Trapped instructions in cold parts, which the compiler puts into pieces of their own, entered by jumps
-// only.
+// Trapped instructions in cold parts, which the compiler puts into pieces of their own, entered by jumps only.
 #include "scan_guest.h"
 
 volatile word sink;

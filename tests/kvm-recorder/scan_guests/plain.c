@@ -5,14 +5,14 @@ const char in_rodata[] = "\x0f\x31 \x0f\xa2 \x0f\x01\xf9 \x0f\xc7\xf0";
 
 static word rare(word x) {
   word value;
-  __asm__ volatile(EXPECT(rdseed % 0) : "=r"(value) : : "cc");
+  __asm__ volatile(EXPECT(rdseed %0) : "=r"(value) : : "cc");
   return value + x;
 }
 
 __attribute__((noinline)) static word tscp_and_pid(word x) {
   word low, high, aux, pid;
   __asm__ volatile(EXPECT(rdtscp) : "=a"(low), "=d"(high), "=c"(aux));
-  __asm__ volatile(EXPECT(rdpid % 0) : "=r"(pid));
+  __asm__ volatile(EXPECT(rdpid %0) : "=r"(pid));
   return low + high + aux + pid + x;
 }
 
