@@ -129,9 +129,12 @@ constexpr bool binds_next_fup(const Packet& packet) {
     case PacketType::ptw:
     case PacketType::exstop:
     case PacketType::bep:
-    case PacketType::cfe:
     case PacketType::trig:
       return packet.flag;
+    case PacketType::cfe:
+      // The FUP behind an interrupt's CFE also starts the transfer; behind IRET (type 2) it only tells where
+      // it was.
+      return packet.flag && packet.aux == 2;
     default:
       return false;
   }
@@ -164,6 +167,7 @@ class LastIp {
     return false;
   }
   void reset() { value_ = 0; }
+  void set(uint64_t value) { value_ = value; }
   uint64_t value() const { return value_; }
 
  private:

@@ -284,7 +284,8 @@ TEST_CASE("packets newer than libipt 2.0.5") {
   REQUIRE(p.type == PacketType::cfe);
   REQUIRE(p.aux == 1);
   REQUIRE(p.value == 0x0e);
-  REQUIRE(binds_next_fup(p));
+  REQUIRE(p.flag);
+  REQUIRE_FALSE(binds_next_fup(p));  // an interrupt: the FUP is also the source of the transfer
   const uint8_t evd[] = {0x02, 0x53, 0x00, 8, 7, 6, 5, 4, 3, 2, 1};
   REQUIRE(decode_packet(evd, items, p) == DecodeStatus::ok);
   REQUIRE(p.type == PacketType::evd);

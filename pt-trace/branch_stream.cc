@@ -1,0 +1,560 @@
+#include "pt-trace/branch_stream.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "pt-trace/ip_payload.h"
+#include "pt-trace/segment_digest.h"
+
+namespace aftercheck::pt {
+namespace {
+
+__extension__ using Wide = unsigned __int128;
+
+// What the first byte of a packet asks of the fast loop.
+enum class Class : uint8_t { pad, tnt, escape, tip, pge, pgd, fup, mode, other };
+
+constexpr std::array<Class, 256> make_classes() {
+  std::array<Class, 256> table{};
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    Class c = Class::other;
+    const bool ip_ok = ip_payload_size[byte >> 5] != 0xff;
+    if (byte == 0)
+      c = Class::pad;
+    else if (byte == 2)
+      c = Class::escape;
+    else if ((byte & 1) == 0)
+      c = Class::tnt;
+    else if ((byte & 0x1f) == 0x0d && ip_ok)
+      c = Class::tip;
+    else if ((byte & 0x1f) == 0x11 && ip_ok)
+      c = Class::pge;
+    else if ((byte & 0x1f) == 0x01 && ip_ok)
+      c = Class::pgd;
+    else if ((byte & 0x1f) == 0x1d && ip_ok)
+      c = Class::fup;
+    else if (byte == 0x99)
+      c = Class::mode;
+    table[byte] = c;
+  }
+  return table;
+}
+constexpr auto classes = make_classes();
+
+// Outcomes of a short TNT packet; count 0 for every other first byte.
+struct ShortTnt {
+  uint8_t count;
+  uint8_t bits;
+};
+
+constexpr std::array<ShortTnt, 256> make_short_tnt() {
+  std::array<ShortTnt, 256> table{};
+  for (unsigned byte = 4; byte < 256; byte += 2) {
+    const unsigned count = static_cast<unsigned>(std::bit_width(byte)) - 2;
+    table[byte] = {static_cast<uint8_t>(count), static_cast<uint8_t>((byte >> 1) & ((1u << count) - 1))};
+  }
+  return table;
+}
+constexpr auto short_tnt = make_short_tnt();
+
+// Size of extended packets that the canonical stream ignores outside PSB+, by their second byte; 0 for
+// others.
+constexpr std::array<uint8_t, 256> make_ignored() {
+  std::array<uint8_t, 256> table{};
+  table[0x43] = 8;  // PIP
+  table[0xc8] = 7;  // VMCS
+  table[0x03] = 4;  // CBR
+  return table;
+}
+constexpr auto ignored_extended = make_ignored();
+
+// Steps over PAD packets, 16 at a time (16 readable bytes behind `end`).
+inline const uint8_t* skip_padding(const uint8_t* at, const uint8_t* end) {
+#if defined(__SSE2__)
+  unsigned zeros;
+  do {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    const int equal = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
+    zeros = static_cast<unsigned>(std::countr_one(static_cast<unsigned>(equal)));
+    at += zeros;
+  } while (zeros == 16 && at < end);
+#else
+  while (at < end && *at == 0) ++at;
+#endif
+  return at;
+}
+
+}  // namespace
+
+class BranchStream::Impl {
+ public:
+  Impl(ExitHandler on_exit, DamageHandler on_damage)
+      : on_exit_(std::move(on_exit)), on_damage_(std::move(on_damage)) {}
+
+  void feed(std::span<const uint8_t> bytes);
+  void mark_lost();
+  void finish();
+  void restart() { rolling_ = 0; }
+  const StreamTotals& totals() const { return totals_; }
+
+ private:
+  // No packet but PSB is longer, and a PSB has no part that is another packet.
+  static constexpr size_t carry_capacity = 64;
+  // The fast loop reads up to 16 bytes behind its position.
+  static constexpr size_t fast_margin = 16;
+
+  size_t parse(const uint8_t* begin, size_t size, uint64_t offset);
+  const uint8_t* parse_fast(const uint8_t* at, const uint8_t* end);
+  bool at_known_psb(const uint8_t* at, const uint8_t* end) const;
+  void learn_psb(const uint8_t* begin, const uint8_t* end);
+  void packet(const Packet& packet, const uint8_t* at);
+  void damage(uint64_t offset, DecodeStatus status);
+
+  void on_tnt(uint64_t bits, unsigned count) {
+    if (waiting_) settle();
+    segment_.append_bits(bits, count);
+  }
+  void on_tip(bool has_ip);
+  void on_pge(bool has_ip);
+  void on_pgd(bool has_ip, uint64_t offset);
+  void on_fup(bool has_ip);
+  void on_mode(ExecMode mode);
+  void on_transaction(uint8_t flags);
+  void on_overflow();
+  void settle();
+  void enter(uint64_t address);
+  void report_exit(bool has_resume);
+
+  uint64_t offset_of(const uint8_t* at) const { return chunk_offset_ + static_cast<uint64_t>(at - chunk_); }
+
+  ExitHandler on_exit_;
+  DamageHandler on_damage_;
+  SegmentDigest segment_;
+  Wide rolling_ = 0;
+  StreamTotals totals_;
+
+  // `waiting_` is set whenever one of the following flags is, so that the fast loop tests one thing.
+  bool waiting_ = false;
+  bool fup_pending_ = false;  // FUP seen, its TIP or TIP.PGD not yet
+  bool fup_bound_ = false;    // the next FUP belongs to PTW, EXSTOP, ...
+  bool transaction_pending_ = false;
+  bool in_psb_ = false;
+  bool after_overflow_ = false;  // the next FUP or TIP.PGE says where tracing resumed
+  bool exit_pending_ = false;    // TIP.PGD seen, TIP.PGE not yet
+  bool update_waiting() {
+    return waiting_ = fup_pending_ || fup_bound_ || transaction_pending_ || in_psb_ || after_overflow_ ||
+                      exit_pending_;
+  }
+
+  bool synchronised_ = false;
+  bool verified_ = true;
+  bool segment_open_ = false;  // an entry address is known and branches may follow
+  bool exit_has_target_ = false;
+  uint8_t transaction_flags_ = 0;
+  ExecMode mode_ = ExecMode::unknown;
+  ExecMode mode_at_exit_ = ExecMode::unknown;
+  BlockItems items_ = BlockItems::none;
+  LastIp last_ip_;
+  uint64_t fup_ip_ = 0;
+  uint64_t exit_target_ = 0;
+  StreamExit exit_;
+
+  // The last whole PSB+ and its effect. A PSB+ depends on nothing before it, so equal bytes have equal
+  // effects; real traces of a guest repeat the same one at every entry.
+  uint8_t known_psb_[128];
+  size_t known_psb_size_ = 0;
+  ExecMode known_psb_mode_ = ExecMode::unknown;
+  LastIp known_psb_ip_;
+  const uint8_t* psb_start_ = nullptr;
+  ExecMode psb_mode_ = ExecMode::unknown;  // set inside the present PSB+
+
+  const uint8_t* chunk_ = nullptr;  // what parse() works on, and its place in the trace
+  uint64_t chunk_offset_ = 0;
+  uint8_t carry_[carry_capacity];
+  size_t carry_size_ = 0;
+};
+
+void BranchStream::Impl::enter(uint64_t address) {
+  segment_.reset();
+  segment_.append_entry(address, static_cast<uint8_t>(mode_));
+  segment_open_ = true;
+  verified_ = true;
+}
+
+void BranchStream::Impl::report_exit(bool has_resume) {
+  if (exit_.asynchronous)
+    segment_.append_event(StreamEvent::exit_async, exit_.from);
+  else
+    segment_.append_event(StreamEvent::exit_sync);
+  exit_.index = totals_.exits++;
+  exit_.branch_bits = segment_.bit_count();
+  exit_.targets = segment_.target_count();
+  exit_.has_resume = has_resume;
+  if (!has_resume) exit_.resume = 0;
+  exit_.verified = verified_;
+  totals_.branch_bits += exit_.branch_bits;
+  totals_.targets += exit_.targets;
+  exit_.segment = segment_.finish();
+  if (verified_) {
+    // Polynomial in an odd constant: segments are hashes already, so only their order has to enter.
+    constexpr Wide factor = (static_cast<Wide>(0x9fb21c651e98df25) << 64) | 0xd6e8feb86659fd93;
+    rolling_ = rolling_ * factor + (static_cast<Wide>(exit_.segment.high) << 64 | exit_.segment.low);
+  } else {
+    rolling_ = 0;
+  }
+  exit_.rolling = {static_cast<uint64_t>(rolling_ >> 64), static_cast<uint64_t>(rolling_)};
+  if (on_exit_) on_exit_(exit_);
+}
+
+// Something other than its continuation follows a pending FUP, or PSBEND is missing: put things in order
+// first.
+void BranchStream::Impl::settle() {
+  if (fup_pending_) segment_.append_event(StreamEvent::lone_fup, fup_ip_);
+  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
+  update_waiting();
+}
+
+void BranchStream::Impl::on_tip(bool has_ip) {
+  if (!waiting_ && has_ip) {
+    segment_.append_target(last_ip_.value());
+    return;
+  }
+  if (fup_pending_) {
+    fup_pending_ = false;
+    segment_.append_event(StreamEvent::async_branch, fup_ip_, last_ip_.value());
+    update_waiting();
+    return;
+  }
+  settle();
+  if (has_ip)
+    segment_.append_target(last_ip_.value());
+  else
+    segment_.append_event(StreamEvent::hidden_target);
+}
+
+void BranchStream::Impl::on_pgd(bool has_ip, uint64_t offset) {
+  if (exit_pending_) return;  // already off: some processors repeat it around overflows
+  exit_.asynchronous = fup_pending_;
+  exit_.from = fup_pending_ ? fup_ip_ : 0;
+  exit_.offset = offset;
+  exit_has_target_ = has_ip && !fup_pending_;
+  exit_target_ = last_ip_.value();
+  mode_at_exit_ = mode_;
+  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
+  exit_pending_ = waiting_ = true;
+}
+
+void BranchStream::Impl::on_pge(bool has_ip) {
+  const uint64_t address = has_ip ? last_ip_.value() : 0;
+  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
+  const bool was_off = std::exchange(exit_pending_, false);
+  waiting_ = false;
+  exit_.resume = address;
+  if (!was_off) {
+    // The trace's first TIP.PGE, or the one behind an overflow: where the guest is, but not how it came
+    // there.
+    if (segment_open_ && verified_) segment_.append_entry(address, static_cast<uint8_t>(mode_));
+    if (!segment_open_) enter(address);
+    return;
+  }
+  const bool interrupted = exit_.asynchronous && address == exit_.from;
+  const bool at_target = exit_has_target_ && address == exit_target_;
+  if ((interrupted || at_target) && has_ip) {
+    if (at_target) segment_.append_target(address);
+    if (mode_ != mode_at_exit_ && mode_at_exit_ != ExecMode::unknown)
+      segment_.append_event(StreamEvent::mode, static_cast<uint64_t>(mode_));
+    ++totals_.interruptions;
+    return;
+  }
+  report_exit(true);
+  enter(address);
+}
+
+void BranchStream::Impl::on_fup(bool has_ip) {
+  if (in_psb_) return;  // only says where the processor is
+  if (after_overflow_) {
+    after_overflow_ = false;
+  } else if (transaction_pending_) {
+    transaction_pending_ = false;
+    segment_.append_event(StreamEvent::transaction, transaction_flags_, last_ip_.value());
+  } else if (fup_bound_) {
+    fup_bound_ = false;
+  } else if (has_ip) {
+    if (fup_pending_) segment_.append_event(StreamEvent::lone_fup, fup_ip_);
+    fup_pending_ = true;
+    fup_ip_ = last_ip_.value();
+  }
+  update_waiting();
+}
+
+void BranchStream::Impl::on_mode(ExecMode mode) {
+  // Sent again at every entry, so only a change while tracing is on is an event; enter events carry the mode.
+  if (mode_ != mode && mode_ != ExecMode::unknown && !in_psb_ && !exit_pending_)
+    segment_.append_event(StreamEvent::mode, static_cast<uint64_t>(mode));
+  mode_ = mode;
+  if (in_psb_) psb_mode_ = mode;
+}
+
+void BranchStream::Impl::on_transaction(uint8_t flags) {
+  if (in_psb_) return;
+  transaction_flags_ = flags;
+  transaction_pending_ = waiting_ = true;
+}
+
+void BranchStream::Impl::on_overflow() {
+  ++totals_.overflows;
+  if (exit_pending_) {
+    // Nothing was lost before the exit itself.
+    exit_pending_ = false;
+    report_exit(false);
+    segment_.reset();
+    segment_open_ = true;
+  }
+  verified_ = false;
+  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = false;
+  after_overflow_ = waiting_ = true;
+}
+
+void BranchStream::Impl::damage(uint64_t offset, DecodeStatus status) {
+  ++totals_.damaged;
+  if (on_damage_) on_damage_({offset, status});
+  on_overflow();
+  --totals_.overflows;
+  synchronised_ = false;
+  items_ = BlockItems::none;
+}
+
+void BranchStream::Impl::mark_lost() {
+  carry_size_ = 0;
+  on_overflow();
+  synchronised_ = false;
+  items_ = BlockItems::none;
+}
+
+void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
+  const auto update_ip = [&] {
+    return last_ip_.update(static_cast<IpCompression>(packet.aux), packet.value);
+  };
+  switch (packet.type) {
+    case PacketType::tnt_short:
+    case PacketType::tnt_long:
+      return on_tnt(packet.value, packet.aux);
+    case PacketType::tip:
+      return on_tip(update_ip());
+    case PacketType::tip_pge:
+      return on_pge(update_ip());
+    case PacketType::tip_pgd:
+      return on_pgd(update_ip(), offset_of(at));
+    case PacketType::fup:
+      return on_fup(update_ip());
+    case PacketType::mode_exec:
+      return on_mode(static_cast<ExecMode>(packet.aux));
+    case PacketType::mode_tsx:
+      return on_transaction(packet.aux);
+    case PacketType::psb:
+      last_ip_.reset();
+      in_psb_ = waiting_ = true;
+      psb_start_ = at;
+      psb_mode_ = ExecMode::unknown;
+      return;
+    case PacketType::psbend:
+      in_psb_ = false;
+      update_waiting();
+      learn_psb(psb_start_, at + packet.size);
+      return;
+    case PacketType::ovf:
+      psb_start_ = nullptr;
+      return on_overflow();
+    case PacketType::ptw:
+      segment_.append_event(StreamEvent::ptwrite, packet.value);
+      break;
+    default:
+      break;
+  }
+  if (binds_next_fup(packet)) fup_bound_ = waiting_ = true;
+}
+
+void BranchStream::Impl::learn_psb(const uint8_t* begin, const uint8_t* end) {
+  psb_start_ = nullptr;
+  if (begin == nullptr || static_cast<size_t>(end - begin) > sizeof known_psb_) return;
+  known_psb_size_ = static_cast<size_t>(end - begin);
+  std::memcpy(known_psb_, begin, known_psb_size_);
+  known_psb_mode_ = psb_mode_;
+  known_psb_ip_ = last_ip_;
+}
+
+bool BranchStream::Impl::at_known_psb(const uint8_t* at, const uint8_t* end) const {
+  return known_psb_size_ != 0 && static_cast<size_t>(end - at) >= known_psb_size_ &&
+         std::memcmp(at, known_psb_, known_psb_size_) == 0;
+}
+
+// Goes as far as it can without the general decoder; `end` leaves fast_margin readable bytes behind it.
+const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* end) {
+  while (at < end) {
+    switch (classes[*at]) {
+      case Class::pad:
+        at = skip_padding(at, end);
+        break;
+      case Class::tnt:
+      case Class::tip:
+        if (waiting_ || items_ != BlockItems::none) return at;
+        // The bulk of any trace is conditional outcomes and indirect targets in turn. Either part of a turn
+        // may be empty, which costs less than asking.
+        do {
+          uint64_t bits = 0;
+          unsigned count = 0;
+          while (at < end) {
+            const ShortTnt tnt = short_tnt[*at];
+            if (tnt.count == 0) break;
+            bits = bits << tnt.count | tnt.bits;
+            count += tnt.count;
+            ++at;
+            if (count > 42) {
+              segment_.append_bits(bits, count);
+              bits = 0;
+              count = 0;
+            }
+          }
+          segment_.append_bits(bits, count);
+          if (at >= end || classes[*at] != Class::tip) break;
+          if (apply_ip_payload(at, last_ip_)) [[likely]]
+            segment_.append_target(last_ip_.value());
+          else
+            segment_.append_event(StreamEvent::hidden_target);
+        } while (at < end);
+        break;
+      case Class::pge:
+        on_pge(apply_ip_payload(at, last_ip_));
+        break;
+      case Class::pgd: {
+        const uint64_t offset = offset_of(at);
+        on_pgd(apply_ip_payload(at, last_ip_), offset);
+        break;
+      }
+      case Class::fup:
+        on_fup(apply_ip_payload(at, last_ip_));
+        break;
+      case Class::escape: {
+        if (at[1] == 0x82) {
+          if (!at_known_psb(at, end)) return at;
+          at += known_psb_size_;
+          if (known_psb_mode_ != ExecMode::unknown) mode_ = known_psb_mode_;
+          last_ip_ = known_psb_ip_;
+          break;
+        }
+        const uint8_t size = ignored_extended[at[1]];
+        if (size == 0) return at;
+        at += size;
+        break;
+      }
+      default:
+        return at;
+    }
+  }
+  return at;
+}
+
+// Consumes whole packets; returns how many bytes. What is left is the start of a packet.
+size_t BranchStream::Impl::parse(const uint8_t* begin, size_t size, uint64_t offset) {
+  chunk_ = begin;
+  chunk_offset_ = offset;
+  psb_start_ = nullptr;
+  const uint8_t* at = begin;
+  const uint8_t* const end = begin + size;
+  while (at < end) {
+    if (!synchronised_) {
+      const size_t found = find_psb({begin, size}, static_cast<size_t>(at - begin));
+      if (found == npos) {
+        // A PSB may be cut by the end of the chunk.
+        const size_t keep = std::min<size_t>(psb_size - 1, static_cast<size_t>(end - at));
+        return size - keep;
+      }
+      at = begin + found;
+      synchronised_ = true;
+    }
+    if (static_cast<size_t>(end - at) > fast_margin) at = parse_fast(at, end - fast_margin);
+    Packet next;
+    const DecodeStatus status = decode_packet({at, static_cast<size_t>(end - at)}, items_, next);
+    if (status == DecodeStatus::truncated) break;
+    if (status != DecodeStatus::ok) {
+      damage(offset_of(at), status);
+      ++at;
+      continue;
+    }
+    packet(next, at);
+    at += next.size;
+  }
+  return static_cast<size_t>(at - begin);
+}
+
+void BranchStream::Impl::feed(std::span<const uint8_t> bytes) {
+  uint64_t offset = totals_.bytes;
+  totals_.bytes += bytes.size();
+  // First the packet that the last piece was cut in, completed by as much of this piece as fits.
+  while (carry_size_ > 0 && !bytes.empty()) {
+    const size_t old_size = carry_size_;
+    const size_t taken = std::min(bytes.size(), carry_capacity - old_size);
+    std::memcpy(carry_ + old_size, bytes.data(), taken);
+    const size_t size = old_size + taken;
+    const size_t used = parse(carry_, size, offset - old_size);
+    if (used >= old_size) {
+      bytes = bytes.subspan(used - old_size);
+      offset += used - old_size;
+      carry_size_ = 0;
+    } else {
+      std::memmove(carry_, carry_ + used, size - used);
+      carry_size_ = size - used;
+      bytes = bytes.subspan(taken);
+      offset += taken;
+    }
+  }
+  if (bytes.empty()) return;
+  const size_t used = parse(bytes.data(), bytes.size(), offset);
+  carry_size_ = bytes.size() - used;
+  std::memcpy(carry_, bytes.data() + used, carry_size_);
+}
+
+void BranchStream::Impl::finish() {
+  if (carry_size_ > 0 && synchronised_) damage(totals_.bytes - carry_size_, DecodeStatus::truncated);
+  carry_size_ = 0;
+  if (exit_pending_) {
+    exit_pending_ = false;
+    report_exit(false);
+  } else if (segment_open_ || segment_.bit_count() + segment_.target_count() > 0) {
+    exit_.asynchronous = false;
+    exit_.from = 0;
+    exit_.offset = totals_.bytes;
+    report_exit(false);
+  }
+  segment_open_ = false;
+  segment_.reset();
+  settle();
+}
+
+std::array<uint8_t, 16> StreamDigest::bytes() const {
+  std::array<uint8_t, 16> result;
+  for (unsigned i = 0; i < 8; ++i) {
+    result[i] = static_cast<uint8_t>(high >> (56 - 8 * i));
+    result[8 + i] = static_cast<uint8_t>(low >> (56 - 8 * i));
+  }
+  return result;
+}
+
+BranchStream::BranchStream(ExitHandler on_exit, DamageHandler on_damage)
+    : impl_(std::make_unique<Impl>(std::move(on_exit), std::move(on_damage))) {}
+BranchStream::~BranchStream() = default;
+BranchStream::BranchStream(BranchStream&&) noexcept = default;
+BranchStream& BranchStream::operator=(BranchStream&&) noexcept = default;
+void BranchStream::feed(std::span<const uint8_t> bytes) { impl_->feed(bytes); }
+void BranchStream::mark_lost() { impl_->mark_lost(); }
+void BranchStream::finish() { impl_->finish(); }
+void BranchStream::restart() { impl_->restart(); }
+const StreamTotals& BranchStream::totals() const { return impl_->totals(); }
+
+}  // namespace aftercheck::pt
