@@ -1,94 +1,17 @@
 #include "pt-trace/branch_stream.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <utility>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
-#include "pt-trace/ip_payload.h"
+#include "pt-trace/chunk_carry.h"
+#include "pt-trace/fast_packets.h"
 #include "pt-trace/segment_digest.h"
 
 namespace aftercheck::pt {
 namespace {
 
 __extension__ using Wide = unsigned __int128;
-
-// What the first byte of a packet asks of the fast loop.
-enum class Class : uint8_t { pad, tnt, escape, tip, pge, pgd, fup, mode, other };
-
-constexpr std::array<Class, 256> make_classes() {
-  std::array<Class, 256> table{};
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    Class c = Class::other;
-    const bool ip_ok = ip_payload_size[byte >> 5] != 0xff;
-    if (byte == 0)
-      c = Class::pad;
-    else if (byte == 2)
-      c = Class::escape;
-    else if ((byte & 1) == 0)
-      c = Class::tnt;
-    else if ((byte & 0x1f) == 0x0d && ip_ok)
-      c = Class::tip;
-    else if ((byte & 0x1f) == 0x11 && ip_ok)
-      c = Class::pge;
-    else if ((byte & 0x1f) == 0x01 && ip_ok)
-      c = Class::pgd;
-    else if ((byte & 0x1f) == 0x1d && ip_ok)
-      c = Class::fup;
-    else if (byte == 0x99)
-      c = Class::mode;
-    table[byte] = c;
-  }
-  return table;
-}
-constexpr auto classes = make_classes();
-
-// Outcomes of a short TNT packet; count 0 for every other first byte.
-struct ShortTnt {
-  uint8_t count;
-  uint8_t bits;
-};
-
-constexpr std::array<ShortTnt, 256> make_short_tnt() {
-  std::array<ShortTnt, 256> table{};
-  for (unsigned byte = 4; byte < 256; byte += 2) {
-    const unsigned count = static_cast<unsigned>(std::bit_width(byte)) - 2;
-    table[byte] = {static_cast<uint8_t>(count), static_cast<uint8_t>((byte >> 1) & ((1u << count) - 1))};
-  }
-  return table;
-}
-constexpr auto short_tnt = make_short_tnt();
-
-// Size of extended packets that the canonical stream ignores outside PSB+, by their second byte; 0 for
-// others.
-constexpr std::array<uint8_t, 256> make_ignored() {
-  std::array<uint8_t, 256> table{};
-  table[0x43] = 8;  // PIP
-  table[0xc8] = 7;  // VMCS
-  table[0x03] = 4;  // CBR
-  return table;
-}
-constexpr auto ignored_extended = make_ignored();
-
-// Steps over PAD packets, 16 at a time (16 readable bytes behind `end`).
-inline const uint8_t* skip_padding(const uint8_t* at, const uint8_t* end) {
-#if defined(__SSE2__)
-  unsigned zeros;
-  do {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-    const int equal = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
-    zeros = static_cast<unsigned>(std::countr_one(static_cast<unsigned>(equal)));
-    at += zeros;
-  } while (zeros == 16 && at < end);
-#else
-  while (at < end && *at == 0) ++at;
-#endif
-  return at;
-}
 
 }  // namespace
 
@@ -104,15 +27,11 @@ class BranchStream::Impl {
   const StreamTotals& totals() const { return totals_; }
 
  private:
-  // No packet but PSB is longer, and a PSB has no part that is another packet.
-  static constexpr size_t carry_capacity = 64;
   // The fast loop reads up to 16 bytes behind its position.
   static constexpr size_t fast_margin = 16;
 
   size_t parse(const uint8_t* begin, size_t size, uint64_t offset);
   const uint8_t* parse_fast(const uint8_t* at, const uint8_t* end);
-  bool at_known_psb(const uint8_t* at, const uint8_t* end) const;
-  void learn_psb(const uint8_t* begin, const uint8_t* end);
   void packet(const Packet& packet, const uint8_t* at);
   void damage(uint64_t offset, DecodeStatus status);
 
@@ -165,19 +84,11 @@ class BranchStream::Impl {
   uint64_t exit_target_ = 0;
   StreamExit exit_;
 
-  // The last whole PSB+ and its effect. A PSB+ depends on nothing before it, so equal bytes have equal
-  // effects; real traces of a guest repeat the same one at every entry.
-  uint8_t known_psb_[128];
-  size_t known_psb_size_ = 0;
-  ExecMode known_psb_mode_ = ExecMode::unknown;
-  LastIp known_psb_ip_;
-  const uint8_t* psb_start_ = nullptr;
-  ExecMode psb_mode_ = ExecMode::unknown;  // set inside the present PSB+
+  KnownPsb known_psb_;
 
   const uint8_t* chunk_ = nullptr;  // what parse() works on, and its place in the trace
   uint64_t chunk_offset_ = 0;
-  uint8_t carry_[carry_capacity];
-  size_t carry_size_ = 0;
+  ChunkCarry carry_;
 };
 
 void BranchStream::Impl::enter(uint64_t address) {
@@ -298,7 +209,7 @@ void BranchStream::Impl::on_mode(ExecMode mode) {
   if (mode_ != mode && mode_ != ExecMode::unknown && !in_psb_ && !exit_pending_)
     segment_.append_event(StreamEvent::mode, static_cast<uint64_t>(mode));
   mode_ = mode;
-  if (in_psb_) psb_mode_ = mode;
+  if (in_psb_) known_psb_.mode_seen(mode);
 }
 
 void BranchStream::Impl::on_transaction(uint8_t flags) {
@@ -331,7 +242,7 @@ void BranchStream::Impl::damage(uint64_t offset, DecodeStatus status) {
 }
 
 void BranchStream::Impl::mark_lost() {
-  carry_size_ = 0;
+  carry_.drop();
   on_overflow();
   synchronised_ = false;
   items_ = BlockItems::none;
@@ -360,16 +271,15 @@ void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
     case PacketType::psb:
       last_ip_.reset();
       in_psb_ = waiting_ = true;
-      psb_start_ = at;
-      psb_mode_ = ExecMode::unknown;
+      known_psb_.begin(at);
       return;
     case PacketType::psbend:
       in_psb_ = false;
       update_waiting();
-      learn_psb(psb_start_, at + packet.size);
+      known_psb_.end(at + packet.size, last_ip_);
       return;
     case PacketType::ovf:
-      psb_start_ = nullptr;
+      known_psb_.forget_begin();
       return on_overflow();
     case PacketType::ptw:
       segment_.append_event(StreamEvent::ptwrite, packet.value);
@@ -380,29 +290,15 @@ void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
   if (binds_next_fup(packet)) fup_bound_ = waiting_ = true;
 }
 
-void BranchStream::Impl::learn_psb(const uint8_t* begin, const uint8_t* end) {
-  psb_start_ = nullptr;
-  if (begin == nullptr || static_cast<size_t>(end - begin) > sizeof known_psb_) return;
-  known_psb_size_ = static_cast<size_t>(end - begin);
-  std::memcpy(known_psb_, begin, known_psb_size_);
-  known_psb_mode_ = psb_mode_;
-  known_psb_ip_ = last_ip_;
-}
-
-bool BranchStream::Impl::at_known_psb(const uint8_t* at, const uint8_t* end) const {
-  return known_psb_size_ != 0 && static_cast<size_t>(end - at) >= known_psb_size_ &&
-         std::memcmp(at, known_psb_, known_psb_size_) == 0;
-}
-
 // Goes as far as it can without the general decoder; `end` leaves fast_margin readable bytes behind it.
 const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* end) {
   while (at < end) {
-    switch (classes[*at]) {
-      case Class::pad:
+    switch (first_byte_class[*at]) {
+      case ByteClass::pad:
         at = skip_padding(at, end);
         break;
-      case Class::tnt:
-      case Class::tip:
+      case ByteClass::tnt:
+      case ByteClass::tip:
         if (waiting_ || items_ != BlockItems::none) return at;
         // The bulk of any trace is conditional outcomes and indirect targets in turn. Either part of a turn
         // may be empty, which costs less than asking.
@@ -422,30 +318,30 @@ const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* 
             }
           }
           segment_.append_bits(bits, count);
-          if (at >= end || classes[*at] != Class::tip) break;
+          if (at >= end || first_byte_class[*at] != ByteClass::tip) break;
           if (apply_ip_payload(at, last_ip_)) [[likely]]
             segment_.append_target(last_ip_.value());
           else
             segment_.append_event(StreamEvent::hidden_target);
         } while (at < end);
         break;
-      case Class::pge:
+      case ByteClass::pge:
         on_pge(apply_ip_payload(at, last_ip_));
         break;
-      case Class::pgd: {
+      case ByteClass::pgd: {
         const uint64_t offset = offset_of(at);
         on_pgd(apply_ip_payload(at, last_ip_), offset);
         break;
       }
-      case Class::fup:
+      case ByteClass::fup:
         on_fup(apply_ip_payload(at, last_ip_));
         break;
-      case Class::escape: {
+      case ByteClass::escape: {
         if (at[1] == 0x82) {
-          if (!at_known_psb(at, end)) return at;
-          at += known_psb_size_;
-          if (known_psb_mode_ != ExecMode::unknown) mode_ = known_psb_mode_;
-          last_ip_ = known_psb_ip_;
+          if (!known_psb_.at(at, end)) return at;
+          at += known_psb_.size();
+          if (known_psb_.mode() != ExecMode::unknown) mode_ = known_psb_.mode();
+          last_ip_ = known_psb_.last_ip();
           break;
         }
         const uint8_t size = ignored_extended[at[1]];
@@ -464,7 +360,7 @@ const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* 
 size_t BranchStream::Impl::parse(const uint8_t* begin, size_t size, uint64_t offset) {
   chunk_ = begin;
   chunk_offset_ = offset;
-  psb_start_ = nullptr;
+  known_psb_.forget_begin();
   const uint8_t* at = begin;
   const uint8_t* const end = begin + size;
   while (at < end) {
@@ -494,35 +390,16 @@ size_t BranchStream::Impl::parse(const uint8_t* begin, size_t size, uint64_t off
 }
 
 void BranchStream::Impl::feed(std::span<const uint8_t> bytes) {
-  uint64_t offset = totals_.bytes;
   totals_.bytes += bytes.size();
-  // First the packet that the last piece was cut in, completed by as much of this piece as fits.
-  while (carry_size_ > 0 && !bytes.empty()) {
-    const size_t old_size = carry_size_;
-    const size_t taken = std::min(bytes.size(), carry_capacity - old_size);
-    std::memcpy(carry_ + old_size, bytes.data(), taken);
-    const size_t size = old_size + taken;
-    const size_t used = parse(carry_, size, offset - old_size);
-    if (used >= old_size) {
-      bytes = bytes.subspan(used - old_size);
-      offset += used - old_size;
-      carry_size_ = 0;
-    } else {
-      std::memmove(carry_, carry_ + used, size - used);
-      carry_size_ = size - used;
-      bytes = bytes.subspan(taken);
-      offset += taken;
-    }
-  }
-  if (bytes.empty()) return;
-  const size_t used = parse(bytes.data(), bytes.size(), offset);
-  carry_size_ = bytes.size() - used;
-  std::memcpy(carry_, bytes.data() + used, carry_size_);
+  carry_.feed(bytes, [this](const uint8_t* begin, size_t size, uint64_t offset) {
+    return parse(begin, size, offset);
+  });
 }
 
 void BranchStream::Impl::finish() {
-  if (carry_size_ > 0 && synchronised_) damage(totals_.bytes - carry_size_, DecodeStatus::truncated);
-  carry_size_ = 0;
+  if (carry_.waiting() > 0 && synchronised_)
+    damage(totals_.bytes - carry_.waiting(), DecodeStatus::truncated);
+  carry_.drop();
   if (exit_pending_) {
     exit_pending_ = false;
     report_exit(false);

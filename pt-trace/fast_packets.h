@@ -1,0 +1,157 @@
+// What the fast loops of the branch stream and the flow decoder share. Internal to pt-trace.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#include "pt-trace/packet.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace aftercheck::pt {
+
+// What the first byte of a packet asks of a fast loop.
+enum class ByteClass : uint8_t { pad, tnt, escape, tip, pge, pgd, fup, other };
+
+constexpr std::array<ByteClass, 256> make_byte_classes() {
+  std::array<ByteClass, 256> table{};
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    ByteClass c = ByteClass::other;
+    const bool ip_ok = ip_payload_size[byte >> 5] != 0xff;
+    if (byte == 0)
+      c = ByteClass::pad;
+    else if (byte == 2)
+      c = ByteClass::escape;
+    else if ((byte & 1) == 0)
+      c = ByteClass::tnt;
+    else if ((byte & 0x1f) == 0x0d && ip_ok)
+      c = ByteClass::tip;
+    else if ((byte & 0x1f) == 0x11 && ip_ok)
+      c = ByteClass::pge;
+    else if ((byte & 0x1f) == 0x01 && ip_ok)
+      c = ByteClass::pgd;
+    else if ((byte & 0x1f) == 0x1d && ip_ok)
+      c = ByteClass::fup;
+    table[byte] = c;
+  }
+  return table;
+}
+inline constexpr auto first_byte_class = make_byte_classes();
+
+// Outcomes of a short TNT packet; count 0 for every other first byte.
+struct ShortTnt {
+  uint8_t count;
+  uint8_t bits;
+};
+
+constexpr std::array<ShortTnt, 256> make_short_tnt() {
+  std::array<ShortTnt, 256> table{};
+  for (unsigned byte = 4; byte < 256; byte += 2) {
+    const unsigned count = static_cast<unsigned>(std::bit_width(byte)) - 2;
+    table[byte] = {static_cast<uint8_t>(count), static_cast<uint8_t>((byte >> 1) & ((1u << count) - 1))};
+  }
+  return table;
+}
+inline constexpr auto short_tnt = make_short_tnt();
+
+// Size of extended packets that say nothing about control flow, by their second byte; 0 for others.
+constexpr std::array<uint8_t, 256> make_ignored() {
+  std::array<uint8_t, 256> table{};
+  table[0x43] = 8;  // PIP
+  table[0xc8] = 7;  // VMCS
+  table[0x03] = 4;  // CBR
+  return table;
+}
+inline constexpr auto ignored_extended = make_ignored();
+
+// Steps over PAD packets, 16 at a time (16 readable bytes behind `end`).
+inline const uint8_t* skip_padding(const uint8_t* at, const uint8_t* end) {
+#if defined(__SSE2__)
+  unsigned zeros;
+  do {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    const int equal = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
+    zeros = static_cast<unsigned>(std::countr_one(static_cast<unsigned>(equal)));
+    at += zeros;
+  } while (zeros == 16 && at < end);
+#else
+  while (at < end && *at == 0) ++at;
+#endif
+  return at;
+}
+
+// Applies the packet at `at` (9 readable bytes) and steps over it; true when it had an IP. Branches on the
+// size, so that the position of the next packet is predicted instead of waiting for loads; sizes repeat a
+// lot.
+[[gnu::always_inline]] inline bool apply_ip_payload(const uint8_t*& at, LastIp& last_ip) {
+  uint64_t payload;
+  std::memcpy(&payload, at + 1, sizeof payload);
+  const uint64_t last = last_ip.value();
+  switch (*at >> 5) {
+    case 1:
+      last_ip.set((last & ~uint64_t{0xffff}) | (payload & 0xffff));
+      at += 3;
+      return true;
+    case 2:
+      last_ip.set((last & ~uint64_t{0xffffffff}) | (payload & 0xffffffff));
+      at += 5;
+      return true;
+    case 3:
+      last_ip.set(static_cast<uint64_t>(static_cast<int64_t>(payload << 16) >> 16));
+      at += 7;
+      return true;
+    case 4:
+      last_ip.set((last & ~uint64_t{0xffffffffffff}) | (payload & 0xffffffffffff));
+      at += 7;
+      return true;
+    case 6:
+      last_ip.set(payload);
+      at += 9;
+      return true;
+    default:
+      at += 1;
+      return false;
+  }
+}
+
+// The last whole PSB+ and its effect. A PSB+ depends on nothing before it, so equal bytes have equal effects;
+// real traces of a guest repeat the same one at every entry.
+class KnownPsb {
+ public:
+  void begin(const uint8_t* at) {
+    begin_ = at;
+    seen_mode_ = ExecMode::unknown;
+  }
+  void forget_begin() { begin_ = nullptr; }
+  void mode_seen(ExecMode mode) { seen_mode_ = mode; }
+  void end(const uint8_t* at, const LastIp& last_ip) {
+    const uint8_t* from = begin_;
+    begin_ = nullptr;
+    if (from == nullptr || static_cast<size_t>(at - from) > sizeof bytes_) return;
+    size_ = static_cast<size_t>(at - from);
+    std::memcpy(bytes_, from, size_);
+    mode_ = seen_mode_;
+    last_ip_ = last_ip;
+  }
+  bool at(const uint8_t* at, const uint8_t* end) const {
+    return size_ != 0 && static_cast<size_t>(end - at) >= size_ && std::memcmp(at, bytes_, size_) == 0;
+  }
+  size_t size() const { return size_; }
+  ExecMode mode() const { return mode_; }  // unknown: the PSB+ has no MODE.Exec
+  const LastIp& last_ip() const { return last_ip_; }
+  bool has_ip() const { return last_ip_.value() != 0; }
+
+ private:
+  uint8_t bytes_[128];
+  size_t size_ = 0;
+  const uint8_t* begin_ = nullptr;
+  ExecMode seen_mode_ = ExecMode::unknown;
+  ExecMode mode_ = ExecMode::unknown;
+  LastIp last_ip_;
+};
+
+}  // namespace aftercheck::pt
