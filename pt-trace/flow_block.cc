@@ -21,10 +21,12 @@ void BlockCache::clear_all() {
 }
 
 void BlockCache::clear_maps() {
-  slots_.assign(size_t{1} << slot_bits, {});
+  slot_shift_ = 64 - first_slot_bits;
+  slots_.assign(size_t{1} << first_slot_bits, {});
   for (auto& map : by_ip_) map.clear();
   parts_.clear();
   code_pages_.clear();
+  last_code_page_ = ~uint64_t{0};
   any_unmapped_ = false;
 }
 
@@ -50,9 +52,11 @@ bool BlockCache::refresh() {
 }
 
 void BlockCache::note_code(uint64_t ip, uint8_t size) {
-  code_pages_.insert(ip >> page_shift);
-  const uint64_t last = (ip + size - 1) >> page_shift;
-  if (last != ip >> page_shift) code_pages_.insert(last);
+  for (const uint64_t page : {ip >> page_shift, (ip + size - 1) >> page_shift}) {
+    if (page == last_code_page_) continue;
+    code_pages_.insert(page);
+    last_code_page_ = page;
+  }
 }
 
 BlockId BlockCache::find_slow(uint64_t ip, ExecMode mode) {
@@ -64,6 +68,10 @@ BlockId BlockCache::find_slow(uint64_t ip, ExecMode mode) {
     id = decode(ip, mode);
     if (id == nowhere) return id;
     map.emplace(ip, id);
+    if (map.size() > slots_.size() / 2 && slots_.size() < most_slots) {
+      --slot_shift_;
+      slots_.assign(slots_.size() * 2, {});
+    }
   }
   slots_[slot_index(ip, mode)] = {ip, id, mode};
   return id;

@@ -99,9 +99,10 @@ class BlockCache {
     BlockId id = 0;
     ExecMode mode = ExecMode::unknown;
   };
-  static constexpr size_t slot_bits = 14;
-  static size_t slot_index(uint64_t ip, ExecMode mode) {
-    return (ip + static_cast<uint64_t>(mode)) * 0x9e3779b97f4a7c15 >> (64 - slot_bits);
+  static constexpr unsigned first_slot_bits = 6;
+  static constexpr size_t most_slots = 1 << 16;
+  size_t slot_index(uint64_t ip, ExecMode mode) const {
+    return (ip + static_cast<uint64_t>(mode)) * 0x9e3779b97f4a7c15 >> slot_shift_;
   }
   struct Part {
     BlockId block;
@@ -130,10 +131,12 @@ class BlockCache {
   std::vector<FlowBlock> blocks_;
   std::vector<BlockLinks> links_;
   std::vector<uint64_t> returns_;
-  std::vector<Slot> slots_;
+  std::vector<Slot> slots_;  // grows with the number of blocks
+  unsigned slot_shift_ = 0;
   std::unordered_map<uint64_t, BlockId> by_ip_[4];
   std::unordered_map<Part, BlockId, PartHash> parts_;
   std::unordered_set<uint64_t> code_pages_;
+  uint64_t last_code_page_ = 0;
   bool any_unmapped_ = false;
 };
 

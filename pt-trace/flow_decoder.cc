@@ -45,8 +45,8 @@ struct TntRun {
   BlockId blocks[8] = {};
 };
 
-constexpr size_t run_bits = 15;
-constexpr size_t run_index(uint64_t key) { return key * 0x9e3779b97f4a7c15 >> (64 - run_bits); }
+constexpr unsigned first_run_bits = 6;
+constexpr size_t most_runs = 1 << 18;
 
 // Blocks cut at the size limit, or loops of direct jumps, may follow each other; this many in a row is a
 // loop.
@@ -57,7 +57,11 @@ constexpr unsigned most_straight = 4096;
 class FlowDecoder::Impl {
  public:
   Impl(const CodeImage& image, FlowSink& sink, const FlowOptions& options)
-      : options_(options), sink_(sink), cache_(image), mode_(options.mode), runs_(size_t{1} << run_bits) {
+      : options_(options),
+        sink_(sink),
+        cache_(image),
+        mode_(options.mode),
+        runs_(size_t{1} << first_run_bits) {
     out_.resize(out_capacity + 64);
   }
 
@@ -71,7 +75,7 @@ class FlowDecoder::Impl {
   const FlowTotals& totals() const { return totals_; }
 
  private:
-  static constexpr size_t out_capacity = 8192;
+  static constexpr size_t out_capacity = 2048;
   static constexpr size_t fast_margin = 16;
 
   size_t parse(const uint8_t* begin, size_t size, uint64_t offset);
@@ -91,6 +95,8 @@ class FlowDecoder::Impl {
   bool step_to_end();
   bool run_to(uint64_t stop);
   BlockId learn_run(uint64_t key, uint8_t byte);
+  void grow_runs();
+  size_t run_index(uint64_t key) const { return key * 0x9e3779b97f4a7c15 >> run_shift_; }
   void emit(BlockId block) {
     out_[out_size_++] = block;
     if (out_size_ >= out_capacity) flush();
@@ -140,7 +146,9 @@ class FlowDecoder::Impl {
   uint64_t chunk_offset_ = 0;
 
   KnownPsb known_psb_;
-  std::vector<TntRun> runs_;
+  std::vector<TntRun> runs_;  // direct-mapped; grows while it fills
+  unsigned run_shift_ = 64 - first_run_bits;
+  size_t run_count_ = 0;
   std::vector<BlockId> out_;
   size_t out_size_ = 0;
 };
@@ -156,6 +164,7 @@ void FlowDecoder::Impl::refresh() {
   const uint64_t ip = current_ != 0 ? current_ip() : 0;
   if (!cache_.refresh()) return;
   std::fill(runs_.begin(), runs_.end(), TntRun{});
+  run_count_ = 0;
   if (current_ != 0) current_ = cache_.find(ip, mode_);
 }
 
@@ -461,6 +470,17 @@ void FlowDecoder::Impl::packet(const Packet& packet, const uint8_t* at) {
   if (binds_next_fup(packet)) fup_bound_ = waiting_ = true;
 }
 
+void FlowDecoder::Impl::grow_runs() {
+  const auto old = std::exchange(runs_, std::vector<TntRun>(runs_.size() * 4));
+  run_shift_ -= 2;
+  run_count_ = 0;
+  for (const TntRun& run : old) {
+    if (run.key == 0) continue;
+    runs_[run_index(run.key)] = run;
+    ++run_count_;
+  }
+}
+
 // Walks one short TNT packet from current_ block by block and remembers the walk if the whole packet fits.
 BlockId FlowDecoder::Impl::learn_run(uint64_t key, uint8_t byte) {
   const ShortTnt tnt = short_tnt[byte];
@@ -475,6 +495,7 @@ BlockId FlowDecoder::Impl::learn_run(uint64_t key, uint8_t byte) {
     if (at == BlockCache::nowhere) return 0;
   }
   run.after = at;
+  if (++run_count_ > runs_.size() / 2 && runs_.size() < most_runs) grow_runs();
   runs_[run_index(key)] = run;
   return at;
 }
@@ -493,17 +514,18 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
         size_t out = out_size_;
         do {
           const uint64_t key = uint64_t{current} << 8 | *at;
-          const TntRun& run = runs_[run_index(key)];
-          if (run.key != key) [[unlikely]] {
+          const TntRun* run = &runs_[run_index(key)];
+          if (run->key != key) [[unlikely]] {
             current_ = current;
             if (learn_run(key, *at) == 0) {
               out_size_ = out;
               return at;
             }
+            run = &runs_[run_index(key)];
           }
-          std::memcpy(out_.data() + out, run.blocks, sizeof run.blocks);
-          out += run.count;
-          current = run.after;
+          std::memcpy(out_.data() + out, run->blocks, sizeof run->blocks);
+          out += run->count;
+          current = run->after;
           ++at;
           if (out >= out_capacity) [[unlikely]] {
             out_size_ = out;

@@ -2,6 +2,8 @@
 
 #include <Zydis/Zydis.h>
 
+#include "pt-trace/common_instruction.h"
+
 namespace aftercheck::pt {
 
 struct InstructionDecoder::Decoders {
@@ -65,8 +67,18 @@ InstructionKind kind_of(const ZydisDecodedInstruction& decoded) {
 }  // namespace
 
 Instruction InstructionDecoder::decode(const CodeImage& image, uint64_t address, ExecMode mode) const {
+  const auto bytes = image.at(address);
+  if (bytes.size() >= 16 && (mode == ExecMode::bits64 || mode == ExecMode::bits32)) {
+    const Instruction common = decode_common(bytes.data(), address, mode);
+    if (common.size != 0) return common;
+  }
+  return decode_any(bytes, image, address, mode);
+}
+
+// Any instruction, by Zydis.
+Instruction InstructionDecoder::decode_any(std::span<const uint8_t> bytes, const CodeImage& image,
+                                           uint64_t address, ExecMode mode) const {
   uint8_t copy[ZYDIS_MAX_INSTRUCTION_LENGTH];
-  auto bytes = image.at(address);
   if (bytes.size() < sizeof copy) bytes = {copy, image.read(address, copy, sizeof copy)};
   const ZydisDecoder& decoder = mode == ExecMode::bits64   ? decoders_->bits64
                                 : mode == ExecMode::bits32 ? decoders_->bits32

@@ -37,6 +37,9 @@ class InstructionDecoder {
   InstructionDecoder(const InstructionDecoder&) = delete;
   InstructionDecoder& operator=(const InstructionDecoder&) = delete;
   Instruction decode(const CodeImage& image, uint64_t address, ExecMode mode) const;
+  // The same without the shortcut for common instructions; `bytes` is image.at(address).
+  Instruction decode_any(std::span<const uint8_t> bytes, const CodeImage& image, uint64_t address,
+                         ExecMode mode) const;
 
  private:
   struct Decoders;

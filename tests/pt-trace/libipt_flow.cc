@@ -2,15 +2,19 @@
 
 #include <elf.h>
 
-#include <catch2/catch.hpp>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 
+#include "base/error.h"
 #include "pt_data.h"
 
 namespace aftercheck::pt::test {
 namespace {
+
+void require(bool good, const char* what) {
+  if (!good) fail(ErrorKind::internal, "{}", what);
+}
 
 constexpr uint64_t page_size = 4096;
 
@@ -67,8 +71,9 @@ RealTrace load_real_trace(const std::string& folder, const std::string& name) {
     } else {
       const auto text = read_file(path + "/mmap.txt");
       unsigned long long from = 0, size = 0, address = 0;  // offset, size and address of the text segment
-      REQUIRE(std::sscanf(std::string(text.begin(), text.end()).c_str(), "hello:%llx-%llx:%llx", &from, &size,
-                          &address) == 3);
+      require(std::sscanf(std::string(text.begin(), text.end()).c_str(), "hello:%llx-%llx:%llx", &from, &size,
+                          &address) == 3,
+              "mmap.txt is not file:from-to:address");
       trace.code = {{path + "/hello", from, size - from, address}};
     }
   } else {
@@ -87,11 +92,11 @@ FlowOptions options_for(const RealTrace& trace) {
 std::vector<uint64_t> expected_ips(const std::string& path) {
   // gzip is part of every Debian; a dependency for one test file would be too much.
   FILE* pipe = ::popen(("gzip -dc '" + path + "'").c_str(), "r");
-  REQUIRE(pipe != nullptr);
+  require(pipe != nullptr, "can't run gzip");
   std::vector<uint64_t> ips;
   unsigned long long ip = 0;
   while (std::fscanf(pipe, "%llx", &ip) == 1) ips.push_back(ip);
-  REQUIRE(::pclose(pipe) == 0);
+  require(::pclose(pipe) == 0, "gzip failed");
   return ips;
 }
 
@@ -101,8 +106,8 @@ LibiptDecoder::LibiptDecoder(const RealTrace& trace)
   pt_iscache_set_limit(cache_, uint64_t{1} << 30);
   for (const CodeFile& file : trace.code) {
     const int section = pt_iscache_add_file(cache_, file.path.c_str(), file.offset, file.size, file.address);
-    REQUIRE(section > 0);
-    REQUIRE(pt_image_add_cached(image_, cache_, section, nullptr) >= 0);
+    require(section > 0, "pt_iscache_add_file failed");
+    require(pt_image_add_cached(image_, cache_, section, nullptr) >= 0, "pt_image_add_cached failed");
   }
 }
 

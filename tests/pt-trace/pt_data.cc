@@ -1,11 +1,12 @@
 #include "pt_data.h"
 
-#include <catch2/catch.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+
+#include "base/error.h"
 
 namespace aftercheck::pt::test {
 
@@ -20,7 +21,7 @@ std::optional<std::string> data_folder() {
 
 std::vector<uint8_t> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) FAIL("can't open " << path);
+  if (!file) fail(ErrorKind::io, "{}: can't open", path);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 

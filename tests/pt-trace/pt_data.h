@@ -11,7 +11,7 @@ namespace aftercheck::pt::test {
 // Folder of the traces; nothing (after printing why, in the words ctest looks for) when it is missing.
 std::optional<std::string> data_folder();
 
-// Whole file; fails the test when it can't be read.
+// Whole file; Error io when it can't be read.
 std::vector<uint8_t> read_file(const std::string& path);
 
 // Reproducible pseudo-random numbers (splitmix64), so that a failure can be repeated from its seed.
