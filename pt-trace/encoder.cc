@@ -213,10 +213,11 @@ void Encoder::overflow(std::optional<uint64_t> resume) {
   ip_packet(opcode_fup, *resume);
 }
 
-void Encoder::host_interruption() {
+void Encoder::host_interruption(std::optional<uint64_t> ip) {
   if (!enabled_) return;
-  disable_asynchronous(current_);
-  enable(current_, mode_);
+  const uint64_t at = ip.value_or(current_);
+  disable_asynchronous(at);
+  enable(at, mode_);
 }
 
 void Encoder::host_interruption_at_indirect(uint64_t target) {
@@ -237,6 +238,7 @@ void Encoder::vmcs_pointer(uint64_t base) {
 }
 
 void Encoder::core_bus_ratio(uint8_t ratio) {
+  if (ratio == 0) fail(ErrorKind::usage, "a core:bus ratio of 0 can't be: decoders divide by it");
   begin_packet();
   put(0x0302, 2);
   put(ratio, 2);

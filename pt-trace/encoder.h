@@ -63,16 +63,17 @@ class Encoder {
   // Packets were lost. `resume` is where tracing goes on if it is on, nothing if it resolves while it is off.
   void overflow(std::optional<uint64_t> resume);
 
-  // The host did something that the guest can't see: it interrupted the guest at the current address (as set
-  // by the last event) for a VM exit. Nothing happens while tracing is off.
-  void host_interruption();
+  // The host did something that the guest can't see: it interrupted the guest for a VM exit before the
+  // instruction at `ip`; without one, at the address set by the last event. Nothing happens while tracing is
+  // off.
+  void host_interruption(std::optional<uint64_t> ip = {});
   // As host_interruption, but while the indirect branch to `target` executes; replaces indirect().
   void host_interruption_at_indirect(uint64_t target);
   // CR3 was written or a VMCS loaded, as at VM entries. Only while tracing is off: elsewhere decoders look
   // for the instruction that did it.
   void paging(uint64_t cr3, bool non_root);
   void vmcs_pointer(uint64_t base);
-  void core_bus_ratio(uint8_t ratio);
+  void core_bus_ratio(uint8_t ratio);  // at least 1 (Error usage)
 
   // PSB+ now, whatever the period says.
   void synchronise();
