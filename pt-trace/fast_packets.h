@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "pt-trace/packet.h"
 
@@ -131,7 +132,7 @@ class KnownPsb {
   void end(const uint8_t* at, const LastIp& last_ip) {
     const uint8_t* from = begin_;
     begin_ = nullptr;
-    if (from == nullptr || static_cast<size_t>(at - from) > sizeof bytes_) return;
+    if (from == nullptr || static_cast<size_t>(at - from) > sizeof bytes_ || !only_status(from, at)) return;
     size_ = static_cast<size_t>(at - from);
     std::memcpy(bytes_, from, size_);
     mode_ = seen_mode_;
@@ -146,6 +147,32 @@ class KnownPsb {
   bool has_ip() const { return last_ip_.value() != 0; }
 
  private:
+  // False when damaged or hostile bytes put packets with effects of their own between PSB and PSBEND.
+  static bool only_status(const uint8_t* from, const uint8_t* end) {
+    BlockItems items = BlockItems::none;
+    Packet packet;
+    for (; from < end; from += packet.size) {
+      if (decode_packet({from, end}, items, packet) != DecodeStatus::ok) return false;
+      switch (packet.type) {
+        case PacketType::psb:
+        case PacketType::psbend:
+        case PacketType::pad:
+        case PacketType::tsc:
+        case PacketType::tma:
+        case PacketType::pip:
+        case PacketType::vmcs:
+        case PacketType::cbr:
+        case PacketType::mode_exec:
+        case PacketType::mode_tsx:
+        case PacketType::fup:
+          break;
+        default:
+          return false;
+      }
+    }
+    return true;
+  }
+
   uint8_t bytes_[128];
   size_t size_ = 0;
   const uint8_t* begin_ = nullptr;

@@ -571,6 +571,11 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
           at += known_psb_.size();
           if (known_psb_.mode() != ExecMode::unknown) mode_ = known_psb_.mode();
           last_ip_ = known_psb_.last_ip();
+          items_ = BlockItems::none;
+          if (in_psb_) {  // a PSB without its PSBEND came before
+            in_psb_ = false;
+            update_waiting();
+          }
           break;
         }
         const uint8_t size = ignored_extended[at[1]];
