@@ -32,6 +32,7 @@ class BranchStream::Impl {
 
   size_t parse(const uint8_t* begin, size_t size, uint64_t offset);
   const uint8_t* parse_fast(const uint8_t* at, const uint8_t* end);
+  const uint8_t* branches(const uint8_t* at, const uint8_t* end);
   void packet(const Packet& packet, const uint8_t* at);
   void damage(uint64_t offset, DecodeStatus status);
 
@@ -86,6 +87,7 @@ class BranchStream::Impl {
 
   KnownPsb known_psb_;
 
+  const uint8_t* chunk_end_ = nullptr;
   const uint8_t* chunk_ = nullptr;  // what parse() works on, and its place in the trace
   uint64_t chunk_offset_ = 0;
   ChunkCarry carry_;
@@ -276,7 +278,7 @@ void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
     case PacketType::psbend:
       in_psb_ = false;
       update_waiting();
-      known_psb_.end(at + packet.size, last_ip_);
+      known_psb_.end(at + packet.size, chunk_end_, last_ip_);
       return;
     case PacketType::ovf:
       known_psb_.forget_begin();
@@ -290,40 +292,53 @@ void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
   if (binds_next_fup(packet)) fup_bound_ = waiting_ = true;
 }
 
+// The bulk of any trace: conditional outcomes, indirect targets, padding. Outcomes are gathered in registers across the
+// targets between them, which the canonical form keeps apart anyway. Stops at the first packet that is none of these.
+inline const uint8_t* BranchStream::Impl::branches(const uint8_t* at, const uint8_t* end) {
+  uint64_t bits = 0;
+  unsigned count = 0;
+  while (at < end) {
+    const ShortTnt tnt = short_tnt[*at];
+    if (tnt.count != 0) {
+      bits = bits << tnt.count | tnt.bits;
+      count += tnt.count;
+      ++at;
+      if (count <= 42) continue;
+      segment_.append_bits(bits, count);
+      bits = 0;
+      count = 0;
+    } else if (*at == 0) {
+      at = skip_padding(at, end);
+    } else if (first_byte_class[*at] == ByteClass::tip) {
+      if (apply_ip_payload(at, last_ip_)) [[likely]] {
+        segment_.append_target(last_ip_.value());
+      } else {
+        // Other events say how many outcomes came before them.
+        segment_.append_bits(bits, count);
+        bits = 0;
+        count = 0;
+        segment_.append_event(StreamEvent::hidden_target);
+      }
+    } else {
+      break;
+    }
+  }
+  segment_.append_bits(bits, count);
+  return at;
+}
+
 // Goes as far as it can without the general decoder; `end` leaves fast_margin readable bytes behind it.
 const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* end) {
   while (at < end) {
+    if (*at == 0) at = skip_padding(at, end);
+    if (at >= end) break;
     switch (first_byte_class[*at]) {
       case ByteClass::pad:
-        at = skip_padding(at, end);
         break;
       case ByteClass::tnt:
       case ByteClass::tip:
         if (waiting_ || items_ != BlockItems::none) return at;
-        // The bulk of any trace is conditional outcomes and indirect targets in turn. Either part of a turn
-        // may be empty, which costs less than asking.
-        do {
-          uint64_t bits = 0;
-          unsigned count = 0;
-          while (at < end) {
-            const ShortTnt tnt = short_tnt[*at];
-            if (tnt.count == 0) break;
-            bits = bits << tnt.count | tnt.bits;
-            count += tnt.count;
-            ++at;
-            if (count > 42) {
-              segment_.append_bits(bits, count);
-              bits = 0;
-              count = 0;
-            }
-          }
-          segment_.append_bits(bits, count);
-          if (at >= end || first_byte_class[*at] != ByteClass::tip) break;
-          if (apply_ip_payload(at, last_ip_)) [[likely]]
-            segment_.append_target(last_ip_.value());
-          else
-            segment_.append_event(StreamEvent::hidden_target);
-        } while (at < end);
+        at = branches(at, end);
         break;
       case ByteClass::pge:
         on_pge(apply_ip_payload(at, last_ip_));
@@ -336,12 +351,18 @@ const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* 
       case ByteClass::fup:
         on_fup(apply_ip_payload(at, last_ip_));
         break;
+      case ByteClass::mode:
+        if (at[1] >> 5 != 0) return at;
+        on_mode(exec_modes[at[1] & 3]);
+        at += 2;
+        break;
       case ByteClass::escape: {
         if (at[1] == 0x82) {
-          if (!known_psb_.at(at, end)) return at;
-          at += known_psb_.size();
-          if (known_psb_.mode() != ExecMode::unknown) mode_ = known_psb_.mode();
-          last_ip_ = known_psb_.last_ip();
+          const KnownPsb::Entry* known = known_psb_.find(at, end);
+          if (known == nullptr) return at;
+          at += known->size;
+          if (known->mode != ExecMode::unknown) mode_ = known->mode;
+          last_ip_.reset();
           items_ = BlockItems::none;
           if (in_psb_) {  // a PSB without its PSBEND came before
             in_psb_ = false;
@@ -364,6 +385,7 @@ const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* 
 // Consumes whole packets; returns how many bytes. What is left is the start of a packet.
 size_t BranchStream::Impl::parse(const uint8_t* begin, size_t size, uint64_t offset) {
   chunk_ = begin;
+  chunk_end_ = begin + size;
   chunk_offset_ = offset;
   known_psb_.forget_begin();
   const uint8_t* at = begin;

@@ -16,7 +16,7 @@
 namespace aftercheck::pt {
 
 // What the first byte of a packet asks of a fast loop.
-enum class ByteClass : uint8_t { pad, tnt, escape, tip, pge, pgd, fup, other };
+enum class ByteClass : uint8_t { pad, tnt, escape, tip, pge, pgd, fup, mode, other };
 
 constexpr std::array<ByteClass, 256> make_byte_classes() {
   std::array<ByteClass, 256> table{};
@@ -37,6 +37,8 @@ constexpr std::array<ByteClass, 256> make_byte_classes() {
       c = ByteClass::pgd;
     else if ((byte & 0x1f) == 0x1d && ip_ok)
       c = ByteClass::fup;
+    else if (byte == 0x99)
+      c = ByteClass::mode;
     table[byte] = c;
   }
   return table;
@@ -119,34 +121,57 @@ inline const uint8_t* skip_padding(const uint8_t* at, const uint8_t* end) {
   }
 }
 
-// The last whole PSB+ and its effect. A PSB+ depends on nothing before it, so equal bytes have equal effects;
-// real traces of a guest repeat the same one at every entry.
+// A few PSB+ without an IP (as sent while tracing is off) and their effect. A PSB+ depends on nothing before it, so equal
+// bytes have equal effects; real traces of a guest repeat the same few at every entry.
 class KnownPsb {
  public:
+  struct Entry {
+    size_t size = 0;
+    ExecMode mode = ExecMode::unknown;  // unknown: the PSB+ has no MODE.Exec
+    uint8_t bytes[128] = {};
+  };
+
   void begin(const uint8_t* at) {
     begin_ = at;
     seen_mode_ = ExecMode::unknown;
   }
   void forget_begin() { begin_ = nullptr; }
   void mode_seen(ExecMode mode) { seen_mode_ = mode; }
-  void end(const uint8_t* at, const LastIp& last_ip) {
+  // The PSB+ ends before `at`; one byte behind the chunk is `chunk_end`.
+  void end(const uint8_t* at, const uint8_t* chunk_end, const LastIp& last_ip) {
     const uint8_t* from = begin_;
     begin_ = nullptr;
-    if (from == nullptr || static_cast<size_t>(at - from) > sizeof bytes_ || !only_status(from, at)) return;
-    size_ = static_cast<size_t>(at - from);
-    std::memcpy(bytes_, from, size_);
-    mode_ = seen_mode_;
-    last_ip_ = last_ip;
+    // One with an IP is hardly ever repeated, and must not push out one that is.
+    if (from == nullptr || last_ip.value() != 0 || static_cast<size_t>(chunk_end - from) < looked_at ||
+        static_cast<size_t>(at - from) > sizeof Entry::bytes || !only_status(from, at))
+      return;
+    Entry& entry = entries_[index(from)];
+    entry.size = static_cast<size_t>(at - from);
+    entry.mode = seen_mode_;
+    std::memcpy(entry.bytes, from, entry.size);
   }
-  bool at(const uint8_t* at, const uint8_t* end) const {
-    return size_ != 0 && static_cast<size_t>(end - at) >= size_ && std::memcmp(at, bytes_, size_) == 0;
+  // The entry that equals the bytes at `at`, or null.
+  const Entry* find(const uint8_t* at, const uint8_t* end) const {
+    const auto available = static_cast<size_t>(end - at);
+    if (available < looked_at) return nullptr;
+    const Entry& entry = entries_[index(at)];
+    const bool same = entry.size != 0 && available >= entry.size && std::memcmp(at, entry.bytes, entry.size) == 0;
+    return same ? &entry : nullptr;
   }
-  size_t size() const { return size_; }
-  ExecMode mode() const { return mode_; }  // unknown: the PSB+ has no MODE.Exec
-  const LastIp& last_ip() const { return last_ip_; }
-  bool has_ip() const { return last_ip_.value() != 0; }
 
  private:
+  // Bytes behind the PSB that choose the entry; they include PIP, VMCS and CBR, which differ between PSB+.
+  static constexpr size_t looked_at = 56;
+  static size_t index(const uint8_t* at) {
+    uint64_t sum = 0;
+    for (size_t i = psb_size; i < looked_at; i += 8) {
+      uint64_t word;
+      std::memcpy(&word, at + i, sizeof word);
+      sum = sum * 31 + word;
+    }
+    return sum * 0x9e3779b97f4a7c15 >> 60;
+  }
+
   // False when damaged or hostile bytes put packets with effects of their own between PSB and PSBEND.
   static bool only_status(const uint8_t* from, const uint8_t* end) {
     BlockItems items = BlockItems::none;
@@ -173,12 +198,9 @@ class KnownPsb {
     return true;
   }
 
-  uint8_t bytes_[128];
-  size_t size_ = 0;
+  std::array<Entry, 16> entries_;
   const uint8_t* begin_ = nullptr;
   ExecMode seen_mode_ = ExecMode::unknown;
-  ExecMode mode_ = ExecMode::unknown;
-  LastIp last_ip_;
 };
 
 }  // namespace aftercheck::pt

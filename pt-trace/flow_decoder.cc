@@ -142,6 +142,7 @@ class FlowDecoder::Impl {
   uint64_t bits_ = 0;  // outcomes that wait for a deferred TIP, the oldest in the highest bit
   unsigned bit_count_ = 0;
   uint64_t packet_offset_ = 0;
+  const uint8_t* chunk_end_ = nullptr;
   const uint8_t* chunk_ = nullptr;
   uint64_t chunk_offset_ = 0;
 
@@ -453,7 +454,7 @@ void FlowDecoder::Impl::packet(const Packet& packet, const uint8_t* at) {
     case PacketType::psbend:
       in_psb_ = false;
       update_waiting();
-      known_psb_.end(at + packet.size, last_ip_);
+      known_psb_.end(at + packet.size, chunk_end_, last_ip_);
       return;
     case PacketType::ovf:
       known_psb_.forget_begin();
@@ -504,9 +505,10 @@ BlockId FlowDecoder::Impl::learn_run(uint64_t key, uint8_t byte) {
 const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* end) {
   const bool plain_returns = !options_.return_compression;
   while (at < end) {
+    if (*at == 0) at = skip_padding(at, end);
+    if (at >= end) break;
     switch (first_byte_class[*at]) {
       case ByteClass::pad:
-        at = skip_padding(at, end);
         break;
       case ByteClass::tnt: {
         if (waiting_ || current_ == 0 || items_ != BlockItems::none || !plain_returns) return at;
@@ -565,12 +567,11 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
         break;
       case ByteClass::escape: {
         if (at[1] == 0x82) {
-          // Where the address is not known, the PSB+ may tell it.
-          if (current_ == 0 && known_psb_.has_ip()) return at;
-          if (!known_psb_.at(at, end)) return at;
-          at += known_psb_.size();
-          if (known_psb_.mode() != ExecMode::unknown) mode_ = known_psb_.mode();
-          last_ip_ = known_psb_.last_ip();
+          const KnownPsb::Entry* known = known_psb_.find(at, end);
+          if (known == nullptr) return at;
+          at += known->size;
+          if (known->mode != ExecMode::unknown) mode_ = known->mode;
+          last_ip_.reset();
           items_ = BlockItems::none;
           if (in_psb_) {  // a PSB without its PSBEND came before
             in_psb_ = false;
@@ -592,6 +593,7 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
 
 size_t FlowDecoder::Impl::parse(const uint8_t* begin, size_t size, uint64_t offset) {
   chunk_ = begin;
+  chunk_end_ = begin + size;
   chunk_offset_ = offset;
   known_psb_.forget_begin();
   const uint8_t* at = begin;

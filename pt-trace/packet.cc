@@ -166,9 +166,8 @@ DecodeStatus decode_mode(std::span<const uint8_t> bytes, Packet& packet) {
   const uint8_t payload = bytes[1];
   switch (payload >> 5) {
     case 0: {  // MODE.Exec: bit 0 is CS.L and LMA, bit 1 CS.D, bit 2 the interrupt flag
-      constexpr ExecMode modes[4] = {ExecMode::bits16, ExecMode::bits64, ExecMode::bits32, ExecMode::unknown};
       packet.type = PacketType::mode_exec;
-      packet.aux = static_cast<uint8_t>(modes[payload & 3]);
+      packet.aux = static_cast<uint8_t>(exec_modes[payload & 3]);
       packet.flag = (payload & 4) != 0;
       return DecodeStatus::ok;
     }
