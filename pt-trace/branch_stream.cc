@@ -292,14 +292,23 @@ void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
   if (binds_next_fup(packet)) fup_bound_ = waiting_ = true;
 }
 
-// The bulk of any trace: conditional outcomes, indirect targets, padding. Outcomes are gathered in registers across the
-// targets between them, which the canonical form keeps apart anyway. Stops at the first packet that is none of these.
+// The bulk of any trace: conditional outcomes, indirect targets, padding. Outcomes are gathered in registers
+// across the targets between them, which the canonical form keeps apart anyway. Stops at the first packet
+// that is none of these.
 inline const uint8_t* BranchStream::Impl::branches(const uint8_t* at, const uint8_t* end) {
   uint64_t bits = 0;
   unsigned count = 0;
   while (at < end) {
     const ShortTnt tnt = short_tnt[*at];
-    if (tnt.count != 0) {
+    if (tnt.count == 6 && are_full_tnts(at)) {
+      segment_.append_bits(bits, count);
+      bits = 0;
+      count = 0;
+      do {
+        segment_.append_bits(full_tnt_bits(at), 48);
+        at += 8;
+      } while (at < end && are_full_tnts(at));
+    } else if (tnt.count != 0) {
       bits = bits << tnt.count | tnt.bits;
       count += tnt.count;
       ++at;
@@ -319,6 +328,10 @@ inline const uint8_t* BranchStream::Impl::branches(const uint8_t* at, const uint
         count = 0;
         segment_.append_event(StreamEvent::hidden_target);
       }
+    } else if ((*at & 7) == 3) {
+      ++at;  // CYC of one byte
+    } else if (*at == 0x59) {
+      at += 2;  // MTC
     } else {
       break;
     }
@@ -375,7 +388,16 @@ const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* 
         at += size;
         break;
       }
-      default:
+      case ByteClass::cyc:
+        ++at;
+        break;
+      case ByteClass::mtc:
+        at += 2;
+        break;
+      case ByteClass::tsc:
+        at += 8;
+        break;
+      case ByteClass::other:
         return at;
     }
   }

@@ -9,14 +9,29 @@
 
 #include "pt-trace/packet.h"
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 namespace aftercheck::pt {
 
+inline uint64_t load64(const uint8_t* at) {
+  uint64_t word;
+  std::memcpy(&word, at, sizeof word);
+  return word;
+}
+
 // What the first byte of a packet asks of a fast loop.
-enum class ByteClass : uint8_t { pad, tnt, escape, tip, pge, pgd, fup, mode, other };
+enum class ByteClass : uint8_t {
+  pad,
+  tnt,
+  escape,
+  tip,
+  pge,
+  pgd,
+  fup,
+  mode,
+  cyc,
+  mtc,
+  tsc,
+  other
+};  // cyc: of one byte
 
 constexpr std::array<ByteClass, 256> make_byte_classes() {
   std::array<ByteClass, 256> table{};
@@ -39,6 +54,12 @@ constexpr std::array<ByteClass, 256> make_byte_classes() {
       c = ByteClass::fup;
     else if (byte == 0x99)
       c = ByteClass::mode;
+    else if ((byte & 7) == 3)
+      c = ByteClass::cyc;
+    else if (byte == 0x59)
+      c = ByteClass::mtc;
+    else if (byte == 0x19)
+      c = ByteClass::tsc;
     table[byte] = c;
   }
   return table;
@@ -61,6 +82,21 @@ constexpr std::array<ShortTnt, 256> make_short_tnt() {
 }
 inline constexpr auto short_tnt = make_short_tnt();
 
+inline constexpr uint64_t each_byte(uint64_t byte) { return byte * 0x0101010101010101; }
+
+// True when the next 8 bytes are short TNT packets of six outcomes each, as in code with few indirect
+// branches.
+inline bool are_full_tnts(const uint8_t* at) { return (load64(at) & each_byte(0x81)) == each_byte(0x80); }
+
+// Their 48 outcomes, the oldest in the highest bit.
+inline uint64_t full_tnt_bits(const uint8_t* at) {
+  uint64_t word = __builtin_bswap64(load64(at)) >> 1 & each_byte(0x3f);
+  // Closes the gaps: 6 bits a byte, 12 in 16, 24 in 32, 48 in 64.
+  word = (word & 0x003f003f003f003f) | (word & 0x3f003f003f003f00) >> 2;
+  word = (word & 0x00000fff00000fff) | (word & 0x0fff00000fff0000) >> 4;
+  return (word & 0xffffff) | (word >> 32 & 0xffffff) << 24;
+}
+
 // Size of extended packets that say nothing about control flow, by their second byte; 0 for others.
 constexpr std::array<uint8_t, 256> make_ignored() {
   std::array<uint8_t, 256> table{};
@@ -71,19 +107,12 @@ constexpr std::array<uint8_t, 256> make_ignored() {
 }
 inline constexpr auto ignored_extended = make_ignored();
 
-// Steps over PAD packets, 16 at a time (16 readable bytes behind `end`).
+// Steps over PAD packets (8 readable bytes behind `end`). Byte by byte on purpose: the processor predicts
+// where runs end, while a vector comparison would make the position of the next packet wait for its result
+// (measured: 10 % slower).
 inline const uint8_t* skip_padding(const uint8_t* at, const uint8_t* end) {
-#if defined(__SSE2__)
-  unsigned zeros;
-  do {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-    const int equal = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
-    zeros = static_cast<unsigned>(std::countr_one(static_cast<unsigned>(equal)));
-    at += zeros;
-  } while (zeros == 16 && at < end);
-#else
+  while (at < end && load64(at) == 0) at += 8;
   while (at < end && *at == 0) ++at;
-#endif
   return at;
 }
 
@@ -121,8 +150,8 @@ inline const uint8_t* skip_padding(const uint8_t* at, const uint8_t* end) {
   }
 }
 
-// A few PSB+ without an IP (as sent while tracing is off) and their effect. A PSB+ depends on nothing before it, so equal
-// bytes have equal effects; real traces of a guest repeat the same few at every entry.
+// A few PSB+ without an IP (as sent while tracing is off) and their effect. A PSB+ depends on nothing before
+// it, so equal bytes have equal effects; real traces of a guest repeat the same few at every entry.
 class KnownPsb {
  public:
   struct Entry {
@@ -155,7 +184,8 @@ class KnownPsb {
     const auto available = static_cast<size_t>(end - at);
     if (available < looked_at) return nullptr;
     const Entry& entry = entries_[index(at)];
-    const bool same = entry.size != 0 && available >= entry.size && std::memcmp(at, entry.bytes, entry.size) == 0;
+    const bool same =
+        entry.size != 0 && available >= entry.size && std::memcmp(at, entry.bytes, entry.size) == 0;
     return same ? &entry : nullptr;
   }
 

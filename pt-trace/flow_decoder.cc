@@ -584,7 +584,17 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
         at += size;
         break;
       }
-      default:
+      case ByteClass::cyc:
+        ++at;
+        break;
+      case ByteClass::mtc:
+        at += 2;
+        break;
+      case ByteClass::tsc:
+        at += 8;
+        break;
+      case ByteClass::mode:
+      case ByteClass::other:
         return at;
     }
   }

@@ -64,7 +64,8 @@ inline constexpr uint8_t ip_payload_size[8] = {0, 2, 4, 6, 6, 0xff, 8, 0xff};
 
 enum class ExecMode : uint8_t { unknown, bits16, bits32, bits64 };
 // By bits 1:0 of MODE.Exec: CS.D and (CS.L and IA32_EFER.LMA).
-inline constexpr ExecMode exec_modes[4] = {ExecMode::bits16, ExecMode::bits64, ExecMode::bits32, ExecMode::unknown};
+inline constexpr ExecMode exec_modes[4] = {ExecMode::bits16, ExecMode::bits64, ExecMode::bits32,
+                                           ExecMode::unknown};
 
 // One packet. What `value`, `aux` and `flag` mean depends on the type:
 //   tnt_*     value: outcomes, the oldest in the highest of `aux` bits (1 = taken)

@@ -35,10 +35,15 @@ StreamDigest SegmentDigest::finish() {
   uint64_t* end = events_ + event_end_;
   const unsigned bits_from = bit_blocks_ == 0 ? chain_bytes : 0;
   const unsigned bit_bytes = bit_end_ - bits_from;
-  // Whole words, the unused bytes cleared; the outcomes that don't fill a byte come after.
-  end[bit_bytes / 8] = 0;
-  std::memcpy(end, bits_ + bits_from, bit_bytes);
-  end += (bit_bytes + 7) / 8;
+  // Whole words, the unused bytes of the last one cleared; the outcomes that don't fill a byte come after.
+  const uint8_t* from = bits_ + bits_from;
+  for (unsigned left = bit_bytes; left > 0; from += 8) {
+    uint64_t word;
+    std::memcpy(&word, from, sizeof word);
+    if (left < 8) word &= (uint64_t{1} << (8 * left)) - 1;
+    *end++ = word;
+    left -= left < 8 ? left : 8;
+  }
   *end++ = accumulator_;
   *end++ = bits;
   *end++ = event_blocks_ << 32 | event_end_;
@@ -47,6 +52,10 @@ StreamDigest SegmentDigest::finish() {
 }
 
 void SegmentDigest::reset() {
+  if (event_blocks_ != 0 || bit_blocks_ != 0) {
+    std::memset(events_, 0, chain_bytes);
+    std::memset(bits_, 0, chain_bytes);
+  }
   accumulator_ = 0;
   pending_ = 0;
   event_end_ = chain_words;
@@ -54,8 +63,6 @@ void SegmentDigest::reset() {
   bit_blocks_ = 0;
   event_blocks_ = 0;
   targets_ = 0;
-  std::memset(events_, 0, chain_bytes);
-  std::memset(bits_, 0, chain_bytes);
 }
 
 }  // namespace aftercheck::pt

@@ -28,7 +28,7 @@ enum class StreamEvent : uint8_t {
 // the result depends only on the sequences.
 class SegmentDigest {
  public:
-  SegmentDigest() { reset(); }
+  SegmentDigest() = default;
 
   // `count` outcomes, the oldest in the highest bit, nothing above them; count <= 48. Free of branches that
   // depend on how full things are: whole bytes go to the buffer every time.
@@ -99,8 +99,8 @@ class SegmentDigest {
   uint64_t bit_blocks_ = 0;
   uint64_t event_blocks_ = 0;
   uint64_t targets_ = 0;
-  uint64_t events_[event_capacity + bit_capacity / 8 + tail_words];
-  uint8_t bits_[bit_capacity + 16];
+  uint64_t events_[event_capacity + bit_capacity / 8 + tail_words] = {};
+  uint8_t bits_[bit_capacity + 16] = {};
 };
 
 }  // namespace aftercheck::pt
