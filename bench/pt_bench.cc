@@ -81,9 +81,9 @@ void bench_trace(const RealTrace& trace, int rounds) {
   BlockCounter warm_sink;
   FlowDecoder warm(image, warm_sink, options);
   const double size = static_cast<double>(trace.bytes.size());
-  // Short traces several times in a row, so that the clock is not what is measured. Cold stays cold: the
+  // Several times in a row, so that neither the clock nor what ran before is measured. Cold stays cold: the
   // caches are the decoder's own.
-  const int repeat = std::max(1, static_cast<int>(200000 / (size + 1)));
+  const int repeat = std::max(5, static_cast<int>(1000000 / (size + 1)));
   Series packets, stream, blocks, cold_flow, warm_flow;
   uint64_t exits = 0, executed = 0, theirs = 0;
   for (int round = 0; round < rounds; ++round) {

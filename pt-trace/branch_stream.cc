@@ -278,7 +278,7 @@ void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
     case PacketType::psbend:
       in_psb_ = false;
       update_waiting();
-      known_psb_.end(at + packet.size, chunk_end_, last_ip_);
+      known_psb_.end(at + packet.size, chunk_end_);
       return;
     case PacketType::ovf:
       known_psb_.forget_begin();

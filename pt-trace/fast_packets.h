@@ -157,7 +157,7 @@ class KnownPsb {
   struct Entry {
     size_t size = 0;
     ExecMode mode = ExecMode::unknown;  // unknown: the PSB+ has no MODE.Exec
-    uint8_t bytes[128] = {};
+    uint8_t bytes[128];                 // the first `size` are set
   };
 
   void begin(const uint8_t* at) {
@@ -167,11 +167,11 @@ class KnownPsb {
   void forget_begin() { begin_ = nullptr; }
   void mode_seen(ExecMode mode) { seen_mode_ = mode; }
   // The PSB+ ends before `at`; one byte behind the chunk is `chunk_end`.
-  void end(const uint8_t* at, const uint8_t* chunk_end, const LastIp& last_ip) {
+  void end(const uint8_t* at, const uint8_t* chunk_end) {
     const uint8_t* from = begin_;
     begin_ = nullptr;
     // One with an IP is hardly ever repeated, and must not push out one that is.
-    if (from == nullptr || last_ip.value() != 0 || static_cast<size_t>(chunk_end - from) < looked_at ||
+    if (from == nullptr || static_cast<size_t>(chunk_end - from) < looked_at ||
         static_cast<size_t>(at - from) > sizeof Entry::bytes || !only_status(from, at))
       return;
     Entry& entry = entries_[index(from)];
@@ -202,7 +202,8 @@ class KnownPsb {
     return sum * 0x9e3779b97f4a7c15 >> 60;
   }
 
-  // False when damaged or hostile bytes put packets with effects of their own between PSB and PSBEND.
+  // False for FUP, and when damaged or hostile bytes put packets with effects of their own between PSB and
+  // PSBEND.
   static bool only_status(const uint8_t* from, const uint8_t* end) {
     BlockItems items = BlockItems::none;
     Packet packet;
@@ -219,7 +220,6 @@ class KnownPsb {
         case PacketType::cbr:
         case PacketType::mode_exec:
         case PacketType::mode_tsx:
-        case PacketType::fup:
           break;
         default:
           return false;

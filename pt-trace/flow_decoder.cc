@@ -61,9 +61,7 @@ class FlowDecoder::Impl {
         sink_(sink),
         cache_(image),
         mode_(options.mode),
-        runs_(size_t{1} << first_run_bits) {
-    out_.resize(out_capacity + 64);
-  }
+        runs_(size_t{1} << first_run_bits) {}
 
   void feed(std::span<const uint8_t> bytes);
   void mark_lost();
@@ -150,7 +148,8 @@ class FlowDecoder::Impl {
   std::vector<TntRun> runs_;  // direct-mapped; grows while it fills
   unsigned run_shift_ = 64 - first_run_bits;
   size_t run_count_ = 0;
-  std::vector<BlockId> out_;
+  // Behind the capacity there is room for the whole array of one run.
+  const std::unique_ptr<BlockId[]> out_ = std::make_unique_for_overwrite<BlockId[]>(out_capacity + 64);
   size_t out_size_ = 0;
 };
 
@@ -158,7 +157,7 @@ void FlowDecoder::Impl::flush() {
   if (out_size_ == 0) return;
   const size_t size = std::exchange(out_size_, 0);
   totals_.blocks += size;
-  sink_.on_blocks({out_.data(), size});
+  sink_.on_blocks({out_.get(), size});
 }
 
 void FlowDecoder::Impl::refresh() {
@@ -349,7 +348,15 @@ void FlowDecoder::Impl::on_pgd(bool has_ip) {
         }
         current_ = cache_.next(current_);
       }
-      if (current_ != 0) emit(cache_.up_to_branch(current_, e.to));
+      if (current_ != 0) {
+        const BlockId part = cache_.up_to_branch(current_, e.to);
+        if (part != current_)
+          emit(part);
+        else if (step_to_end())
+          emit(current_);
+        else
+          return;
+      }
     } else {
       if (!step_to_end()) return;
       emit(cache_.links(current_).far ? current_ : cache_.up_to_cr3_write(current_));
@@ -454,7 +461,7 @@ void FlowDecoder::Impl::packet(const Packet& packet, const uint8_t* at) {
     case PacketType::psbend:
       in_psb_ = false;
       update_waiting();
-      known_psb_.end(at + packet.size, chunk_end_, last_ip_);
+      known_psb_.end(at + packet.size, chunk_end_);
       return;
     case PacketType::ovf:
       known_psb_.forget_begin();
@@ -525,7 +532,7 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
             }
             run = &runs_[run_index(key)];
           }
-          std::memcpy(out_.data() + out, run->blocks, sizeof run->blocks);
+          std::memcpy(out_.get() + out, run->blocks, sizeof run->blocks);
           out += run->count;
           current = run->after;
           ++at;

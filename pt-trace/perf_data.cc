@@ -167,7 +167,9 @@ void PerfReader::feature(uint32_t id, const Fields& body) {
   if (id != feature_cpuid) return;
   // "GenuineIntel,6,78,3" behind its length
   const std::string text = body.text(4, body.u32(0));
-  const size_t first = text.find(','), second = text.find(',', first + 1), third = text.find(',', second + 1);
+  const size_t first = text.find(',');
+  const size_t second = first == std::string::npos ? first : text.find(',', first + 1);
+  const size_t third = second == std::string::npos ? second : text.find(',', second + 1);
   if (third == std::string::npos || text.substr(0, first) != "GenuineIntel") return;
   std::from_chars(text.data() + first + 1, text.data() + second, data_.family_);
   std::from_chars(text.data() + second + 1, text.data() + third, data_.model_);

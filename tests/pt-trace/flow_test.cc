@@ -209,3 +209,79 @@ TEST_CASE("mappings replace, split and join") {
   CHECK_THROWS(image.map(~uint64_t{0} - 15, bytes(4, 17)));
   CHECK_THROWS(image.map(0, bytes(1, 4), 2, 3));
 }
+
+TEST_CASE("transactions, PTWRITE and packets that only look like branches") {
+  // 1000: xbegin 1010; nop; nop; xend; syscall    1010: nop; syscall
+  std::vector<uint8_t> code(0x20, 0x90);
+  const uint8_t begin[] = {0xc7, 0xf8, 0x0a, 0, 0, 0, 0x90, 0x90, 0x0f, 0x01, 0xd5, 0x0f, 0x05};
+  std::copy(std::begin(begin), std::end(begin), code.begin());
+  code[0x11] = 0x0f;
+  code[0x12] = 0x05;
+  CodeImage image;
+  image.map(0x1000, std::make_shared<const std::vector<uint8_t>>(code));
+  const auto packets = [](std::initializer_list<int> tail) {
+    Encoder encoder;
+    encoder.enable(0x1000);
+    auto bytes = encoder.take();
+    for (const int byte : tail) bytes.push_back(static_cast<uint8_t>(byte));
+    return bytes;
+  };
+  Collector sink;
+  FlowDecoder decoder(image, sink);
+  sink.decoder = &decoder;
+  SECTION("commit") {
+    // MODE.TSX in transaction, FUP 1006; MODE.TSX out of it, FUP 100b; TIP.PGD
+    decoder.feed(packets({0x99, 0x21, 0x3d, 0x06, 0x10, 0x99, 0x20, 0x3d, 0x0b, 0x10, 0x01}));
+    decoder.finish();
+    CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1006, 0x1007, 0x1008, 0x100b});
+  }
+  SECTION("abort") {
+    // MODE.TSX aborted, FUP 1007, TIP 1010; TIP.PGD
+    decoder.feed(
+        packets({0x99, 0x21, 0x3d, 0x06, 0x10, 0x99, 0x22, 0x3d, 0x07, 0x10, 0x2d, 0x10, 0x10, 0x01}));
+    decoder.finish();
+    CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1006, 0x1010, 0x1011});
+  }
+  SECTION("PTWRITE with its FUP, EXSTOP with its FUP") {
+    decoder.feed(packets({0x02, 0x92, 1, 2, 3, 4, 0x3d, 0x06, 0x10, 0x02, 0xe2, 0x3d, 0x07, 0x10, 0x01}));
+    decoder.finish();
+    CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1006, 0x1007, 0x1008, 0x100b});
+  }
+  CHECK(sink.errors.empty());
+}
+
+TEST_CASE("found by fuzzing") {
+  CodeImage image;
+  image.map(0x1000, std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>{0x0f, 0x05}));
+  Collector sink;
+  FlowDecoder decoder(image, sink);
+  sink.decoder = &decoder;
+  Encoder encoder;
+  SECTION("a PSB+ that says address 0 is not one without an address, also when it is repeated") {
+    encoder.enable(0);
+    auto bytes = encoder.take();
+    bytes.push_back(0x01);  // TIP.PGD where no code is: an error
+    for (int i = 0; i < 3; ++i) {
+      for (int n = 0; n < 8; ++n) bytes.insert(bytes.end(), {0x02, 0x82});
+      bytes.insert(bytes.end(), {0x3d, 0, 0, 0x02, 0x23});
+      bytes.insert(bytes.end(), 40, 0);
+      bytes.push_back(0x01);
+    }
+    decoder.feed(bytes);
+    decoder.finish();
+    CHECK(sink.errors.size() == 4);
+    CHECK(sink.ips.empty());
+  }
+  SECTION("tracing that goes off at an address where no code is") {
+    encoder.enable(0x5000);
+    encoder.disable(0x6000);
+    encoder.enable(0x1000);
+    encoder.disable();
+    decoder.feed(encoder.bytes());
+    decoder.finish();
+    REQUIRE(sink.errors.size() == 1);
+    CHECK(sink.errors[0].status == FlowStatus::no_code);
+    CHECK(sink.errors[0].from == 0x5000);
+    CHECK(sink.ips == std::vector<uint64_t>{0x1000});
+  }
+}
