@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string>
+#include <string_view>
 
 #include "pt-trace/code_image.h"
 #include "pt-trace/flow_block.h"
