@@ -1,0 +1,56 @@
+// The traced program's code: which bytes were mapped where. Mappings may change while a trace is decoded.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace aftercheck::pt {
+
+// Address ranges with their bytes. A later mapping replaces what it overlaps, as mmap(MAP_FIXED) does.
+// Not thread-safe; a decoder that uses it sees changes made between its calls or in its sink's callbacks.
+class CodeImage {
+ public:
+  // Maps bytes that the image shares with the caller. Address + size must not pass the end of the address
+  // space (Error usage).
+  void map(uint64_t address, std::shared_ptr<const std::vector<uint8_t>> bytes);
+  // Maps a part of shared bytes; `offset` + `size` must lie inside (Error usage).
+  void map(uint64_t address, std::shared_ptr<const std::vector<uint8_t>> bytes, size_t offset, size_t size);
+  // Maps a range of a file, which is mapped into memory here, truncated to the file's size as the kernel's
+  // page cache would. Error io when it can't be read.
+  void map_file(uint64_t address, const std::string& path, uint64_t offset, uint64_t size);
+  void unmap(uint64_t address, uint64_t size);
+
+  // Mapped bytes from `address` on, up to the end of that mapping; empty when nothing is mapped there.
+  std::span<const uint8_t> at(uint64_t address) const;
+  // Copies up to `size` bytes across adjoining mappings; returns how many.
+  size_t read(uint64_t address, uint8_t* buffer, size_t size) const;
+
+  // Grows with every change.
+  uint64_t generation() const { return changes_.size(); }
+  struct Change {
+    uint64_t address;
+    uint64_t size;
+  };
+  // What changed since an earlier generation.
+  std::span<const Change> changes_since(uint64_t generation) const {
+    return std::span(changes_).subspan(generation);
+  }
+
+ private:
+  struct Mapping {
+    uint64_t size;
+    const uint8_t* bytes;
+    std::shared_ptr<const void> owner;
+  };
+  void insert(uint64_t address, Mapping mapping);
+  void carve(uint64_t address, uint64_t size);
+
+  std::map<uint64_t, Mapping> mappings_;  // by start, never overlapping
+  std::vector<Change> changes_;
+};
+
+}  // namespace aftercheck::pt

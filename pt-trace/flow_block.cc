@@ -1,0 +1,236 @@
+#include "pt-trace/flow_block.h"
+
+#include <algorithm>
+
+namespace aftercheck::pt {
+namespace {
+
+// Straight code of any length, and loops of direct jumps, are cut into pieces of this size.
+constexpr uint32_t most_instructions = 1024;
+constexpr unsigned page_shift = 12;
+// Parts asked for by addresses in the trace, which may be nonsense; found again when forgotten.
+constexpr size_t most_parts = 1 << 18;
+
+}  // namespace
+
+void BlockCache::clear_all() {
+  blocks_.assign(2, {});
+  links_.assign(2, {});
+  returns_.clear();
+  clear_maps();
+}
+
+void BlockCache::clear_maps() {
+  slot_shift_ = 64 - first_slot_bits;
+  slots_.assign(size_t{1} << first_slot_bits, {});
+  for (auto& map : by_ip_) map.clear();
+  parts_.clear();
+  code_pages_.clear();
+  last_code_page_ = ~uint64_t{0};
+  any_unmapped_ = false;
+}
+
+bool BlockCache::refresh() {
+  if (generation_ == image_.generation()) return false;
+  const auto changes = image_.changes_since(generation_);
+  generation_ = image_.generation();
+  const auto touches_code = [&](const CodeImage::Change& change) {
+    const uint64_t first = change.address >> page_shift;
+    const uint64_t last = (change.address + (change.size - 1)) >> page_shift;
+    if (last - first < code_pages_.size()) {
+      for (uint64_t page = first; page <= last; ++page)
+        if (code_pages_.contains(page)) return true;
+      return false;
+    }
+    return std::any_of(code_pages_.begin(), code_pages_.end(),
+                       [&](uint64_t page) { return page >= first && page <= last; });
+  };
+  if (!any_unmapped_ && std::none_of(changes.begin(), changes.end(), touches_code)) return false;
+  clear_maps();
+  for (auto& links : links_) links.taken_block = links.next_block = 0;
+  return true;
+}
+
+void BlockCache::note_code(uint64_t ip, uint8_t size) {
+  for (const uint64_t page : {ip >> page_shift, (ip + size - 1) >> page_shift}) {
+    if (page == last_code_page_) continue;
+    code_pages_.insert(page);
+    last_code_page_ = page;
+  }
+}
+
+BlockId BlockCache::find_slow(uint64_t ip, ExecMode mode) {
+  auto& map = by_ip_[static_cast<size_t>(mode)];
+  BlockId id;
+  if (const auto it = map.find(ip); it != map.end()) {
+    id = it->second;
+  } else {
+    id = decode(ip, mode);
+    if (id == nowhere) return id;
+    map.emplace(ip, id);
+    if (map.size() > slots_.size() / 2 && slots_.size() < most_slots) {
+      --slot_shift_;
+      slots_.assign(slots_.size() * 2, {});
+    }
+  }
+  slots_[slot_index(ip, mode)] = {ip, id, mode};
+  return id;
+}
+
+BlockId BlockCache::resolve(BlockId id, bool taken) {
+  const uint64_t address = taken ? links_[id].taken : links_[id].next;
+  const BlockId found = find(address, blocks_[id].mode);
+  if (found == nowhere) return found;
+  (taken ? links_[id].taken_block : links_[id].next_block) = found;
+  return found;
+}
+
+BlockId BlockCache::decode(uint64_t ip, ExecMode mode) {
+  FlowBlock block{ip, ip, 0, mode};
+  BlockLinks links;
+  links.first_call = static_cast<uint32_t>(returns_.size());
+  uint64_t at = ip;
+  const uint64_t mask = mode == ExecMode::bits64 ? ~uint64_t{0} : 0xffffffff;
+  bool open = true;
+  while (open) {
+    if (block.instructions == most_instructions) {
+      links.end = BlockEnd::straight;
+      links.next = at;
+      break;
+    }
+    const Instruction instruction = decoder_.decode(image_, at, mode);
+    if (instruction.size == 0) {
+      links.end = BlockEnd::unmapped;
+      links.next = at;
+      any_unmapped_ = true;
+      break;
+    }
+    note_code(at, instruction.size);
+    ++block.instructions;
+    block.end = at;
+    const uint64_t behind = (at + instruction.size) & mask;
+    at = behind;
+    switch (instruction.kind) {
+      case InstructionKind::other:
+      case InstructionKind::write_cr3:
+        break;
+      case InstructionKind::direct_call:
+        // A call to the next instruction only reads its own address; the processor doesn't count it as a call
+        // either.
+        if (instruction.target != behind) returns_.push_back(behind);
+        at = instruction.target;
+        break;
+      case InstructionKind::direct_jump:
+        at = instruction.target;
+        break;
+      case InstructionKind::conditional:
+        links.end = BlockEnd::conditional;
+        links.taken = instruction.target;
+        links.next = behind;
+        open = false;
+        break;
+      case InstructionKind::near_return:
+        links.end = BlockEnd::near_return;
+        open = false;
+        break;
+      case InstructionKind::indirect_call:
+        returns_.push_back(behind);
+        [[fallthrough]];
+      case InstructionKind::indirect_jump:
+      case InstructionKind::far_call:
+      case InstructionKind::far_return:
+        links.end = BlockEnd::indirect;
+        links.far =
+            instruction.kind == InstructionKind::far_call || instruction.kind == InstructionKind::far_return;
+        links.next = behind;
+        open = false;
+        break;
+    }
+  }
+  if (block.instructions == 0) {
+    blocks_[nowhere] = block;
+    links_[nowhere] = links;
+    return nowhere;
+  }
+  links.call_count = static_cast<uint32_t>(returns_.size()) - links.first_call;
+  blocks_.push_back(block);
+  links_.push_back(links);
+  return static_cast<BlockId>(blocks_.size() - 1);
+}
+
+// Walks the block again and asks `stop(ip, instruction)` before each instruction: -1 stop before it, 1 behind
+// it, 0 go on. The part so found becomes a block of its own.
+template <typename Stop>
+BlockId BlockCache::part(BlockId whole, Part key, Stop stop) {
+  if (const auto it = parts_.find(key); it != parts_.end()) return it->second;
+  const FlowBlock from = blocks_[whole];
+  FlowBlock block{from.ip, from.ip, 0, from.mode};
+  BlockLinks links;
+  links.end = BlockEnd::partial;
+  links.first_call = static_cast<uint32_t>(returns_.size());
+  const uint64_t mask = from.mode == ExecMode::bits64 ? ~uint64_t{0} : 0xffffffff;
+  uint64_t at = from.ip;
+  BlockId result = no_block;
+  for (uint32_t i = 0; i <= from.instructions; ++i) {
+    const Instruction instruction = decoder_.decode(image_, at, from.mode);
+    const int decision = stop(at, instruction);
+    if (decision < 0) {
+      result = 0;
+      break;
+    }
+    if (i == from.instructions || instruction.size == 0) break;
+    ++block.instructions;
+    block.end = at;
+    const uint64_t behind = (at + instruction.size) & mask;
+    at = behind;
+    if (instruction.kind == InstructionKind::direct_call) {
+      if (instruction.target != behind) returns_.push_back(behind);
+      at = instruction.target;
+    } else if (instruction.kind == InstructionKind::direct_jump) {
+      at = instruction.target;
+    } else if (i + 1 == from.instructions && links_[whole].end != BlockEnd::straight &&
+               links_[whole].end != BlockEnd::unmapped) {
+      // Behind the last instruction the trace decides; there is no "next" to stop before.
+      if (decision > 0) result = 0;
+      break;
+    }
+    if (decision > 0) {
+      result = 0;
+      break;
+    }
+  }
+  links.call_count = static_cast<uint32_t>(returns_.size()) - links.first_call;
+  if (result == 0 && block.instructions > 0) {
+    blocks_.push_back(block);
+    links_.push_back(links);
+    result = static_cast<BlockId>(blocks_.size() - 1);
+  } else {
+    returns_.resize(links.first_call);
+  }
+  if (parts_.size() >= most_parts) parts_.clear();
+  parts_.emplace(key, result);
+  return result;
+}
+
+BlockId BlockCache::up_to(BlockId whole, uint64_t stop) {
+  return part(whole, {whole, stop, 'b'},
+              [stop](uint64_t ip, const Instruction&) { return ip == stop ? -1 : 0; });
+}
+
+BlockId BlockCache::up_to_branch(BlockId whole, uint64_t target) {
+  const BlockId found = part(whole, {whole, target, 't'}, [target](uint64_t, const Instruction& instruction) {
+    const bool direct =
+        instruction.kind == InstructionKind::direct_jump || instruction.kind == InstructionKind::direct_call;
+    return direct && instruction.target == target ? 1 : 0;
+  });
+  return found == no_block ? whole : found;
+}
+
+BlockId BlockCache::up_to_cr3_write(BlockId whole) {
+  const BlockId found = part(whole, {whole, 0, 'c'}, [](uint64_t, const Instruction& instruction) {
+    return instruction.kind == InstructionKind::write_cr3 ? 1 : 0;
+  });
+  return found == no_block ? whole : found;
+}
+
+}  // namespace aftercheck::pt

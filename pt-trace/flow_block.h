@@ -1,0 +1,143 @@
+// Blocks of instructions, decoded once. Internal to pt-trace except for FlowBlock and BlockId.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "pt-trace/code_image.h"
+#include "pt-trace/instruction.h"
+#include "pt-trace/packet.h"
+
+namespace aftercheck::pt {
+
+// Number of a block in its decoder; valid as long as the decoder. 0 is no block.
+using BlockId = uint32_t;
+
+// Instructions that execute one after the other without asking the trace anything: direct jumps and calls are
+// followed, so they need not be contiguous. `end` is the address of the last instruction.
+struct FlowBlock {
+  uint64_t ip = 0;
+  uint64_t end = 0;
+  uint32_t instructions = 0;
+  ExecMode mode = ExecMode::unknown;
+};
+
+// How a block ends.
+enum class BlockEnd : uint8_t {
+  conditional,  // the trace has an outcome
+  indirect,     // the trace has a target: indirect jump or call, far transfers
+  near_return,  // a target, or a taken outcome with return compression
+  straight,     // cut at the size limit: goes on at `next`
+  partial,      // stops before or behind an instruction for an event; nothing follows by itself
+  unmapped,     // the image has no (whole) instruction at `next`
+};
+
+// What the decoder knows of a block besides FlowBlock.
+struct BlockLinks {
+  uint64_t taken = 0;  // conditional: target
+  uint64_t next = 0;   // conditional, indirect calls: the address behind; straight, unmapped: see BlockEnd
+  BlockId taken_block = 0;
+  BlockId next_block = 0;
+  uint32_t first_call = 0;  // return addresses that its calls push: range in BlockCache::returns()
+  uint32_t call_count = 0;
+  BlockEnd end = BlockEnd::unmapped;
+  bool far = false;
+};
+
+// Decodes blocks and finds them by address. Memory grows with the code executed, not with the trace.
+class BlockCache {
+ public:
+  explicit BlockCache(const CodeImage& image) : image_(image), generation_(image.generation()) {
+    clear_all();
+  }
+
+  // The block that starts at `ip`; decoded if it is new. Never 0. Where the image has no instruction at all,
+  // it is nowhere(), whose links tell the last such address: a hostile trace must not fill memory with bad
+  // addresses.
+  BlockId find(uint64_t ip, ExecMode mode) {
+    const Slot& slot = slots_[slot_index(ip, mode)];
+    if (slot.id != 0 && slot.ip == ip && slot.mode == mode) [[likely]]
+      return slot.id;
+    return find_slow(ip, mode);
+  }
+
+  // The part of a block before the first instruction at `stop`; 0 when that is empty, no_block when the block
+  // doesn't come by `stop`.
+  BlockId up_to(BlockId block, uint64_t stop);
+  // The part of a block up to and including the first direct branch to `target` or, if there is none, a write
+  // to CR3 (with `cr3`); the whole block otherwise.
+  BlockId up_to_branch(BlockId block, uint64_t target);
+  BlockId up_to_cr3_write(BlockId block);
+  static constexpr BlockId no_block = ~BlockId{0};
+  static constexpr BlockId nowhere = 1;
+
+  const FlowBlock& block(BlockId id) const { return blocks_[id]; }
+  const BlockLinks& links(BlockId id) const { return links_[id]; }
+  BlockId taken(BlockId id) {
+    BlockLinks& l = links_[id];
+    return l.taken_block != 0 ? l.taken_block : resolve(id, true);
+  }
+  BlockId next(BlockId id) {
+    BlockLinks& l = links_[id];
+    return l.next_block != 0 ? l.next_block : resolve(id, false);
+  }
+  std::span<const uint64_t> calls(BlockId id) const {
+    return std::span(returns_).subspan(links_[id].first_call, links_[id].call_count);
+  }
+  size_t size() const { return blocks_.size() - 2; }
+  Instruction instruction(uint64_t ip, ExecMode mode) const { return decoder_.decode(image_, ip, mode); }
+
+  // Notices changes of the image: forgets what may be outdated (ids stay valid as names of what was
+  // executed). True when anything was forgotten.
+  bool refresh();
+
+ private:
+  struct Slot {
+    uint64_t ip = 0;
+    BlockId id = 0;
+    ExecMode mode = ExecMode::unknown;
+  };
+  static constexpr unsigned first_slot_bits = 6;
+  static constexpr size_t most_slots = 1 << 16;
+  size_t slot_index(uint64_t ip, ExecMode mode) const {
+    return (ip + static_cast<uint64_t>(mode)) * 0x9e3779b97f4a7c15 >> slot_shift_;
+  }
+  struct Part {
+    BlockId block;
+    uint64_t address;
+    char what;
+    bool operator==(const Part&) const = default;
+  };
+  struct PartHash {
+    size_t operator()(const Part& p) const {
+      return (p.block * 0x9e3779b97f4a7c15 ^ p.address) * 0xbf58476d1ce4e5b9 + static_cast<size_t>(p.what);
+    }
+  };
+
+  BlockId find_slow(uint64_t ip, ExecMode mode);
+  BlockId resolve(BlockId id, bool taken);
+  BlockId decode(uint64_t ip, ExecMode mode);
+  template <typename Stop>
+  BlockId part(BlockId block, Part key, Stop stop);
+  void note_code(uint64_t ip, uint8_t size);
+  void clear_all();
+  void clear_maps();
+
+  const CodeImage& image_;
+  InstructionDecoder decoder_;
+  uint64_t generation_;
+  std::vector<FlowBlock> blocks_;
+  std::vector<BlockLinks> links_;
+  std::vector<uint64_t> returns_;
+  std::vector<Slot> slots_;  // grows with the number of blocks
+  unsigned slot_shift_ = 0;
+  std::unordered_map<uint64_t, BlockId> by_ip_[4];
+  std::unordered_map<Part, BlockId, PartHash> parts_;
+  std::unordered_set<uint64_t> code_pages_;
+  uint64_t last_code_page_ = 0;
+  bool any_unmapped_ = false;
+};
+
+}  // namespace aftercheck::pt

@@ -1,0 +1,104 @@
+#include "pt-trace/instruction.h"
+
+#include <Zydis/Zydis.h>
+
+#include "pt-trace/common_instruction.h"
+
+namespace aftercheck::pt {
+
+struct InstructionDecoder::Decoders {
+  ZydisDecoder bits16, bits32, bits64;
+};
+
+InstructionDecoder::InstructionDecoder() : decoders_(std::make_unique<Decoders>()) {
+  ZydisDecoderInit(&decoders_->bits16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+  ZydisDecoderInit(&decoders_->bits32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+  ZydisDecoderInit(&decoders_->bits64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+}
+
+InstructionDecoder::~InstructionDecoder() = default;
+
+namespace {
+
+InstructionKind kind_of(const ZydisDecodedInstruction& decoded) {
+  const bool relative = decoded.raw.imm[0].is_relative != 0;
+  const bool far = decoded.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+  switch (decoded.mnemonic) {
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSENTER:
+    case ZYDIS_MNEMONIC_VMCALL:
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_INTO:
+      return InstructionKind::far_call;
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_UIRET:
+    case ZYDIS_MNEMONIC_RSM:
+    case ZYDIS_MNEMONIC_VMLAUNCH:
+    case ZYDIS_MNEMONIC_VMRESUME:
+      return InstructionKind::far_return;
+    case ZYDIS_MNEMONIC_JMP:
+      if (far) return InstructionKind::far_call;
+      return relative ? InstructionKind::direct_jump : InstructionKind::indirect_jump;
+    case ZYDIS_MNEMONIC_CALL:
+      if (far) return InstructionKind::far_call;
+      return relative ? InstructionKind::direct_call : InstructionKind::indirect_call;
+    case ZYDIS_MNEMONIC_RET:
+      return far ? InstructionKind::far_return : InstructionKind::near_return;
+    case ZYDIS_MNEMONIC_MOV:
+      // MOV CR3: 0F 22 with register field 3.
+      if (decoded.opcode_map == ZYDIS_OPCODE_MAP_0F && decoded.opcode == 0x22 && decoded.raw.modrm.reg == 3)
+        return InstructionKind::write_cr3;
+      return InstructionKind::other;
+    default:
+      // Jcc, LOOPcc, JrCXZ. XBEGIN is relative too, but its jump shows as an abort, not as an outcome.
+      if (decoded.meta.category == ZYDIS_CATEGORY_COND_BR && relative &&
+          decoded.mnemonic != ZYDIS_MNEMONIC_XBEGIN)
+        return InstructionKind::conditional;
+      return InstructionKind::other;
+  }
+}
+
+}  // namespace
+
+Instruction InstructionDecoder::decode(const CodeImage& image, uint64_t address, ExecMode mode) const {
+  const auto bytes = image.at(address);
+  if (bytes.size() >= 16 && (mode == ExecMode::bits64 || mode == ExecMode::bits32)) {
+    const Instruction common = decode_common(bytes.data(), address, mode);
+    if (common.size != 0) return common;
+  }
+  return decode_any(bytes, image, address, mode);
+}
+
+// Any instruction, by Zydis.
+Instruction InstructionDecoder::decode_any(std::span<const uint8_t> bytes, const CodeImage& image,
+                                           uint64_t address, ExecMode mode) const {
+  uint8_t copy[ZYDIS_MAX_INSTRUCTION_LENGTH];
+  if (bytes.size() < sizeof copy) bytes = {copy, image.read(address, copy, sizeof copy)};
+  const ZydisDecoder& decoder = mode == ExecMode::bits64   ? decoders_->bits64
+                                : mode == ExecMode::bits32 ? decoders_->bits32
+                                                           : decoders_->bits16;
+  Instruction result;
+  ZydisDecodedInstruction decoded;
+  if (bytes.empty() ||
+      !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, bytes.data(), bytes.size(), &decoded)))
+    return result;
+  result.size = decoded.length;
+  result.kind = kind_of(decoded);
+  result.vm_entry =
+      decoded.mnemonic == ZYDIS_MNEMONIC_VMLAUNCH || decoded.mnemonic == ZYDIS_MNEMONIC_VMRESUME;
+  if (result.kind == InstructionKind::conditional || result.kind == InstructionKind::direct_jump ||
+      result.kind == InstructionKind::direct_call) {
+    result.target = address + decoded.length + static_cast<uint64_t>(decoded.raw.imm[0].value.s);
+    // A near branch outside 64-bit mode wraps at its operand size.
+    if (mode != ExecMode::bits64) result.target &= decoded.operand_width == 16 ? 0xffffu : 0xffffffffu;
+  }
+  return result;
+}
+
+}  // namespace aftercheck::pt

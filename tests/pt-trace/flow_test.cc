@@ -1,0 +1,287 @@
+// Flow decoding against libipt and against the expected addresses, on every real trace.
+#include <algorithm>
+#include <catch2/catch.hpp>
+
+#include "collector.h"
+#include "libipt_flow.h"
+#include "pt-trace/encoder.h"
+#include "pt_data.h"
+
+using namespace aftercheck::pt;
+using namespace aftercheck::pt::test;
+
+namespace {
+
+void require_equal(const std::vector<uint64_t>& ours, const std::vector<uint64_t>& expected) {
+  const size_t common = std::min(ours.size(), expected.size());
+  for (size_t i = 0; i < common; ++i)
+    if (ours[i] != expected[i])
+      FAIL("instruction " << i << ": " << std::hex << ours[i] << " instead of " << expected[i]);
+  REQUIRE(ours.size() == expected.size());
+}
+
+void decode(const RealTrace& trace, Collector& collector, size_t piece = SIZE_MAX) {
+  const CodeImage image = trace.image();
+  FlowDecoder decoder(image, collector, options_for(trace));
+  collector.decoder = &decoder;
+  std::span<const uint8_t> rest(trace.bytes);
+  while (!rest.empty()) {
+    const size_t size = std::min(piece, rest.size());
+    decoder.feed(rest.first(size));
+    rest = rest.subspan(size);
+  }
+  decoder.finish();
+  REQUIRE(decoder.totals().blocks == collector.block_count);
+  for (const FlowEvent& e : collector.errors)
+    UNSCOPED_INFO("error at trace offset " << std::hex << e.offset << ": " << flow_status_text(e.status)
+                                           << " from " << e.from << " to " << e.to);
+}
+
+}  // namespace
+
+TEST_CASE("every instruction of the real traces, as expected") {
+  PT_DATA_OR_SKIP(folder);
+  for (const char* name : {"icelake_tip", "dynamorio_v5", "foo", "avscript_32", "dynamorio_v2"}) {
+    INFO(name);
+    const RealTrace trace = load_real_trace(folder, name);
+    Collector ours;
+    decode(trace, ours);
+    CHECK(ours.errors.empty());
+    require_equal(ours.ips, expected_ips(folder + "/" + name + "/ips.gz"));
+  }
+}
+
+TEST_CASE("every block of the real traces, as libipt's block decoder gives it") {
+  PT_DATA_OR_SKIP(folder);
+  for (const char* name : {"icelake_tip", "dynamorio_v5", "foo", "avscript_32", "dynamorio_v2", "qemu"}) {
+    INFO(name);
+    const RealTrace trace = load_real_trace(folder, name);
+    Collector ours;
+    decode(trace, ours);
+    CHECK(ours.errors.empty());
+    size_t position = 0;
+    bool same = true;
+    LibiptDecoder libipt(trace);
+    const auto errors = libipt.blocks(trace.bytes, [&](const pt_block& block) {
+      if (!same) return;
+      const size_t last = position + block.ninsn - 1;
+      same = last < ours.ips.size() && ours.ips[position] == block.ip && ours.ips[last] == block.end_ip;
+      if (same)
+        position = last + 1;
+      else
+        UNSCOPED_INFO("libipt block at instruction " << position << ": " << std::hex << block.ip << " to "
+                                                     << block.end_ip << " of " << block.ninsn << "; ours "
+                                                     << ours.ips.at(std::min(position, ours.ips.size() - 1)));
+    });
+    CHECK(errors.empty());
+    CHECK(same);
+    CHECK(position == ours.ips.size());
+    if (std::string(name) == "qemu") CHECK(position == 9635736);
+  }
+}
+
+TEST_CASE("flow decoding does not depend on how the trace is cut into pieces") {
+  PT_DATA_OR_SKIP(folder);
+  for (const char* name : {"icelake_tip", "dynamorio_v5", "foo", "avscript_32", "dynamorio_v2"}) {
+    const RealTrace trace = load_real_trace(folder, name);
+    const auto expected = expected_ips(folder + "/" + name + "/ips.gz");
+    for (const size_t piece : {1, 3, 17, 100, 4096}) {
+      INFO(name << " in pieces of " << piece);
+      Collector ours;
+      decode(trace, ours, piece);
+      CHECK(ours.errors.empty());
+      require_equal(ours.ips, expected);
+    }
+  }
+}
+
+TEST_CASE("a trace that starts anywhere decodes exactly from its first PSB") {
+  PT_DATA_OR_SKIP(folder);
+  Random random(8);
+  for (const char* name : {"foo", "dynamorio_v2", "avscript_32"}) {
+    RealTrace trace = load_real_trace(folder, name);
+    const auto whole = trace.bytes;
+    const auto expected = expected_ips(folder + "/" + name + "/ips.gz");
+    for (int round = 0; round < 60; ++round) {
+      const size_t cut = random.below(whole.size());
+      INFO(name << " from byte " << cut);
+      trace.bytes.assign(whole.begin() + static_cast<ptrdiff_t>(cut), whole.end());
+      Collector ours;
+      decode(trace, ours);
+      REQUIRE(ours.ips.size() <= expected.size());
+      const bool suffix = std::equal(ours.ips.rbegin(), ours.ips.rend(), expected.rbegin());
+      // Behind a PSB, compressed returns never need calls from before it (manual: "RET Compression"), so
+      // nothing is lost.
+      CHECK(ours.errors.empty());
+      CHECK(suffix);
+    }
+  }
+}
+
+TEST_CASE("code that changes while the trace runs") {
+  // Twice the same address: first two NOPs and SYSCALL, then a jump over a byte that is no instruction.
+  const auto first =
+      std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>{0x90, 0x90, 0x0f, 0x05});
+  const auto second = std::make_shared<const std::vector<uint8_t>>(
+      std::vector<uint8_t>{0xeb, 0x01, 0x06, 0x90, 0x90, 0x0f, 0x05});
+  Encoder encoder;
+  for (int i = 0; i < 4; ++i) {
+    encoder.enable(0x1000);
+    encoder.disable();
+  }
+  CodeImage image;
+  image.map(0x1000, first);
+  class Remap : public Collector {
+   public:
+    void on_event(const FlowEvent& event) override {
+      Collector::on_event(event);
+      if (event.kind != FlowEventKind::disabled) return;
+      ++exits;
+      if (exits == 2) image->map(0x1000, code);
+      if (exits == 3) image->unmap(0x1000, 4);
+    }
+    CodeImage* image = nullptr;
+    std::shared_ptr<const std::vector<uint8_t>> code;
+    int exits = 0;
+  } sink;
+  sink.image = &image;
+  sink.code = second;
+  FlowDecoder decoder(image, sink);
+  sink.decoder = &decoder;
+  decoder.feed(encoder.bytes());
+  decoder.finish();
+  const std::vector<uint64_t> expected = {0x1000, 0x1001, 0x1002, 0x1000, 0x1001,
+                                          0x1002, 0x1000, 0x1003, 0x1004, 0x1005};
+  CHECK(sink.ips == expected);
+  REQUIRE(sink.errors.size() == 1);
+  CHECK(sink.errors[0].status == FlowStatus::no_code);
+  CHECK(sink.errors[0].from == 0x1000);
+}
+
+TEST_CASE("errors name the packet and the address, and decoding goes on") {
+  // jz +0; syscall at 0x1000
+  const auto code =
+      std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>{0x74, 0x00, 0x0f, 0x05});
+  CodeImage image;
+  image.map(0x1000, code);
+  Encoder encoder;
+  encoder.enable(0x1000);
+  encoder.synchronise();
+  const uint64_t bad = encoder.bytes().size();
+  encoder.indirect(0x2000);  // but a conditional branch stands there
+  encoder.enable(0x1000);
+  encoder.conditional(true, 0x1002);
+  encoder.disable();
+  Collector sink;
+  FlowDecoder decoder(image, sink);
+  sink.decoder = &decoder;
+  decoder.feed(encoder.bytes());
+  decoder.finish();
+  REQUIRE(sink.errors.size() == 1);
+  CHECK(sink.errors[0].status == FlowStatus::wrong_packet);
+  CHECK(sink.errors[0].offset == bad);
+  CHECK(sink.errors[0].from == 0x1000);
+  CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1002});
+}
+
+TEST_CASE("mappings replace, split and join") {
+  CodeImage image;
+  const auto bytes = [](uint8_t value, size_t size) {
+    return std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>(size, value));
+  };
+  image.map(0x1000, bytes(1, 0x100));
+  image.map(0x1100, bytes(2, 0x100));
+  image.map(0x1080, bytes(3, 0x20));
+  uint8_t buffer[0x210];
+  REQUIRE(image.read(0x1000, buffer, sizeof buffer) == 0x200);
+  CHECK(int{buffer[0x7f]} == 1);
+  CHECK(int{buffer[0x80]} == 3);
+  CHECK(int{buffer[0x9f]} == 3);
+  CHECK(int{buffer[0xa0]} == 1);
+  CHECK(int{buffer[0x100]} == 2);
+  image.unmap(0x10f0, 0x20);
+  CHECK(image.read(0x1000, buffer, sizeof buffer) == 0xf0);
+  CHECK(image.at(0x1110).size() == 0xf0);
+  CHECK(image.at(0x10f0).empty());
+  CHECK(image.at(0).empty());
+  image.map(~uint64_t{0} - 15, bytes(4, 16));
+  CHECK(image.at(~uint64_t{0}).size() == 1);
+  CHECK_THROWS(image.map(~uint64_t{0} - 15, bytes(4, 17)));
+  CHECK_THROWS(image.map(0, bytes(1, 4), 2, 3));
+}
+
+TEST_CASE("transactions, PTWRITE and packets that only look like branches") {
+  // 1000: xbegin 1010; nop; nop; xend; syscall    1010: nop; syscall
+  std::vector<uint8_t> code(0x20, 0x90);
+  const uint8_t begin[] = {0xc7, 0xf8, 0x0a, 0, 0, 0, 0x90, 0x90, 0x0f, 0x01, 0xd5, 0x0f, 0x05};
+  std::copy(std::begin(begin), std::end(begin), code.begin());
+  code[0x11] = 0x0f;
+  code[0x12] = 0x05;
+  CodeImage image;
+  image.map(0x1000, std::make_shared<const std::vector<uint8_t>>(code));
+  const auto packets = [](std::initializer_list<int> tail) {
+    Encoder encoder;
+    encoder.enable(0x1000);
+    auto bytes = encoder.take();
+    for (const int byte : tail) bytes.push_back(static_cast<uint8_t>(byte));
+    return bytes;
+  };
+  Collector sink;
+  FlowDecoder decoder(image, sink);
+  sink.decoder = &decoder;
+  SECTION("commit") {
+    // MODE.TSX in transaction, FUP 1006; MODE.TSX out of it, FUP 100b; TIP.PGD
+    decoder.feed(packets({0x99, 0x21, 0x3d, 0x06, 0x10, 0x99, 0x20, 0x3d, 0x0b, 0x10, 0x01}));
+    decoder.finish();
+    CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1006, 0x1007, 0x1008, 0x100b});
+  }
+  SECTION("abort") {
+    // MODE.TSX aborted, FUP 1007, TIP 1010; TIP.PGD
+    decoder.feed(
+        packets({0x99, 0x21, 0x3d, 0x06, 0x10, 0x99, 0x22, 0x3d, 0x07, 0x10, 0x2d, 0x10, 0x10, 0x01}));
+    decoder.finish();
+    CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1006, 0x1010, 0x1011});
+  }
+  SECTION("PTWRITE with its FUP, EXSTOP with its FUP") {
+    decoder.feed(packets({0x02, 0x92, 1, 2, 3, 4, 0x3d, 0x06, 0x10, 0x02, 0xe2, 0x3d, 0x07, 0x10, 0x01}));
+    decoder.finish();
+    CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1006, 0x1007, 0x1008, 0x100b});
+  }
+  CHECK(sink.errors.empty());
+}
+
+TEST_CASE("found by fuzzing") {
+  CodeImage image;
+  image.map(0x1000, std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>{0x0f, 0x05}));
+  Collector sink;
+  FlowDecoder decoder(image, sink);
+  sink.decoder = &decoder;
+  Encoder encoder;
+  SECTION("a PSB+ that says address 0 is not one without an address, also when it is repeated") {
+    encoder.enable(0);
+    auto bytes = encoder.take();
+    bytes.push_back(0x01);  // TIP.PGD where no code is: an error
+    for (int i = 0; i < 3; ++i) {
+      for (int n = 0; n < 8; ++n) bytes.insert(bytes.end(), {0x02, 0x82});
+      bytes.insert(bytes.end(), {0x3d, 0, 0, 0x02, 0x23});
+      bytes.insert(bytes.end(), 40, 0);
+      bytes.push_back(0x01);
+    }
+    decoder.feed(bytes);
+    decoder.finish();
+    CHECK(sink.errors.size() == 4);
+    CHECK(sink.ips.empty());
+  }
+  SECTION("tracing that goes off at an address where no code is") {
+    encoder.enable(0x5000);
+    encoder.disable(0x6000);
+    encoder.enable(0x1000);
+    encoder.disable();
+    decoder.feed(encoder.bytes());
+    decoder.finish();
+    REQUIRE(sink.errors.size() == 1);
+    CHECK(sink.errors[0].status == FlowStatus::no_code);
+    CHECK(sink.errors[0].from == 0x5000);
+    CHECK(sink.ips == std::vector<uint64_t>{0x1000});
+  }
+}
