@@ -1,5 +1,5 @@
 // Deterministic fuzzing: mutations of valid input, the same in every run. For more, build with
-// -DAFTERCHECK_FUZZERS=ON (clang) and run pt_fuzz_*.
+// -DAFTERCHECK_FUZZ=ON (clang) and run pt_fuzz_*.
 #include <catch2/catch.hpp>
 
 #include "executions.h"
