@@ -21,7 +21,8 @@ constexpr uint32_t kStar = 0xc0000081, kLstar = 0xc0000082, kSyscallMask = 0xc00
 // Flags that SYSCALL clears on entry: TF, IF, DF, NT, AC, as Linux.
 constexpr uint64_t kClearedFlags = 0x100 | 0x200 | 0x400 | 0x4000 | 0x40000;
 // Flags that ring 3 can set for itself; the rest is as the kernel gives it.
-constexpr uint64_t kUserFlags = rflags::kStatus | rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
+constexpr uint64_t kUserFlags =
+    rflags::kStatus | rflags::kTrap | rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
 constexpr uint64_t kFixedFlags = 0x202;
 
 // A kick from another thread has to interrupt KVM_RUN. The last real-time signal: programs that use real-time
@@ -113,6 +114,8 @@ void KvmVcpu::load_registers(bool single_step) {
           registers_.rsp, registers_.rbp, registers_.r8,  registers_.r9,  registers_.r10, registers_.r11,
           registers_.r12, registers_.r13, registers_.r14, registers_.r15, registers_.rip, 0};
   regs.rflags = (registers_.rflags & kUserFlags) | kFixedFlags | (single_step ? rflags::kTrap : 0);
+  single_step_ = single_step;
+  hidden_trap_flag_ = single_step && (registers_.rflags & rflags::kTrap) == 0 ? rflags::kTrap : 0;
   kvm_sregs& sregs = run.s.regs.sregs;
   sregs.fs.base = registers_.fs_base;
   sregs.gs.base = registers_.gs_base;
@@ -188,14 +191,14 @@ bool KvmVcpu::take_exit(int error, Exit& exit) {
     if (!kicked_.load() || in_monitor()) return false;
     consume_kick();
     save_general_registers();
-    registers_.rflags &= ~rflags::kTrap;
+    registers_.rflags &= ~hidden_trap_flag_;
     exit = Exit{};
     return true;
   }
   if (error == EAGAIN) return false;
   save_general_registers();
   if (error == EFAULT) {
-    registers_.rflags &= ~rflags::kTrap;
+    registers_.rflags &= ~hidden_trap_flag_;
     exit = memory_fault_exit();
     return true;
   }
@@ -214,7 +217,7 @@ bool KvmVcpu::take_exit(int error, Exit& exit) {
 
 Exit KvmVcpu::syscall_exit() {
   registers_.rip = registers_.rcx;
-  registers_.rflags = registers_.r11 & ~(rflags::kTrap | rflags::kResume);
+  registers_.rflags = registers_.r11 & ~(hidden_trap_flag_ | rflags::kResume);
   registers_.r11 = canonical_r11(registers_.rflags);
   return Exit{.kind = ExitKind::syscall};
 }
@@ -222,7 +225,7 @@ Exit KvmVcpu::syscall_exit() {
 // The guest itself has written to the stub's port, which its rights allow on every host because one needs it.
 // To the guest it is what every port is.
 Exit KvmVcpu::port_write_exit() {
-  registers_.rflags &= ~rflags::kTrap;
+  registers_.rflags &= ~hidden_trap_flag_;
   constexpr uint8_t kOutImmediate = 0xe7, kOutDx = 0xef;
   std::array<uint8_t, 2> before{};
   const uint64_t rip = registers_.rip;
@@ -247,10 +250,10 @@ Exit KvmVcpu::exception_exit(unsigned number) {
          error_code, frame.rip);
   registers_.rip = frame.rip;
   registers_.rsp = frame.rsp;
-  registers_.rflags = frame.rflags & ~(rflags::kTrap | rflags::kResume);
+  registers_.rflags = frame.rflags & ~(hidden_trap_flag_ | rflags::kResume);
 
   if (number == vector::kPageFault) return classify_page_fault(error_code);
-  if (number == vector::kDebug) return Exit{.kind = ExitKind::step};
+  if (number == vector::kDebug && single_step_) return Exit{.kind = ExitKind::step};
   if (number == vector::kBreakpoint) {
     --registers_.rip;
     return Exit{.kind = ExitKind::breakpoint};

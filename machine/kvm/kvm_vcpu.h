@@ -29,6 +29,9 @@ class KvmVcpu final : public Vcpu {
   const unsigned id_;
   VcpuFd fd_;
   Registers registers_;
+  bool single_step_ = false;  // the entry under way is step()'s
+  uint64_t hidden_trap_flag_ =
+      0;  // RFLAGS.TF where step() has set it; 0 where the guest itself has, or nobody
   std::atomic<bool> kicked_{false};
   std::atomic<int> thread_{0};  // kernel thread id while run() is under way, for kicks from elsewhere
 
