@@ -18,9 +18,32 @@ using namespace std::chrono_literals;
 constexpr auto kInterval = 1s;
 constexpr int kShare = 100;  // at most one part in so many of the time goes into digests
 constexpr uint64_t kStretch = 1 << 20;
+// An event holds 2^18 digests. A guest that touches memory sparsely has more stretches than that.
+constexpr size_t kMostStretches = 1 << 16;
+constexpr uint64_t kWidestGap = 16 << 20;  // stretches stay below the 64 MiB that a replay accepts
 
 // Documentation/admin-guide/mm/pagemap.rst.
 constexpr uint64_t kPresent = uint64_t{1} << 63, kSwapped = uint64_t{1} << 62, kFilePage = uint64_t{1} << 61;
+
+// Joins stretches of one anonymous mapping over the gaps between them until few enough are left. The gaps
+// read as zeros, here and in the replay; a gap of a file's mapping may lie past the file's end.
+void join_over_gaps(const AddressSpace& space, std::vector<Range>& runs) {
+  for (uint64_t gap = kPageSize; runs.size() > kMostStretches && gap <= kWidestGap; gap *= 2) {
+    std::vector<Range> joined;
+    for (const Range& run : runs) {
+      if (!joined.empty() && run.start - joined.back().end <= gap &&
+          run.end - joined.back().start <= std::max(kStretch, 2 * gap)) {
+        const Mapping* mapping = space.find(joined.back().start);
+        if (mapping != nullptr && mapping->backing == Backing::anonymous && mapping->end >= run.end) {
+          joined.back().end = run.end;
+          continue;
+        }
+      }
+      joined.push_back(run);
+    }
+    runs = std::move(joined);
+  }
+}
 
 }  // namespace
 
@@ -57,6 +80,7 @@ std::vector<recording::MemoryDigest> MemoryCensus::take() {
     for (const auto& [start, mapping] : space_.mappings())
       if (mapping.prot != PROT_NONE && !(mapping.shared && mapping.backing == Backing::file))
         add_present(mapping, runs);
+  join_over_gaps(space_, runs);
   std::vector<recording::MemoryDigest> digests;
   digests.reserve(runs.size());
   for (const Range& run : runs)
