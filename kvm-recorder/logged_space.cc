@@ -95,11 +95,20 @@ int LoggedSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool s
   if (!S_ISREG(status.st_mode)) return -ENODEV;
   if (range.start >= range.end || offset % kPageSize != 0) return -EINVAL;
   if (!in_windows(range.start, range.size())) return -ENOMEM;
-  const Kept kept = keep(fd, status, range, offset);
-  const int error = shared_writable
-                        ? space_.map_file(range, prot, fd, offset, true, name, status.st_dev, status.st_ino)
-                        : space_.map_file(range, prot, kept.fd.get(), kept.offset, false, name, status.st_dev,
-                                          status.st_ino);
+  Kept kept;
+  try {
+    kept = keep(fd, status, range, offset);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::io) throw;
+    if (store_error_.empty()) store_error_ = error.what();
+  }
+  // What the store could not take is mapped from the guest's own file: the recording has ended, not the
+  // guest.
+  const bool own_file = shared_writable || !kept.fd;
+  const int source = own_file ? fd : kept.fd.get();
+  const uint64_t source_offset = own_file ? offset : kept.offset;
+  const int error = space_.map_file(range, prot, source, source_offset, shared_writable, name, status.st_dev,
+                                    status.st_ino);
   if (error != 0) return error;
   forget(range);
   recording::SpaceOp op;
@@ -117,7 +126,7 @@ int LoggedSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool s
   op.blob_offset = kept.offset;
   op.name = name;
   ops_.push_back(std::move(op));
-  if ((prot & PROT_EXEC) != 0 && !shared_writable) patch_code(range, kept.fd.get(), kept.offset);
+  if ((prot & PROT_EXEC) != 0 && !shared_writable) patch_code(range, source, source_offset);
   return 0;
 }
 

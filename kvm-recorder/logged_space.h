@@ -67,6 +67,10 @@ class LoggedSpace {
   // bytes count.
   void output(int fd, uint8_t stream, std::span<const recording::Output::Piece> pieces, uint64_t length);
 
+  // Not empty: the store could not keep a file (disk full), so the event under way must not be appended and
+  // the recording ends before it.
+  const std::string& store_error() const { return store_error_; }
+
   // Moves what was noted since the last call into `event` (space_ops, writes, patches, outputs). Writes are
   // spans of guest memory: append the event before the guest runs or its mappings change.
   void take(recording::Event& event);
@@ -98,6 +102,7 @@ class LoggedSpace {
   HostThread host_thread_;
   std::map<FileKey, KeptFile> kept_;
   std::map<FileKey, uint64_t> shared_files_;  // mapped shared and writable, with their numbers in the log
+  std::string store_error_;
   std::vector<recording::SpaceOp> ops_;
   std::vector<Noted> writes_;
   std::vector<recording::CodePatch> patches_;

@@ -115,7 +115,7 @@ class Session {
   void settle(const Signals::Delivery& delivery);
   void deliver_and_finish();
   void set_fpu(const FpuState& fpu);
-  void check_log();
+  void log_failed(const std::string& why);
 };
 
 Session::Session(const RecordOptions& options, const fs::path& directory)
@@ -170,6 +170,10 @@ void Session::finish_event(const Registers& base) {
 void Session::append() {
   ++result_.events;
   if (!writer_) return;
+  if (!memory_.store_error().empty()) {
+    log_failed(memory_.store_error());
+    return;
+  }
   std::vector<recording::MemoryWrite> writes = std::move(event_.writes);
   event_.writes.clear();
   uint64_t room = recording::kMaxEventBytes;
@@ -197,12 +201,11 @@ void Session::append() {
   }
   target->patches = std::move(patches);
   writer_->append(*target);
-  check_log();
+  if (writer_->failed()) log_failed(writer_->error());
 }
 
-void Session::check_log() {
-  if (!writer_->failed()) return;
-  result_.log_error = writer_->error();
+void Session::log_failed(const std::string& why) {
+  result_.log_error = why;
   if (options_.on_log_error == OnLogError::stop) {
     if (options_.warning)
       options_.warning("the recording can't be continued: " + result_.log_error + "; stopping the program");

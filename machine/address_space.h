@@ -31,9 +31,10 @@ struct Range {
 // Low: for non-PIE programs (0x400000) and MAP_32BIT. Starts at the usual vm.mmap_min_addr, ends below
 // AddressSanitizer's shadow (0x7fff8000).
 constexpr Range kLowWindow{0x10000, 0x7000'0000};
-// Main: everything movable. One PML4 entry (512 GiB), clear of AddressSanitizer's shadow and of where Linux
-// puts PIE programs (0x55..), libraries and stacks (0x7f..) of the host process itself.
-constexpr Range kMainWindow{0x2000'0000'0000, 0x2080'0000'0000};
+// Main: everything movable. In one PML4 entry, as many GiB as there are memory slots below 2^39, clear of
+// AddressSanitizer's shadow and of where Linux puts PIE programs (0x55..), libraries and stacks (0x7f..) of
+// the host process itself.
+constexpr Range kMainWindow{0x2000'0000'0000, 0x207e'0000'0000};
 
 // True when [address, address+size) lies in one window. No overflow for any input.
 bool in_windows(uint64_t address, uint64_t size);

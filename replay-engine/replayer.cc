@@ -93,6 +93,7 @@ class Session {
   std::map<uint64_t, UniqueFd> shared_files_;  // by number
 
   [[noreturn]] void bad(const std::string& what) const;
+  Exit run_guest();
   void verify_exit(const Event& event, const Exit& exit);
   void verify_memory(const Event& event);
   std::string memory_difference(const Event& event, Vcpu& vcpu);
@@ -395,10 +396,17 @@ void Session::apply(const Event& event) {
     words[change.number] = change.value;
   }
   vcpu_->registers() = from_words(words);
+  for (const uint64_t base : {vcpu_->registers().fs_base, vcpu_->registers().gs_base})
+    if (static_cast<uint64_t>(static_cast<int64_t>(base << 16) >> 16) != base)
+      bad(fmt::format("the segment base {:#x} is not canonical", base));
   if (!event.fpu.empty()) {
     FpuState state;
     if (event.fpu.size() != state.fxsave.size()) bad(fmt::format("FPU state of {} bytes", event.fpu.size()));
     std::copy(event.fpu.begin(), event.fpu.end(), state.fxsave.begin());
+    constexpr size_t kMxcsr = 24;  // SDM vol. 1, table 10-2
+    uint32_t mxcsr = 0;
+    std::memcpy(&mxcsr, &state.fxsave[kMxcsr], sizeof mxcsr);
+    if (mxcsr > 0xffff) bad(fmt::format("MXCSR {:#x} has reserved bits", mxcsr));
     vcpu_->set_fpu(state);
   }
 }
@@ -409,6 +417,17 @@ void Session::finish(const Event& event) {
     bad("the end event is malformed");
   result_.signaled = event.operands[0] == static_cast<uint64_t>(recording::EndReason::killed_by_signal);
   result_.status = static_cast<int>(event.operands[1]);
+}
+
+// To the next exit. What the host can't do may be the recording's doing.
+Exit Session::run_guest() {
+  try {
+    return vcpu_->run();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::host_lacks) throw;
+    fail(ErrorKind::host_lacks, "{}: event {}: {}", (options_.directory / "events").string(),
+         reader_.number(), error.what());
+  }
 }
 
 ReplayResult Session::run() {
@@ -427,7 +446,7 @@ ReplayResult Session::run() {
       if (event->kind == EventKind::asynchronous) {
         land_on(*event);
       } else {
-        verify_exit(*event, vcpu_->run());
+        verify_exit(*event, run_guest());
         verify_memory(*event);
       }
       replay_outputs(*event);
