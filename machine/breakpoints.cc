@@ -1,45 +1,82 @@
 #include "machine/breakpoints.h"
 
+#include <array>
+
 namespace aftercheck {
 namespace {
 constexpr uint8_t kInt3 = 0xcc;
-}
+constexpr uint8_t kNop = 0x90;
+// NOP DWORD PTR [RAX+RAX*1+0], SDM vol. 2B, NOP, table 4-12.
+constexpr std::array<uint8_t, 5> kFiveByteNop = {0x0f, 0x1f, 0x44, 0x00, 0x00};
+}  // namespace
 
 Breakpoints::~Breakpoints() {
-  for (const auto& [address, byte] : bytes_) put_back(address, byte);
+  for (const auto& [address, entry] : bytes_) put_back(address, entry.byte);
 }
 
 bool Breakpoints::add(uint64_t address) {
+  if (const auto found = bytes_.find(address); found != bytes_.end()) {
+    ++found->second.users;
+    return true;
+  }
   uint8_t byte = 0;
-  if (at(address)) return true;
   if (!space_.read(address, &byte, 1) || !space_.write(address, &kInt3, 1)) return false;
-  bytes_.emplace(address, byte);
+  bytes_.emplace(address, Entry{byte, 1});
   return true;
 }
 
 void Breakpoints::remove(uint64_t address) {
   const auto found = bytes_.find(address);
-  if (found == bytes_.end()) return;
-  put_back(address, found->second);
+  if (found == bytes_.end() || --found->second.users != 0) return;
+  put_back(address, found->second.byte);
   bytes_.erase(found);
 }
 
-// Not where the guest has written or mapped something else meanwhile.
+void Breakpoints::forget(Range range) {
+  bytes_.erase(bytes_.lower_bound(range.start), bytes_.lower_bound(range.end));
+}
+
+void Breakpoints::restore_original(uint64_t address, std::span<std::byte> bytes) const {
+  for (auto it = bytes_.lower_bound(address); it != bytes_.end() && it->first - address < bytes.size(); ++it)
+    bytes[it->first - address] = std::byte{it->second.byte};
+}
+
+// Not where the guest has written something else meanwhile.
 void Breakpoints::put_back(uint64_t address, uint8_t byte) {
   uint8_t now = 0;
   if (space_.read(address, &now, 1) && now == kInt3) space_.write(address, &byte, 1);
 }
 
-Exit Breakpoints::run() {
-  const uint64_t rip = vcpu_.registers().rip;
-  if (const auto under = bytes_.find(rip); under != bytes_.end()) {
-    put_back(rip, under->second);
-    const Exit exit = vcpu_.step();
-    space_.write(rip, &kInt3, 1);
-    if (exit.kind != ExitKind::step) return exit;
-    if (at(vcpu_.registers().rip)) return Exit{.kind = ExitKind::breakpoint};
+uint64_t Breakpoints::nop_length(uint64_t address, const Entry& entry) const {
+  if (entry.byte == kNop) return 1;
+  std::array<uint8_t, kFiveByteNop.size()> code{};
+  if (!space_.read(address, code.data(), code.size())) return 0;
+  code[0] = entry.byte;
+  return code == kFiveByteNop ? code.size() : 0;
+}
+
+std::optional<Exit> Breakpoints::pass(const Entry& entry) {
+  Registers& registers = vcpu_->registers();
+  const uint64_t rip = registers.rip;
+  const bool guest_steps = (registers.rflags & rflags::kTrap) != 0;
+  if (const uint64_t length = guest_steps ? 0 : nop_length(rip, entry); length != 0) {
+    registers.rip += length;
+    return std::nullopt;
   }
-  return vcpu_.run();
+  put_back(rip, entry.byte);
+  const Exit exit = vcpu_->step();
+  space_.write(rip, &kInt3, 1);
+  if (exit.kind != ExitKind::step) return exit;
+  return std::nullopt;
+}
+
+Exit Breakpoints::run_until(std::optional<uint64_t> target) {
+  if (const auto under = bytes_.find(vcpu_->registers().rip); under != bytes_.end()) {
+    if (const std::optional<Exit> exit = pass(under->second)) return *exit;
+    const uint64_t rip = vcpu_->registers().rip;
+    if (at(rip) || rip == target) return Exit{.kind = ExitKind::breakpoint};
+  }
+  return target ? vcpu_->run_to(*target) : vcpu_->run();
 }
 
 }  // namespace aftercheck

@@ -1,10 +1,13 @@
-// Breakpoints on any vCPU: INT3 in guest code, stepped over one instruction at a time. (Debug registers do
-// nothing in ring 3 on some hosts.) A guest that reads its code as data can see the byte, so none is left in
-// place for longer than needed.
+// Breakpoints on any vCPU: INT3 in guest code. (Debug registers do nothing in ring 3 on some hosts.) Where a
+// breakpoint is on a NOP it is passed by moving RIP, elsewhere it is lifted for one single step. A guest that
+// reads its code as data can see the byte, so none is left in place for longer than needed.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <span>
 
 #include "machine/address_space.h"
 #include "machine/vcpu.h"
@@ -14,26 +17,44 @@ namespace aftercheck {
 class Breakpoints {
  public:
   // Both must outlive this.
-  Breakpoints(Vcpu& vcpu, AddressSpace& space) : vcpu_(vcpu), space_(space) {}
+  Breakpoints(Vcpu& vcpu, AddressSpace& space) : vcpu_(&vcpu), space_(space) {}
   ~Breakpoints();
   Breakpoints(const Breakpoints&) = delete;
   Breakpoints& operator=(const Breakpoints&) = delete;
 
-  // False when there is no guest memory at `address`.
+  // Each add() of an address needs its remove(). False, with nothing added, when there is no guest memory.
   bool add(uint64_t address);
   void remove(uint64_t address);
   bool at(uint64_t address) const { return bytes_.contains(address); }
 
+  // Guest memory in the range has been given other contents or is mapped anew: what was set there is gone.
+  void forget(Range range);
+  // `bytes` is a copy of guest memory from `address` on: puts in what is under the breakpoints.
+  void restore_original(uint64_t address, std::span<std::byte> bytes) const;
+
+  // Another vCPU, on the same memory, goes on with the guest.
+  void switch_to(Vcpu& vcpu) { vcpu_ = &vcpu; }
+
   // As Vcpu::run(), but also stops, with ExitKind::breakpoint and RIP on it, before an instruction at a
   // breakpoint is executed; one that RIP is on already is executed first. The guest's own INT3 gives the same
   // exit at other addresses.
-  Exit run();
+  Exit run() { return run_until(std::nullopt); }
+  // Stops before `address` too; only for vCPUs with has_run_to().
+  Exit run_to(uint64_t address) { return run_until(address); }
 
  private:
-  Vcpu& vcpu_;
+  struct Entry {
+    uint8_t byte = 0;  // what was there
+    uint32_t users = 0;
+  };
+  Vcpu* vcpu_;
   AddressSpace& space_;
-  std::map<uint64_t, uint8_t> bytes_;  // what was there, by address
+  std::map<uint64_t, Entry> bytes_;  // by address
 
+  Exit run_until(std::optional<uint64_t> target);
+  // Executes the instruction at RIP, which is under a breakpoint; nothing if it was only that.
+  std::optional<Exit> pass(const Entry& entry);
+  uint64_t nop_length(uint64_t address, const Entry& entry) const;
   void put_back(uint64_t address, uint8_t byte);
 };
 

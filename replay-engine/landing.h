@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "machine/address_space.h"
+#include "machine/breakpoints.h"
 #include "machine/exit.h"
 #include "machine/vcpu.h"
 
@@ -13,7 +13,7 @@ namespace aftercheck {
 struct LandingTarget {
   uint64_t rip = 0;
   // Both are asked with RIP on `rip`: first whether the registers are those wanted, which must be cheap; then
-  // whether everything else is too (guest memory is free of breakpoints then).
+  // whether everything else is too (guest memory has breakpoints in it: Breakpoints::restore_original()).
   std::function<bool(Vcpu&)> registers_match;
   std::function<bool(Vcpu&)> all_matches;
 };
@@ -25,7 +25,9 @@ struct Landing {
 };
 
 // Runs to the first arrival at target.rip, the present instant included, where both predicates hold; gives up
-// after `max_arrivals` others, with the guest at one of them.
-Landing land(Vcpu& vcpu, AddressSpace& space, const LandingTarget& target, uint64_t max_arrivals);
+// after `max_arrivals` others, with the guest at one of them. `breakpoints` are those of `vcpu`; `on_stop` is
+// called before each instruction at one of them, except the one landed on, which has not been reached yet.
+Landing land(Vcpu& vcpu, Breakpoints& breakpoints, const LandingTarget& target, uint64_t max_arrivals,
+             const std::function<void(uint64_t address)>& on_stop);
 
 }  // namespace aftercheck

@@ -87,12 +87,15 @@ class Session {
   AddressSpace space_;
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<Vcpu> vcpu_;
+  Breakpoints breakpoints_;
   recording::RunningDigest digest_;
   ReplayResult result_;
   std::vector<std::byte> buffer_;
   std::map<uint64_t, UniqueFd> shared_files_;  // by number
 
   [[noreturn]] void bad(const std::string& what) const;
+  bool read_memory(uint64_t address, uint64_t length);
+  void stopped(Vcpu& vcpu, uint64_t address);
   Exit run_guest();
   void verify_exit(const Event& event, const Exit& exit);
   void verify_memory(const Event& event);
@@ -116,8 +119,11 @@ Session::Session(const ReplayOptions& options)
       store_(options.directory, false),
       cpu_(cpu_of(meta_, options.directory)),
       machine_(create_machine(options.machine, space_, cpu_)),
-      vcpu_(machine_->create_vcpu()) {
+      vcpu_(machine_->create_vcpu()),
+      breakpoints_(*vcpu_, space_) {
   result_.machine = machine_->kind();
+  const ReplayGuest guest{*machine_, *vcpu_, space_, cpu_, breakpoints_, options_.directory};
+  for (Participant* participant : options_.participants) participant->attach(guest);
 }
 
 void Session::bad(const std::string& what) const {
@@ -193,8 +199,7 @@ std::string Session::memory_difference(const Event& event, Vcpu& vcpu) {
     if (stretch.length > kLongest || !in_windows(stretch.address, stretch.length))
       bad(fmt::format("memory digest of {} bytes at {:#x} is outside the guest", stretch.length,
                       stretch.address));
-    buffer_.resize(stretch.length);
-    const bool readable = space_.read(stretch.address, buffer_.data(), stretch.length);
+    const bool readable = read_memory(stretch.address, stretch.length);
     if (!readable || recording::digest128(buffer_) != stretch.digest)
       return fmt::format("memory {:#x}-{:#x} {}", stretch.address, stretch.address + stretch.length,
                          readable ? "has other contents" : "is not mapped");
@@ -227,13 +232,17 @@ void Session::land_on(const Event& event) {
 
   const bool on_kvm = machine_->kind() == MachineKind::kvm;
   Landing landing =
-      land(*vcpu_, space_, target, on_kvm ? kArrivalsOnKvm : std::numeric_limits<uint64_t>::max());
+      land(*vcpu_, breakpoints_, target, on_kvm ? kArrivalsOnKvm : std::numeric_limits<uint64_t>::max(),
+           [&](uint64_t address) { stopped(*vcpu_, address); });
   if (landing.kind == Landing::Kind::gave_up) {
     const std::unique_ptr<Machine> machine = create_soft_machine(space_, cpu_);
     const std::unique_ptr<Vcpu> soft = machine->create_vcpu();
     soft->registers() = vcpu_->registers();
     soft->set_fpu(vcpu_->fpu());
-    landing = land(*soft, space_, target, std::numeric_limits<uint64_t>::max());
+    breakpoints_.switch_to(*soft);
+    landing = land(*soft, breakpoints_, target, std::numeric_limits<uint64_t>::max(),
+                   [&](uint64_t address) { stopped(*soft, address); });
+    breakpoints_.switch_to(*vcpu_);
     vcpu_->registers() = soft->registers();
     vcpu_->set_fpu(soft->fpu());
   }
@@ -258,9 +267,7 @@ void Session::replay_outputs(const Event& event) {
         constexpr size_t kPart = 1 << 20;
         for (uint64_t done = 0; done < piece.length;) {
           const size_t size = std::min<uint64_t>(kPart, piece.length - done);
-          buffer_.resize(size);
-          if (!in_windows(piece.address, piece.length) ||
-              !space_.read(piece.address + done, buffer_.data(), size))
+          if (!in_windows(piece.address, piece.length) || !read_memory(piece.address + done, size))
             diverged(event, "the same exit",
                      fmt::format("output at {:#x} can't be read in the replay", piece.address));
           if (show)
@@ -338,6 +345,7 @@ void Session::grow_shared(const SpaceOp& op) {
 void Session::apply_space_op(const SpaceOp& op) {
   if (op.kind == SpaceOpKind::clear) {
     space_.clear();
+    breakpoints_.forget({0, UINT64_MAX});
     return;
   }
   constexpr uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
@@ -371,6 +379,8 @@ void Session::apply_space_op(const SpaceOp& op) {
     case SpaceOpKind::clear:
       break;
   }
+  if (op.kind != SpaceOpKind::protect) breakpoints_.forget(range);
+  if (op.kind == SpaceOpKind::remap) breakpoints_.forget({op.new_address, op.new_address + op.new_length});
   if (error != 0)
     bad(fmt::format("change {} of mappings at {:#x}, {} bytes, fails: {}", static_cast<unsigned>(op.kind),
                     op.address, op.length, errno_text(-error)));
@@ -378,9 +388,11 @@ void Session::apply_space_op(const SpaceOp& op) {
 
 void Session::apply(const Event& event) {
   for (const SpaceOp& op : event.space_ops) apply_space_op(op);
-  for (const recording::MemoryWrite& write : event.writes)
+  for (const recording::MemoryWrite& write : event.writes) {
     if (!space_.write(write.address, write.bytes.data(), write.bytes.size()))
       bad(fmt::format("write of {} bytes to {:#x}, which is not mapped", write.bytes.size(), write.address));
+    breakpoints_.forget({write.address, write.address + write.bytes.size()});
+  }
   for (const recording::CodePatch& patch : event.patches) {
     CodePatch applied;
     applied.address = patch.address;
@@ -419,10 +431,28 @@ void Session::finish(const Event& event) {
   result_.status = static_cast<int>(event.operands[1]);
 }
 
+// Guest memory, as it is without breakpoints, into buffer_.
+bool Session::read_memory(uint64_t address, uint64_t length) {
+  buffer_.resize(length);
+  if (!space_.read(address, buffer_.data(), length)) return false;
+  breakpoints_.restore_original(address, buffer_);
+  return true;
+}
+
+void Session::stopped(Vcpu& vcpu, uint64_t address) {
+  for (Participant* participant : options_.participants) participant->stopped(vcpu, address);
+}
+
 // To the next exit. What the host can't do may be the recording's doing.
 Exit Session::run_guest() {
   try {
-    return vcpu_->run();
+    for (;;) {
+      // The answer before may have put the guest on a breakpoint.
+      const uint64_t rip = vcpu_->registers().rip;
+      if (breakpoints_.at(rip)) stopped(*vcpu_, rip);
+      const Exit exit = breakpoints_.run();
+      if (exit.kind != ExitKind::breakpoint || !breakpoints_.at(vcpu_->registers().rip)) return exit;
+    }
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::host_lacks) throw;
     fail(ErrorKind::host_lacks, "{}: event {}: {}", (options_.directory / "events").string(),
@@ -435,11 +465,12 @@ ReplayResult Session::run() {
   if (event != nullptr) {
     if (event->kind != EventKind::start) bad("the first event is not the start of a guest");
     apply(*event);
+    for (Participant* participant : options_.participants) participant->applied(*event, reader_.number());
   }
   while (event != nullptr && (event = reader_.next()) != nullptr) {
     if (event->kind == EventKind::end) {
       finish(*event);
-      return result_;
+      break;
     }
     if (event->kind == EventKind::start) bad("a second start");
     if (event->kind != EventKind::continuation) {
@@ -450,13 +481,16 @@ ReplayResult Session::run() {
         verify_memory(*event);
       }
       replay_outputs(*event);
+      for (Participant* participant : options_.participants) participant->reached(*event, reader_.number());
       ++result_.events;
       if (options_.progress && result_.events % kProgressEvery == 0)
         options_.progress(reader_.progress(), result_.events);
     }
     apply(*event);
+    for (Participant* participant : options_.participants) participant->applied(*event, reader_.number());
   }
   result_.truncated = reader_.truncated(&result_.truncation);
+  for (Participant* participant : options_.participants) participant->finished(result_);
   return result_;
 }
 

@@ -5,9 +5,11 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "machine/vcpu.h"
+#include "replay-engine/participant.h"
 
 namespace aftercheck {
 
@@ -20,6 +22,8 @@ struct ReplayOptions {
   std::function<std::string(uint64_t number)> system_call_name;
   // Called now and then with a share of 0..1 and the number of events so far. Null: none.
   std::function<void(double share, uint64_t events)> progress;
+  // In the order in which they are called; they must outlive the replay.
+  std::vector<Participant*> participants;
 };
 
 struct ReplayResult {

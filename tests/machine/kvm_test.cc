@@ -185,6 +185,23 @@ TEST_CASE("KVM: breakpoints stop before their instruction, every time") {
     REQUIRE(guest.vcpu->registers().rax == turn * 10 + 1);
     REQUIRE(breakpoints.run().kind == ExitKind::syscall);
   }
+  // One that has to be stepped over, right before one on a NOP.
+  REQUIRE(breakpoints.add(kCode));
+  REQUIRE(breakpoints.add(kCode));
+  guest.vcpu->registers().rip = kCode;
+  guest.vcpu->registers().rax = 0;
+  REQUIRE(breakpoints.run().kind == ExitKind::breakpoint);
+  CHECK(guest.vcpu->registers().rip == kCode + 3);
+  CHECK(guest.vcpu->registers().rax == 1);
+  std::array<std::byte, 4> code{};
+  REQUIRE(guest.space.read(kCode, code.data(), code.size()));
+  CHECK(code[0] == std::byte{0xcc});
+  breakpoints.restore_original(kCode, code);
+  CHECK(code == std::array{std::byte{0x48}, std::byte{0xff}, std::byte{0xc0}, std::byte{0x90}});
+  breakpoints.remove(kCode);
+  CHECK(breakpoints.at(kCode));
+  breakpoints.remove(kCode);
+  CHECK_FALSE(breakpoints.at(kCode));
   breakpoints.remove(kCode + 3);
   guest.vcpu->registers().rip = kCode;
   CHECK(breakpoints.run().kind == ExitKind::syscall);
