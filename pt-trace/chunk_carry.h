@@ -42,6 +42,7 @@ class ChunkCarry {
   // Bytes fed so far, and how many of them still wait for the rest of their packet.
   uint64_t fed() const { return fed_; }
   size_t waiting() const { return size_; }
+  std::span<const uint8_t> carried() const { return {carry_, size_}; }
   void drop() { size_ = 0; }
 
  private:

@@ -20,6 +20,8 @@ struct Command {
   Run run;
   // The command line of the program to record, which the parser does not see; null where there is none.
   std::shared_ptr<std::vector<std::string>> program;
+  // A group such as `pt` has commands of its own instead of `run`.
+  std::vector<Command> commands{};
 };
 
 Command add_record(CLI::App& parent);
@@ -27,6 +29,7 @@ Command add_replay(CLI::App& parent);
 Command add_info(CLI::App& parent);
 Command add_dump(CLI::App& parent);
 Command add_doctor(CLI::App& parent);
+Command add_pt(CLI::App& parent);
 
 // --machine, with its values.
 CLI::Option* add_machine_option(CLI::App& app, MachineChoice& choice);

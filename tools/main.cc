@@ -56,13 +56,50 @@ std::string suggestion(const CLI::App& app, const std::string& message) {
   return best.empty() ? "" : fmt::format(" (did you mean {}?)", best);
 }
 
+// What the user named: "pt dump " for that command, "" where there is none yet.
+struct Chosen {
+  const CLI::App* app;
+  std::string path;
+};
+
+Chosen chosen_in(const CLI::App& parser) {
+  Chosen chosen{&parser, ""};
+  for (auto next = parser.get_subcommands(); !next.empty(); next = chosen.app->get_subcommands()) {
+    chosen.app = next.front();
+    chosen.path += chosen.app->get_name() + " ";
+  }
+  return chosen;
+}
+
 std::string usage_message(const CLI::App& parser, const CLI::ParseError& error) {
-  const auto chosen = parser.get_subcommands();
-  const CLI::App& app = chosen.empty() ? parser : *chosen.front();
+  const Chosen chosen = chosen_in(parser);
   std::string message = error.what();
   std::replace(message.begin(), message.end(), '\n', ' ');
-  return fmt::format("{}{}; see `aftercheck {}--help`", message, suggestion(app, message),
-                     chosen.empty() ? "" : app.get_name() + " ");
+  return fmt::format("{}{}; see `aftercheck {}--help`", message, suggestion(*chosen.app, message),
+                     chosen.path);
+}
+
+// The command that the words from `at` on name, through groups; `at` is then behind its name. Null where an
+// option or nothing stands in place of a name. Throws Error(usage) for a name that is none.
+const Command* find_command(const std::vector<Command>& commands, const CLI::App& parent,
+                            const std::string& path, const std::vector<std::string>& words, size_t& at) {
+  if (at >= words.size() || words[at].empty() || words[at][0] == '-') return nullptr;
+  const auto found = std::find_if(commands.begin(), commands.end(), [&](const Command& command) {
+    return command.app->get_name() == words[at];
+  });
+  if (found == commands.end())
+    fail(ErrorKind::usage, "no command {}{}{}; see `aftercheck {}--help`", path, words[at],
+         suggestion(parent, words[at]), path);
+  ++at;
+  if (found->commands.empty()) return &*found;
+  return find_command(found->commands, *found->app, path + found->app->get_name() + " ", words, at);
+}
+
+void set_help_flags(const std::vector<Command>& commands) {
+  for (const Command& command : commands) {
+    command.app->set_help_flag("-h,--help", "Print this help");
+    set_help_flags(command.commands);
+  }
 }
 
 // Cuts a command line where the program's own begins: at `--`, or at the first word that is neither an option
@@ -122,38 +159,34 @@ int run(int argc, char** argv, Console& console) {
       "  aftercheck doctor                    what this machine can do\n"
       "Each command has a --help of its own; the manual is docs/manual.md.");
   const std::vector<Command> commands = {add_record(parser), add_replay(parser), add_info(parser),
-                                         add_dump(parser), add_doctor(parser)};
-  for (const Command& command : commands) command.app->set_help_flag("-h,--help", "Print this help");
+                                         add_dump(parser),   add_pt(parser),     add_doctor(parser)};
+  set_help_flags(commands);
 
   std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.empty()) {
-    print(parser.help());
-    return exit_status(ErrorKind::usage);
-  }
-  const auto named = [&](const Command& command) { return command.app->get_name() == words[0]; };
-  if (words[0][0] != '-' && std::none_of(commands.begin(), commands.end(), named))
-    fail(ErrorKind::usage, "no command {}{}; see `aftercheck --help`", words[0],
-         suggestion(parser, words[0]));
-  for (const Command& command : commands)
-    if (named(command) && command.program != nullptr) *command.program = cut_program(*command.app, words, 1);
+  size_t behind_name = 0;
+  const Command* const command = find_command(commands, parser, "", words, behind_name);
+  if (command != nullptr && command->program != nullptr)
+    *command->program = cut_program(*command->app, words, behind_name);
   try {
+    const bool names_only = command == nullptr && behind_name == words.size();
     std::reverse(words.begin(), words.end());  // as CLI11 wants them
     parser.parse(std::move(words));
+    if (names_only) {  // nothing, or a group without one of its commands
+      print(parser.help());
+      return exit_status(ErrorKind::usage);
+    }
   } catch (const CLI::CallForVersion& version) {
     return print(std::string(version.what()) + "\n");
   } catch (const CLI::CallForHelp&) {
-    const auto chosen = parser.get_subcommands();
-    return print(chosen.empty() ? parser.help() : chosen.front()->help());
+    return print(parser.help());  // of the command that was named
   } catch (const CLI::ParseError& error) {
     fail(ErrorKind::usage, "{}", usage_message(parser, error));
   }
-  for (const Command& command : commands)
-    if (command.app->parsed()) {
-      // A recorded program gets its descriptors as they are.
-      if (command.program == nullptr) fill_standard_descriptors();
-      return command.run(console);
-    }
-  fail(ErrorKind::usage, "no command; see `aftercheck --help`");
+  if (command == nullptr)
+    fail(ErrorKind::usage, "no command; see `aftercheck {}--help`", chosen_in(parser).path);
+  // A recorded program gets its descriptors as they are.
+  if (command->program == nullptr) fill_standard_descriptors();
+  return command->run(console);
 }
 
 }  // namespace

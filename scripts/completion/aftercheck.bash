@@ -3,7 +3,7 @@
 # shellcheck shell=bash disable=SC2207
 
 _aftercheck() {
-  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} subcommand='' i
+  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} subcommand='' pt='' i
   COMPREPLY=()
   for ((i = 1; i < COMP_CWORD; i++)); do
     if [[ ${COMP_WORDS[i]} == -- && $subcommand == record ]]; then
@@ -17,6 +17,7 @@ _aftercheck() {
       fi
       return
     fi
+    [[ $subcommand == pt && -z $pt && ${COMP_WORDS[i]} != -* ]] && pt=${COMP_WORDS[i]}
     [[ -z $subcommand && ${COMP_WORDS[i]} != -* ]] && subcommand=${COMP_WORDS[i]}
   done
   case $previous in
@@ -26,18 +27,21 @@ _aftercheck() {
     -o | --output) COMPREPLY=($(compgen -d -- "$current")); return ;;
   esac
   local words
-  case $subcommand in
-    '') words='record replay info dump doctor --help --version' ;;
+  case "$subcommand${pt:+ $pt}" in
+    '') words='record replay info dump pt doctor --help --version' ;;
     record) words='-o --output --machine --cpu --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
     replay) words='--machine -q --no-output --json -v --verbose --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --verbose --from --to --limit --help' ;;
+    pt) words='dump --help' ;;
+    'pt dump') words='--kind --from --to --limit --json --help' ;;
     doctor) words='--json --help' ;;
     *) words='--help' ;;
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   case $subcommand in
     replay | info | dump) [[ $current == -* ]] || COMPREPLY+=($(compgen -d -- "$current")) ;;
+    pt) [[ -z $pt || $current == -* ]] || COMPREPLY+=($(compgen -f -- "$current")) ;;
   esac
 }
 complete -o filenames -F _aftercheck aftercheck

@@ -1,0 +1,68 @@
+// What the `pt` commands read: AUX data in order, wherever it comes from.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pt-trace/flow_decoder.h"
+#include "tools/console.h"
+
+namespace aftercheck::tools {
+
+// One buffer's AUX data: of a thread or a CPU.
+struct PtStream {
+  std::string name;   // "thread 0"; for messages and JSON
+  uint64_t size = 0;  // bytes; 0 where that is not known (a pipe)
+};
+
+// Receives one stream. Bytes are contiguous except where lost() comes between.
+class PtSink {
+ public:
+  virtual ~PtSink() = default;
+  virtual void bytes(uint64_t offset, std::span<const uint8_t> bytes) = 0;
+  // AUX data is missing here and goes on at `resume`; `why` says what the kernel or the file says of it.
+  virtual void lost(uint64_t offset, uint64_t resume, const std::string& why) = 0;
+};
+
+class PtSource {
+ public:
+  virtual ~PtSource() = default;
+  const std::string& name() const { return name_; }
+  const std::vector<PtStream>& streams() const { return streams_; }
+  // What the source knows of the processor and the trace's settings.
+  virtual pt::FlowOptions flow_options() const { return {}; }
+  // Hands over the whole stream, in pieces. Throws Error.
+  virtual void read(size_t stream, PtSink& sink) = 0;
+  // Things worth a warning, such as records that were lost; each a sentence.
+  virtual std::vector<std::string> warnings() const { return {}; }
+
+ protected:
+  explicit PtSource(std::string name) : name_(std::move(name)) {}
+  std::string name_;
+  std::vector<PtStream> streams_;
+};
+
+// A perf.data file (by its first bytes), or raw AUX data. "-" is standard input, raw. Throws Error.
+std::unique_ptr<PtSource> open_pt_source(const std::string& path);
+
+// Shows progress while it passes a stream on.
+class PtProgress : public PtSink {
+ public:
+  PtProgress(PtSink& sink, const PtStream& stream, Console& console)
+      : sink_(sink), stream_(stream), console_(console) {}
+  void bytes(uint64_t offset, std::span<const uint8_t> bytes) override;
+  void lost(uint64_t offset, uint64_t resume, const std::string& why) override;
+
+ private:
+  PtSink& sink_;
+  const PtStream& stream_;
+  Console& console_;
+  uint64_t done_ = 0;
+};
+
+}  // namespace aftercheck::tools
