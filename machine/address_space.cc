@@ -14,6 +14,7 @@ namespace aftercheck {
 namespace {
 
 constexpr std::array<Range, 2> kWindows = {kLowWindow, kMainWindow};
+constexpr std::array<Range, 3> kReserved = {kLowWindow, kMainWindow, kGhostWindow};
 
 void* pointer(uint64_t address) { return reinterpret_cast<void*>(address); }
 
@@ -51,7 +52,7 @@ bool in_windows(uint64_t address, uint64_t size) {
 
 AddressSpace::AddressSpace() {
   install_fault_guard();
-  for (const Range& window : kWindows)
+  for (const Range& window : kReserved)
     if (!reserve(window, MAP_FIXED_NOREPLACE))
       fail(ErrorKind::host_lacks,
            "can't reserve the guest window {:#x}-{:#x}: {}; is another guest in this process, or is the "
@@ -61,7 +62,7 @@ AddressSpace::AddressSpace() {
 }
 
 AddressSpace::~AddressSpace() {
-  for (const Range& window : kWindows) munmap(pointer(window.start), window.size());
+  for (const Range& window : kReserved) munmap(pointer(window.start), window.size());
 }
 
 void AddressSpace::add_observer(SpaceObserver* observer) {

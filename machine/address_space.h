@@ -34,7 +34,10 @@ constexpr Range kLowWindow{0x10000, 0x7000'0000};
 // Main: everything movable. In one PML4 entry, as many GiB as there are memory slots below 2^39, clear of
 // AddressSanitizer's shadow and of where Linux puts PIE programs (0x55..), libraries and stacks (0x7f..) of
 // the host process itself.
-constexpr Range kMainWindow{0x2000'0000'0000, 0x207e'0000'0000};
+constexpr Range kMainWindow{0x2000'0000'0000, 0x207d'0000'0000};
+// Never given to a guest: here the checks of a replay keep what outlives them (replay-engine/excursion.h).
+// Reserved with the windows, so that it is free when a replay needs it.
+constexpr Range kGhostWindow{0x207d'0000'0000, 0x207e'0000'0000};
 
 // True when [address, address+size) lies in one window. No overflow for any input.
 bool in_windows(uint64_t address, uint64_t size);
@@ -79,8 +82,8 @@ class SpaceObserver {
 // caller holds the guest's token.
 class AddressSpace {
  public:
-  // Reserves the windows in this process (PROT_NONE, MAP_NORESERVE). Throws Error(host_lacks) when something
-  // else is already there; at most one AddressSpace can exist at a time.
+  // Reserves the windows, and the ghost window, in this process (PROT_NONE, MAP_NORESERVE). Throws
+  // Error(host_lacks) when something else is already there; at most one AddressSpace can exist at a time.
   AddressSpace();
   ~AddressSpace();
   AddressSpace(const AddressSpace&) = delete;

@@ -21,8 +21,9 @@ constexpr uint64_t kAddressMask = 0x000f'ffff'ffff'f000;
 constexpr unsigned kEntries = 512;
 constexpr int kTopLevel = 3, kLargeLevel = 1;  // level 0: 4 KiB pages, 1: 2 MiB, 2: 1 GiB, 3: 512 GiB
 
-// Enough for both windows mapped in 4 KiB pages throughout, and some.
-constexpr uint64_t kTables = (kMainWindow.size() + kLowWindow.size()) / (kPageSize * kEntries) + 4 * kEntries;
+// Enough for all windows mapped in 4 KiB pages throughout, and some.
+constexpr uint64_t kTables =
+    (kMainWindow.size() + kLowWindow.size() + kGhostWindow.size()) / (kPageSize * kEntries) + 4 * kEntries;
 
 constexpr int shift(int level) { return 12 + 9 * level; }
 constexpr uint64_t span(int level) { return uint64_t{1} << shift(level); }

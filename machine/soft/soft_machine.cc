@@ -1,6 +1,9 @@
 #include "machine/soft/soft_machine.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <array>
 
 #include "machine/soft/soft_vcpu.h"
 
@@ -20,7 +23,8 @@ uint64_t valid_end(const Mapping& mapping) {
 
 }  // namespace
 
-SoftMachine::SoftMachine(AddressSpace& space, const CpuModel& cpu) : space_(space), cpu_(cpu) {
+SoftMachine::SoftMachine(AddressSpace& space, const CpuModel& cpu, Stores stores)
+    : space_(space), cpu_(cpu), stores_(stores) {
   space_.add_observer(this);
 }
 
@@ -60,12 +64,23 @@ void SoftMachine::mirror(Range range) {
     const Range part{std::max(mapping.start, range.start), std::min(mapping.end, range.end)};
     if (part.start >= part.end) continue;
     if (mapping.prot != 0) add_chunks(part);
-    tables_.set(part, mapping.prot, valid_end(mapping));
+    const bool trapped = stores_ == Stores::trapped && (mapping.prot & PROT_WRITE) != 0;
+    tables_.set(part, trapped ? (mapping.prot & ~PROT_WRITE) | PROT_READ : mapping.prot, valid_end(mapping));
   }
 }
 
+void SoftMachine::show(Range range, int prot) {
+  if (prot != 0) add_chunks(range);
+  // What becomes writable needs no flush: a store looks the page up again where it was not.
+  const bool wider = (prot & PROT_WRITE) != 0;
+  tables_.set(range, prot);
+  if (!wider) tell_vcpus(range);
+}
+
 void SoftMachine::add_chunks(Range range) {
-  const Range window = kLowWindow.contains(range.start) ? kLowWindow : kMainWindow;
+  constexpr std::array<Range, 3> kAll = {kLowWindow, kMainWindow, kGhostWindow};
+  const Range window =
+      *std::find_if(kAll.begin(), kAll.end(), [&](const Range& w) { return w.contains(range.start); });
   const uint64_t first = (range.start - window.start) / kChunk,
                  last = (range.end - 1 - window.start) / kChunk;
   for (uint64_t i = first; i <= last; ++i) {

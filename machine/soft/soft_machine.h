@@ -12,14 +12,24 @@ namespace aftercheck::soft {
 
 class SoftVcpu;
 
+// What becomes of the guest's stores to its writable memory.
+enum class Stores : uint8_t {
+  performed,
+  trapped,  // memory_fault, as if nothing were writable, until show() makes it so
+};
+
 class SoftMachine : public Machine, private SpaceObserver {
  public:
-  SoftMachine(AddressSpace& space, const CpuModel& cpu);
+  SoftMachine(AddressSpace& space, const CpuModel& cpu, Stores stores = Stores::performed);
   ~SoftMachine() override;
 
   MachineKind kind() const override { return MachineKind::soft; }
   // The machine must outlive its vCPUs.
   std::unique_ptr<Vcpu> create_vcpu() override;
+
+  // Gives this machine's vCPUs other permissions than the guest's mappings say, until these change; also in
+  // kGhostWindow, which holds no guest mappings.
+  void show(Range range, int prot);
 
   PageTables& tables() { return tables_; }
   const AddressSpace& space() const { return space_; }
@@ -31,6 +41,7 @@ class SoftMachine : public Machine, private SpaceObserver {
  private:
   AddressSpace& space_;
   const CpuModel cpu_;
+  const Stores stores_;
   PageTables tables_;
   std::vector<Range> chunks_;
   std::set<uint64_t> chunk_starts_;

@@ -91,13 +91,29 @@ bool SoftVcpu::on_unmapped(uc_engine*, uc_mem_type, uint64_t address, int, int64
   return static_cast<SoftVcpu*>(self)->engine_.add_hole(address);
 }
 
-void SoftVcpu::on_block(uc_engine*, uint64_t address, uint32_t, void* self) {
+void SoftVcpu::on_block(uc_engine*, uint64_t address, uint32_t size, void* self) {
   auto* vcpu = static_cast<SoftVcpu*>(self);
+  if (vcpu->bounded_ && vcpu->leaves_bounds(address, size)) return;
   if (!vcpu->kicked_.load(std::memory_order_relaxed)) [[likely]]
     return;
   // Each iteration of a repeated string instruction is a block event; its end is near enough.
   if (is_repeated_string(code_at(address, vcpu->machine_.tables()))) return;
   vcpu->stop(Stop::kick);
+}
+
+bool SoftVcpu::leaves_bounds(uint64_t address, uint32_t size) {
+  if (stop_ != Stop::none) return true;  // comes again
+  if (address == end_ && !std::exchange(leaving_end_, false)) {
+    stop(Stop::arrival);
+    return true;
+  }
+  if (code_left_ <= size) {
+    code_left_ = 0;
+    stop(Stop::used_up);
+    return true;
+  }
+  code_left_ -= size;
+  return false;
 }
 
 void SoftVcpu::on_new_block(uc_engine*, uc_tb* block, uc_tb*, void* self) {
@@ -187,7 +203,14 @@ void SoftVcpu::set_fpu(const FpuState& state) { write_fpu(engine_.get(), state);
 
 Exit SoftVcpu::run() {
   set_target(std::nullopt);
+  leaving_end_ = registers_.rip == end_;
   return execute(false);
+}
+
+void SoftVcpu::set_bounds(uint64_t end, uint64_t code_bytes) {
+  bounded_ = true;
+  end_ = end;
+  code_left_ = code_bytes;
 }
 
 Exit SoftVcpu::step() {
@@ -272,6 +295,8 @@ std::optional<Exit> SoftVcpu::after_stop(uc_err error, bool single) {
       return std::nullopt;
     case Stop::arrival:
       return plain(ExitKind::breakpoint);
+    case Stop::used_up:
+      return plain(ExitKind::kick);
     case Stop::none:
       break;
   }

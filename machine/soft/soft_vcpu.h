@@ -34,13 +34,19 @@ class SoftVcpu : public Vcpu {
   void kick() noexcept override { kicked_.store(true, std::memory_order_relaxed); }
   void clear_kick() noexcept override { kicked_.store(false, std::memory_order_relaxed); }
 
+  // From now on run() also stops before the block at `end` (ExitKind::breakpoint), except where it starts
+  // there, and when code of this many bytes, counted at the start of each block, has been executed
+  // (ExitKind::kick, code_left() is 0 then).
+  void set_bounds(uint64_t end, uint64_t code_bytes);
+  uint64_t code_left() const { return code_left_; }
+
   // From the machine, while this vCPU does not run; what they ask for is done before it next runs.
   void mapping_changed(Range range);
   void code_changed(Range range);
 
  private:
   // Why the engine has stopped.
-  enum class Stop : uint8_t { none, syscall, interrupt, kick, special, new_block, arrival };
+  enum class Stop : uint8_t { none, syscall, interrupt, kick, special, new_block, arrival, used_up };
 
   SoftMachine& machine_;
   UnicornEngine engine_;
@@ -58,6 +64,9 @@ class SoftVcpu : public Vcpu {
   std::optional<uint64_t> target_;
   uc_hook target_hook_ = 0;
   bool leaving_target_ = false;
+  // set_bounds()
+  bool bounded_ = false, leaving_end_ = false;
+  uint64_t end_ = 0, code_left_ = 0;
   std::set<uint64_t> code_pages_;  // with translated code
   std::vector<Range> changed_code_;
   bool flush_tlb_ = false;
@@ -73,6 +82,7 @@ class SoftVcpu : public Vcpu {
   static void on_special(uc_engine* engine, uint64_t address, uint32_t size, void* self);
 
   void stop(Stop why);
+  bool leaves_bounds(uint64_t address, uint32_t size);
   void inspect(const uc_tb& block);
   void apply_changes();
   void forget_specials(const std::vector<uint64_t>& pages);
