@@ -36,6 +36,11 @@ constexpr uint64_t kResume = 1 << 16, kAlignmentCheck = 1 << 18, kId = 1 << 21;
 constexpr uint64_t kStatus = kCarry | kParity | kAdjust | kZero | kSign | kOverflow;
 }  // namespace rflags
 
+// Bits 63 to 47 are equal (SDM vol. 1, 3.3.7.1; 48-bit linear addresses).
+constexpr bool is_canonical(uint64_t address) {
+  return static_cast<uint64_t>(static_cast<int64_t>(address << 16) >> 16) == address;
+}
+
 // x87, MMX and SSE state in FXSAVE64 layout (SDM vol. 1, 10.5.1). The portable CPU model has nothing beyond
 // it.
 struct FpuState {

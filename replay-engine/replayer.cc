@@ -409,7 +409,7 @@ void Session::apply(const Event& event) {
   }
   vcpu_->registers() = from_words(words);
   for (const uint64_t base : {vcpu_->registers().fs_base, vcpu_->registers().gs_base})
-    if (static_cast<uint64_t>(static_cast<int64_t>(base << 16) >> 16) != base)
+    if (!is_canonical(base))
       bad(fmt::format("the segment base {:#x} is not canonical", base));
   if (!event.fpu.empty()) {
     FpuState state;

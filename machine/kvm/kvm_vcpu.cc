@@ -32,10 +32,6 @@ const int kKickSignal = SIGRTMAX;
 constexpr size_t kFxsaveUsed = 416;  // legacy area up to XMM15; the rest is reserved (SDM vol. 1, table 10-2)
 constexpr size_t kXstateBv = 512;    // offset of XSTATE_BV in the XSAVE area (SDM vol. 1, 13.4.2)
 
-bool canonical(uint64_t address) {
-  return static_cast<uint64_t>(static_cast<int64_t>(address << 16) >> 16) == address;
-}
-
 }  // namespace
 
 KvmVcpu::KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine& vm, unsigned id,
@@ -283,7 +279,7 @@ Exit KvmVcpu::classify_page_fault(uint32_t error_code) {
                         : (error_code & 2) != 0  ? Access::write
                                                  : Access::read;
   const uint64_t address = fd_.sregs().cr2;
-  if (!canonical(address)) return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
+  if (!is_canonical(address)) return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
   return Exit{.kind = ExitKind::memory_fault, .address = address, .access = access};
 }
 

@@ -158,7 +158,7 @@ TEST_CASE("KVM: no instruction is lost or repeated around kicks") {
   CHECK(progress);
 }
 
-TEST_CASE("KVM: one kick, one exit; a cleared kick gives none") {
+TEST_CASE("KVM: one kick gives one exit, a cleared kick none") {
   if (no_kvm()) return;
   Guest guest({0x0f, 0x05, 0xeb, 0xfc});
   guest.vcpu->kick();

@@ -189,7 +189,7 @@ TEST_CASE("an overflow makes its segment unverified and nothing else") {
     REQUIRE(restarted[i].rolling == cut.exits[i].rolling);
 }
 
-TEST_CASE("lost data and damaged bytes make segments unverified; the stream goes on at the next PSB") {
+TEST_CASE("lost data and damaged bytes make segments unverified, and the stream goes on at the next PSB") {
   Random random(10);
   const auto steps = random_execution(random, 5000);
   EncoderOptions options;
