@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "recording/chunk_decoder.h"
+#include "recording/file_io.h"
 #include "recording/format.h"
 #include "recording/meta.h"
 
@@ -83,36 +84,14 @@ class Reader::Impl {
          fmt::format(format, std::forward<Args>(args)...));
   }
 
-  // Reads up to bytes.size(); fewer only at the end of the file.
   size_t read_at(uint64_t offset, std::span<std::byte> bytes) const {
-    size_t done = 0;
-    while (done < bytes.size()) {
-      const ssize_t n =
-          pread(file_.get(), bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail(ErrorKind::io, "{}: offset {}: {}", path_, offset + done, errno_text(errno));
-      if (n == 0) break;
-      done += static_cast<size_t>(n);
-    }
-    return done;
+    return recording::read_at(file_.get(), path_, offset, bytes);
   }
 
   bool set_incomplete() {
     incomplete_ = fmt::format("{}: the last {} bytes from offset {} on are an incomplete chunk", path_,
                               size_ - offset_, offset_);
     return false;
-  }
-
-  // True when the file holds only zeros from `from` on: blocks that never reached the disk.
-  bool zeros_until_end(uint64_t from) const {
-    std::vector<std::byte> buffer(64 << 10);
-    for (size_t n = 1; n != 0; from += n) {
-      n = read_at(from, buffer);
-      if (!std::all_of(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(n),
-                       [](std::byte b) { return b == std::byte{0}; }))
-        return false;
-    }
-    return true;
   }
 
   // Magic and version come first in every version's header, and its own checksum last, so that damage is not
@@ -144,7 +123,7 @@ class Reader::Impl {
                 std::as_writable_bytes(std::span(&header, 1)).first(std::min<uint64_t>(left, sizeof header)));
     const uint64_t magic = kChunkMagic;
     if (std::memcmp(&header, &magic, std::min(n, sizeof magic)) != 0) {
-      if (zeros_until_end(offset_)) return set_incomplete();
+      if (zeros_until_end(file_.get(), path_, offset_)) return set_incomplete();
       if (offset_ == 0)
         fail(ErrorKind::bad_input, "{}: not a log of Aftercheck (wrong magic at offset 0)", path_);
       damaged("wrong magic: the file is damaged");
@@ -173,7 +152,8 @@ class Reader::Impl {
     if (read_at(offset_ + sizeof header, compressed_) != compressed_.size())
       return set_incomplete();  // it shrank
     if (XXH3_64bits(compressed_.data(), compressed_.size()) != header.payload_checksum) {
-      if (header.compressed_length == left && left >= kLostBlock && zeros_until_end(size_ - kLostBlock))
+      if (header.compressed_length == left && left >= kLostBlock &&
+          zeros_until_end(file_.get(), path_, size_ - kLostBlock))
         return set_incomplete();
       damaged("the checksum of its payload is wrong: the file is damaged");
     }

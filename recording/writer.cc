@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "base/guarded_copy.h"
 #include "recording/chunk_builder.h"
+#include "recording/file_io.h"
 
 namespace aftercheck::recording {
 namespace {
@@ -48,25 +49,6 @@ std::unique_ptr<ZSTD_CCtx, FreeContext> make_context(int level) {
     ZSTD_CCtx_setParameter(context.get(), ZSTD_c_chainLog, 17);
   }
   return context;
-}
-
-UniqueFd create_file(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
-  if (fd < 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
-  return move_out_of_guest_reach(UniqueFd(fd));
-}
-
-// 0 or an errno value.
-int write_all(int fd, std::span<const std::byte> bytes, uint64_t offset) {
-  while (!bytes.empty()) {
-    const ssize_t n = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno;
-    if (n == 0) return ENOSPC;  // a file system that writes nothing and gives no reason
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-  return 0;
 }
 
 }  // namespace

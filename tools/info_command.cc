@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "kvm-recorder/system_call_table.h"
 #include "recording/meta.h"
+#include "recording/pt_log.h"
 #include "recording/reader.h"
 #include "recording/store.h"
 #include "tools/command.h"
@@ -32,8 +33,9 @@ struct Findings {
   uint64_t log_bytes = 0, store_bytes = 0;
   uint64_t events = 0, last_time_ns = 0, output_bytes = 0, written_bytes = 0, memory_digests = 0;
   std::map<EventKind, uint64_t> by_kind;
-  std::map<uint64_t, uint64_t> by_call;  // system call's number -> how often
-  std::string end, truncation, damage;   // `damage`: the error that ended the pass
+  std::map<uint64_t, uint64_t> by_call;         // system call's number -> how often
+  std::string end, truncation, damage;          // `damage`: the error that ended the pass
+  std::map<uint32_t, recording::PtSummary> pt;  // by guest thread
 
   double seconds() const { return static_cast<double>(last_time_ns) * 1e-9; }
   double bytes_per_event() const {
@@ -78,6 +80,8 @@ Findings examine(const fs::path& directory, Console& console) {
     found.damage = damage.what();
   }
   console.clear_progress();
+  for (const uint32_t thread : recording::pt_threads(directory))
+    found.pt.emplace(thread, recording::summarize_pt(directory, thread));
   return found;
 }
 
@@ -118,6 +122,12 @@ std::string ending(const Findings& found) {
   return found.end.empty() ? "cut short: " + found.truncation : found.end;
 }
 
+std::string describe(const recording::PtSummary& pt) {
+  return fmt::format("{} ({} compressed), source {}, {} losses{}{}", human_size(pt.aux_bytes),
+                     human_size(pt.file_bytes), recording::name(pt.format.source), human_count(pt.losses),
+                     pt.complete ? "" : "; not whole: ", pt.problem);
+}
+
 void print_text(const Findings& found, bool verbose, Output& output) {
   auto row = [&](const char* label, const std::string& value) {
     output.line(fmt::format("{:<18}{}", label, value));
@@ -133,6 +143,8 @@ void print_text(const Findings& found, bool verbose, Output& output) {
   row("written by", fmt::format("{}, format version {}", meta.writer, meta.format_version));
   row("log", fmt::format("{}, {:.1f} bytes per event", human_size(found.log_bytes), found.bytes_per_event()));
   row("store", human_size(found.store_bytes));
+  for (const auto& [thread, pt] : found.pt)
+    row(found.pt.size() == 1 ? "PT trace" : fmt::format("PT trace {}", thread).c_str(), describe(pt));
   row("answers", human_size(found.written_bytes) + " written into the program's memory");
   row("output", human_size(found.output_bytes));
   row("memory digests", human_count(found.memory_digests));
@@ -169,6 +181,16 @@ Json to_json(const Findings& found) {
   json["damage"] = found.damage.empty() ? Json(nullptr) : Json(found.damage);
   json["log_bytes"] = found.log_bytes;
   json["store_bytes"] = found.store_bytes;
+  json["pt"] = Json::array();
+  for (const auto& [thread, pt] : found.pt)
+    json["pt"].push_back({{"thread", thread},
+                          {"source", recording::name(pt.format.source)},
+                          {"bytes", pt.aux_bytes},
+                          {"file_bytes", pt.file_bytes},
+                          {"marks", pt.marks},
+                          {"losses", pt.losses},
+                          {"complete", pt.complete},
+                          {"problem", pt.problem.empty() ? Json(nullptr) : Json(pt.problem)}});
   json["answer_bytes"] = found.written_bytes;
   json["output_bytes"] = found.output_bytes;
   json["memory_digests"] = found.memory_digests;
