@@ -25,6 +25,8 @@ std::vector<Finding> examine_machine(MachineKind kind);
 
 // Counters, Intel PT, file system, limits.
 std::vector<Finding> examine_host();
+// What stands between this host and a trace of a guest; part of examine_host().
+std::vector<Finding> examine_processor_trace();
 
 // True when all that is needed works.
 bool usable(const std::vector<Finding>& findings);

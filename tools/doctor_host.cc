@@ -129,42 +129,6 @@ Finding user_counter() {
   return probe(kName, kTitle, can, can ? "" : "the kernel does not allow it", kCost);
 }
 
-// Opens a trace of this thread, without a buffer: enough to hear whether the kernel would allow it.
-Finding processor_trace() {
-  constexpr const char* kName = "intel_pt";
-  constexpr const char* kTitle = "Intel PT can be used";
-  constexpr const char* kCost = "no recorded control flow: divergences are found at exits only";
-  const fs::path device = "/sys/bus/event_source/devices/intel_pt";
-  const std::string type = first_line(device / "type");
-  if (type.empty()) return probe(kName, kTitle, false, "the kernel has no intel_pt PMU", kCost);
-  perf_event_attr attributes{};
-  attributes.type = static_cast<uint32_t>(std::strtoul(type.c_str(), nullptr, 10));
-  attributes.exclude_kernel = 1;
-  const UniqueFd event = open_event(attributes);
-  if (!event) return probe(kName, kTitle, false, "perf_event_open: " + errno_text(errno), kCost);
-  return probe(kName, kTitle, true, "", kCost);
-}
-
-// The PMU's format fields and capabilities as the kernel names them.
-std::vector<Finding> processor_trace_details() {
-  std::vector<Finding> findings;
-  const fs::path device = "/sys/bus/event_source/devices/intel_pt";
-  for (const auto& [folder, name, title] : {std::array{"format", "intel_pt_format", "Intel PT format bits"},
-                                            std::array{"caps", "intel_pt_caps", "Intel PT capabilities"}}) {
-    std::vector<std::string> entries;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(device / folder, error))
-      entries.push_back(entry.path().filename().string() + "=" + first_line(entry.path()));
-    std::sort(entries.begin(), entries.end());
-    if (!entries.empty()) findings.push_back(fact(name, title, fmt::format("{}", fmt::join(entries, " "))));
-  }
-  const std::string mode = first_line("/sys/module/kvm_intel/parameters/pt_mode");
-  if (!mode.empty())
-    findings.push_back(
-        fact("pt_mode", "kvm_intel pt_mode", mode + (mode == "0" ? " (system)" : " (host and guest apart)")));
-  return findings;
-}
-
 Finding reflink() {
   constexpr const char* kName = "reflink";
   constexpr const char* kTitle = "files here can share blocks (reflink)";
@@ -221,8 +185,7 @@ std::vector<Finding> examine_host() {
       fact("perf_event_paranoid", "perf_event_paranoid", first_line("/proc/sys/kernel/perf_event_paranoid")));
   findings.push_back(branch_counter());
   findings.push_back(user_counter());
-  findings.push_back(processor_trace());
-  for (Finding& detail : processor_trace_details()) findings.push_back(std::move(detail));
+  for (Finding& finding : examine_processor_trace()) findings.push_back(std::move(finding));
   return findings;
 }
 

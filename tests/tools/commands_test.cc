@@ -268,6 +268,10 @@ TEST_CASE("doctor tries every capability") {
     }
   }
   CHECK(report["host"].size() > 5);
+  const auto trace = std::find_if(report["host"].begin(), report["host"].end(),
+                                  [](const json& finding) { return finding["name"] == "intel_pt"; });
+  REQUIRE(trace != report["host"].end());
+  CHECK(((*trace)["works"] == true || !(*trace)["value"].get<std::string>().empty()));
 }
 
 TEST_CASE("help and version go to standard output") {
