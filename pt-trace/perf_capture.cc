@@ -135,7 +135,7 @@ void PerfCapture::map_data(const CaptureOptions& options) {
 }
 
 void PerfCapture::map_aux(const CaptureOptions& options) {
-  perf_event_mmap_page* control = control_page();
+  auto* control = static_cast<perf_event_mmap_page*>(base_.memory);
   int error = 0;
   for (size_t size = options.aux_bytes; size >= options.least_aux_bytes; size /= 2) {
     control->aux_offset = base_.size;
@@ -166,8 +166,11 @@ void PerfCapture::disable() {
     refused(kernel_, "PERF_EVENT_IOC_DISABLE", -result);
 }
 
-std::span<uint8_t> PerfCapture::data_ring() const {
-  return {static_cast<uint8_t*>(base_.memory) + page_size(), base_.size - page_size()};
+AuxRings PerfCapture::rings() const {
+  auto* bytes = static_cast<uint8_t*>(base_.memory);
+  return {static_cast<perf_event_mmap_page*>(base_.memory),
+          {bytes + page_size(), base_.size - page_size()},
+          {static_cast<uint8_t*>(aux_.memory), aux_.size}};
 }
 
 }  // namespace aftercheck::pt

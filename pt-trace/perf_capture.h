@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "pt-trace/aux_ring.h"
 #include "pt-trace/perf_pmu.h"
 
 namespace aftercheck::pt {
@@ -54,9 +55,8 @@ class PerfCapture {
   void enable();
   void disable();
 
-  perf_event_mmap_page* control_page() const { return static_cast<perf_event_mmap_page*>(base_.memory); }
-  std::span<uint8_t> data_ring() const;
-  std::span<uint8_t> aux_ring() const { return {static_cast<uint8_t*>(aux_.memory), aux_.size}; }
+  // For AuxReader.
+  AuxRings rings() const;
   // For poll(2).
   int fd() const { return event_.get(); }
 

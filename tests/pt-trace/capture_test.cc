@@ -108,8 +108,8 @@ TEST_CASE("capture: the event that is asked for, and both rings") {
     CHECK_FALSE(kernel.enabled);
     capture.enable();
     CHECK(kernel.enabled);
-    CHECK(capture.aux_ring().size() == 64 << 10);
-    CHECK(capture.data_ring().size() == 256 << 10);
+    CHECK(capture.rings().aux.size() == 64 << 10);
+    CHECK(capture.rings().data.size() == 256 << 10);
     capture.disable();
     CHECK_FALSE(kernel.enabled);
   }
@@ -121,8 +121,8 @@ TEST_CASE("capture: buffers shrink to what the kernel allows") {
   StandInKernel kernel;
   kernel.memory_limit = 40 << 10;
   const PerfCapture capture(kernel, device.read(), small_options());
-  CHECK(capture.aux_ring().size() == 32 << 10);
-  CHECK(capture.data_ring().size() == 32 << 10);
+  CHECK(capture.rings().aux.size() == 32 << 10);
+  CHECK(capture.rings().data.size() == 32 << 10);
 }
 
 TEST_CASE("capture: every refusal is explained, and nothing leaks") {

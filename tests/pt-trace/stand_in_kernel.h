@@ -6,6 +6,7 @@
 #include <linux/perf_event.h>
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,7 +35,7 @@ class StandInKernel : public PerfKernel {
   // PERF_RECORD_LOST.
   void lose_records(uint64_t count);
   // The AUX offset of the next byte.
-  uint64_t written() const { return aux_head_; }
+  uint64_t written() const { return producer_->written(); }
 
   perf_event_attr attributes{};
   std::string filter;
@@ -42,12 +43,10 @@ class StandInKernel : public PerfKernel {
   int mappings = 0;
 
  private:
-  perf_event_mmap_page* control_ = nullptr;
-  std::span<uint8_t> data_, aux_;
-  uint64_t data_head_ = 0, aux_head_ = 0;
+  AuxRings rings_;
+  std::optional<AuxProducer> producer_;
 
   int fails(const std::string& call);
-  void record(std::span<const uint8_t> bytes);
 };
 
 }  // namespace aftercheck::pt::test
