@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Every executable and shared library that links libvassert.a has a copy of its own, with hidden symbols. The
+ * copies meet through the notes only: each note leads to its module's control block, so any copy can reach
+ * all. */
+#ifndef VASSERT_INTERNAL_H
+#define VASSERT_INTERNAL_H
+
+#include <stdint.h>
+
+#include "vassert.h"
+
+#define HIDDEN __attribute__((visibility("hidden")))
+
+struct vassert_control {
+  uint32_t version;  /* 1; other versions are left alone */
+  uint32_t eager;    /* not 0: the module's sites are jumps; read by thunks.S at this offset */
+  uint32_t policy;   /* enum vassert_policy */
+  uint32_t vectors;  /* what thunks.S has to keep: 0 xmm, 1 ymm, 2 zmm and masks */
+  uint64_t failures; /* of eager checks; atomic */
+};
+extern HIDDEN struct vassert_control vassert_control_;
+
+/* Calls each(module's note, context) for every loaded module that has one. */
+struct vassert_module {
+  struct vassert_control* control;
+  const struct vassert_entry *sites, *sites_end;
+};
+HIDDEN int vassert_each_module_(int (*each)(const struct vassert_module*, void*), void* context);
+
+/* The library's own state in ghost memory. */
+struct vassert_ghost_state {
+  void* free_lists[48];
+  char *chunk, *chunk_end;
+};
+extern HIDDEN struct vassert_ghost_state vassert_ghost_state_;
+
+/* Which thunk called. */
+HIDDEN void vassert_failed_(const struct vassert_entry* record);
+HIDDEN void vassert_threw_(const struct vassert_entry* record);
+
+static inline long vassert_syscall(long operation, uint64_t a, uint64_t b, uint64_t c) {
+  long result = VASSERT_SYSCALL;
+  register uint64_t r10 __asm__("r10") = c;
+  __asm__ volatile("syscall"
+                   : "+a"(result)
+                   : "D"(operation), "S"(a), "d"(b), "r"(r10)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+static inline const char* vassert_string(const int32_t* field) { return (const char*)field + *field; }
+
+#endif
