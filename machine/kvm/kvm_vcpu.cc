@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "machine/flag_instructions.h"
 #include "machine/kvm/fault_address.h"
 #include "machine/kvm/kvm_machine.h"
 
@@ -163,7 +164,23 @@ void KvmVcpu::update_page_tables() {
 
 Exit KvmVcpu::run() { return enter(false); }
 
-Exit KvmVcpu::step() { return enter(true); }
+// Single-stepping is done with the trap flag, which the guest must not see.
+Exit KvmVcpu::step() {
+  const uint64_t rip = registers_.rip;
+  std::array<uint8_t, 15> code{};
+  size_t size = 0;
+  while (size < code.size() && machine_.space().read(rip + size, &code[size], 1)) ++size;
+  const FlagUse use = flag_use({code.data(), size});
+  const Exit exit = enter(true);
+  if (exit.kind != ExitKind::step || hidden_trap_flag_ == 0) return exit;
+  if (use == FlagUse::loads && flags_at_exit_ & rflags::kTrap) registers_.rflags |= rflags::kTrap;
+  uint16_t flags = 0;
+  if (use == FlagUse::stores && machine_.space().read(registers_.rsp, &flags, sizeof flags)) {
+    flags = static_cast<uint16_t>(flags & ~rflags::kTrap);
+    machine_.space().write(registers_.rsp, &flags, sizeof flags);
+  }
+  return exit;
+}
 
 Exit KvmVcpu::enter(bool single_step) {
   if (kicked_.load() && consume_kick()) return Exit{};
@@ -246,6 +263,7 @@ Exit KvmVcpu::exception_exit(unsigned number) {
          error_code, frame.rip);
   registers_.rip = frame.rip;
   registers_.rsp = frame.rsp;
+  flags_at_exit_ = frame.rflags;
   registers_.rflags = frame.rflags & ~(hidden_trap_flag_ | rflags::kResume);
 
   if (number == vector::kPageFault) return classify_page_fault(error_code);

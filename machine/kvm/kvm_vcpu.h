@@ -31,7 +31,8 @@ class KvmVcpu final : public Vcpu {
   Registers registers_;
   bool single_step_ = false;  // the entry under way is step()'s
   uint64_t hidden_trap_flag_ =
-      0;  // RFLAGS.TF where step() has set it; 0 where the guest itself has, or nobody
+      0;                        // RFLAGS.TF where step() has set it; 0 where the guest itself has, or nobody
+  uint64_t flags_at_exit_ = 0;  // RFLAGS as the last exception found them
   std::atomic<bool> kicked_{false};
   std::atomic<int> thread_{0};  // kernel thread id while run() is under way, for kicks from elsewhere
 

@@ -229,16 +229,4 @@ bool is_repeated_string(std::span<const uint8_t> code) {
   return instruction && (instruction->attributes & kRepeats) != 0;
 }
 
-bool stores_flags(std::span<const uint8_t> code) {
-  const auto instruction = decode(code);
-  return instruction &&
-         (instruction->mnemonic == ZYDIS_MNEMONIC_PUSHFQ || instruction->mnemonic == ZYDIS_MNEMONIC_PUSHF);
-}
-
-bool loads_flags(std::span<const uint8_t> code) {
-  const auto instruction = decode(code);
-  return instruction &&
-         (instruction->mnemonic == ZYDIS_MNEMONIC_POPFQ || instruction->mnemonic == ZYDIS_MNEMONIC_POPF);
-}
-
 }  // namespace aftercheck::soft

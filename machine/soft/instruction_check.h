@@ -38,8 +38,4 @@ std::string disassemble(std::span<const uint8_t> code, uint64_t address);
 // A string instruction with a repeat prefix: may be in mid-flight when RIP is on it.
 bool is_repeated_string(std::span<const uint8_t> code);
 
-// PUSHF stores the flags, POPF loads them, the trap flag included.
-bool stores_flags(std::span<const uint8_t> code);
-bool loads_flags(std::span<const uint8_t> code);
-
 }  // namespace aftercheck::soft

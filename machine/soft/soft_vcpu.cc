@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "machine/flag_instructions.h"
 #include "machine/soft/fault_analysis.h"
 #include "machine/soft/fpu_transfer.h"
 #include "machine/soft/host_executed.h"
@@ -265,11 +266,11 @@ std::optional<Exit> SoftVcpu::turn(bool single) {
 // Single-stepping is done with the trap flag, which the guest must not see.
 void SoftVcpu::after_step(uint64_t rip, bool trap_flag) {
   const bool done = stop_ == Stop::interrupt && interrupt_ == vector::kDebug;
-  const std::span<const uint8_t> code = code_at(rip, machine_.tables());
-  if (done && loads_flags(code)) return;  // POPF: what is there now is the guest's
+  const FlagUse use = flag_use(code_at(rip, machine_.tables()));
+  if (done && use == FlagUse::loads) return;  // what is there now is the guest's
   if (trap_flag) return;
   registers_.rflags &= ~rflags::kTrap;
-  if (done && stores_flags(code)) {  // PUSHF
+  if (done && use == FlagUse::stores) {
     auto* flags = reinterpret_cast<uint16_t*>(registers_.rsp);
     *flags = static_cast<uint16_t>(*flags & ~rflags::kTrap);
   }

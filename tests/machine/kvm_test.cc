@@ -210,6 +210,28 @@ TEST_CASE("KVM: breakpoints stop before their instruction, every time") {
   CHECK(byte == 0x90);
 }
 
+TEST_CASE("KVM: stepping over PUSHF hides the trap flag, POPF may set it") {
+  if (no_kvm()) return;
+  // pushfq; pop rbx; or rbx, 0x100; push rbx; popfq; nop; nop
+  Guest guest({0x9c, 0x5b, 0x48, 0x81, 0xcb, 0x00, 0x01, 0x00, 0x00, 0x53, 0x9d, 0x90, 0x90});
+  Registers& registers = guest.vcpu->registers();
+  REQUIRE(guest.vcpu->step().kind == ExitKind::step);
+  REQUIRE(guest.vcpu->step().kind == ExitKind::step);
+  CHECK(registers.rip == kCode + 2);
+  CHECK((registers.rbx & rflags::kTrap) == 0);
+  CHECK((registers.rbx & rflags::kInterrupt) != 0);
+  for (int i = 0; i < 3; ++i) {
+    CHECK((registers.rflags & rflags::kTrap) == 0);
+    REQUIRE(guest.vcpu->step().kind == ExitKind::step);
+  }
+  CHECK(registers.rip == kCode + 11);
+  CHECK((registers.rflags & rflags::kTrap) != 0);
+  const Exit exit = guest.vcpu->run();  // the guest steps itself now
+  CHECK(exit.kind == ExitKind::exception);
+  CHECK(exit.vector == vector::kDebug);
+  CHECK(registers.rip == kCode + 12);
+}
+
 TEST_CASE("KVM: a patched instruction traps, and unpatched RDTSC does where CR4.TSD is honoured") {
   if (no_kvm()) return;
   Guest guest({0x0f, 0xa2, 0x0f, 0x05});
