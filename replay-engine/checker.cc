@@ -1,0 +1,166 @@
+#include "replay-engine/checker.h"
+
+#include <algorithm>
+
+namespace aftercheck {
+
+void Checker::attach(const ReplayGuest& guest) {
+  guest_.emplace(guest);
+  tables_ = std::make_unique<SiteTables>(guest.space, guest.breakpoints);
+}
+
+void Checker::applied(const recording::Event& event, uint64_t number) {
+  event_ = number;
+  time_ns_ = event.time_ns;
+  in_segment_.clear();
+  if (tables_->update(event.space_ops)) {
+    take_tables();
+    arm(true);
+  } else {
+    arm(lost_breakpoints(event));
+  }
+}
+
+void Checker::take_tables() {
+  for (size_t number = sites_.size(); number < tables_->sites().size(); ++number) {
+    SiteReport& site = sites_.emplace_back();
+    site.text = tables_->sites()[number];
+    wanted_.push_back(!options_.wanted || options_.wanted(site.text) ? 1 : 0);
+  }
+  places_.clear();
+  armed_in_.clear();
+  for (const auto& [start, module] : tables_->modules()) {
+    Range around{UINT64_MAX, 0};
+    for (const auto& [address, place] : module.places) {
+      SiteReport& site = sites_[place.site];
+      if (site.module.empty()) site.module = module.name;
+      if (known_places_.insert(address).second) ++site.places;
+      if (wanted_[place.site] == 0) continue;
+      places_.emplace(address, Place{place.site, place.check});
+      around = {std::min(around.start, address), std::max(around.end, address + 1)};
+    }
+    if (around.start < around.end) armed_in_.push_back(around);
+  }
+  if (!places_.empty() && !excursions_)
+    excursions_ = std::make_unique<Excursions>(guest_->space, guest_->cpu, guest_->breakpoints,
+                                               options_.excursion, static_cast<ExcursionSites&>(*this));
+  follow_ghosts();
+}
+
+void Checker::follow_ghosts() {
+  if (!excursions_) return;
+  std::vector<Range> ghosts;
+  for (const auto& [start, module] : tables_->modules())
+    ghosts.insert(ghosts.end(), module.ghosts.begin(), module.ghosts.end());
+  const auto in = [](const std::vector<Range>& list, Range range) {
+    return std::find(list.begin(), list.end(), range) != list.end();
+  };
+  for (const Range& range : ghosts_)
+    if (!in(ghosts, range)) excursions_->memory().forget_ghost_variables(range);
+  for (const Range& range : ghosts)
+    if (!in(ghosts_, range)) excursions_->memory().add_ghost_variables(range);
+  ghosts_ = std::move(ghosts);
+}
+
+// What an answer writes or maps takes the breakpoints there away.
+bool Checker::lost_breakpoints(const recording::Event& event) const {
+  if (armed_.empty()) return false;
+  const auto hit = [&](uint64_t start, uint64_t size) {
+    return std::any_of(armed_in_.begin(), armed_in_.end(), [&](const Range& range) {
+      return start < range.end && range.start < start + size;
+    });
+  };
+  return std::any_of(event.writes.begin(), event.writes.end(),
+                     [&](const recording::MemoryWrite& w) { return hit(w.address, w.bytes.size()); });
+}
+
+// Only wanted sites are armed; `changed`: not all of them may be as they were.
+void Checker::arm(bool changed) {
+  Breakpoints& breakpoints = guest_->breakpoints;
+  const bool on = in_range();
+  if (!changed && on == !armed_.empty()) return;
+  std::erase_if(armed_, [&](uint64_t address) {
+    if (!breakpoints.at(address)) return true;
+    if (on && places_.contains(address)) return false;
+    breakpoints.remove(address);
+    return true;
+  });
+  if (!on) return;
+  for (const auto& [address, place] : places_)
+    if (!armed_.contains(address) && breakpoints.add(address)) armed_.insert(address);
+}
+
+bool Checker::count(const Place& place) {
+  const uint64_t number = ++sites_[place.site].hits, in_segment = ++in_segment_[place.site];
+  if (!options_.hits.includes(number)) return false;
+  under_way_.push_back({number, in_segment});
+  return true;
+}
+
+void Checker::stopped(Vcpu& vcpu, uint64_t address) {
+  if (!armed_.contains(address)) return;
+  const auto found = places_.find(address);
+  if (found == places_.end() || !count(found->second)) return;
+  excursions_->run(vcpu, address, found->second.check, time_ns_);
+}
+
+std::optional<uint64_t> Checker::nested_check(uint64_t address) {
+  const auto found = places_.find(address);
+  if (found == places_.end() || !armed_.contains(address) || !count(found->second)) return std::nullopt;
+  return found->second.check;
+}
+
+void Checker::left(const CheckVisit& visit) {
+  SiteReport& site = sites_[places_.at(visit.site).site];
+  const Hit hit = under_way_.back();
+  under_way_.pop_back();
+  ++site.checked;
+  site.logged += visit.logs.size();
+  if (visit.verdict == Verdict::passed) {
+    ++site.passed;
+    if (visit.logs.empty() && visit.output.empty()) return;
+    if (site.logs.size() < options_.most_logs)
+      keep(site, visit, hit);
+    else
+      ++site.logs_dropped;
+    return;
+  }
+  ++(visit.verdict == Verdict::failed ? site.failed : site.broken);
+  if (site.failures.size() < options_.most_failures) keep(site, visit, hit);
+}
+
+void Checker::keep(SiteReport& site, const CheckVisit& visit, const Hit& which) {
+  CheckHit hit;
+  hit.number = which.number;
+  hit.event = event_;
+  hit.in_segment = which.in_segment;
+  hit.time_ns = time_ns_;
+  hit.address = visit.site;
+  hit.nested = visit.nested;
+  hit.verdict = visit.verdict;
+  hit.detail = visit.detail;
+  hit.failures = visit.failures;
+  hit.logs = visit.logs;
+  hit.output = visit.output;
+  hit.dropped = visit.dropped;
+  (visit.verdict == Verdict::passed ? site.logs : site.failures).push_back(std::move(hit));
+}
+
+void Checker::finished(const ReplayResult& result) { result_ = result; }
+
+CheckReport Checker::report() const {
+  CheckReport report;
+  report.sites_found = sites_.size();
+  for (size_t number = 0; number < sites_.size(); ++number)
+    if (wanted_[number] != 0) report.sites.push_back(sites_[number]);
+  std::sort(report.sites.begin(), report.sites.end(),
+            [](const SiteReport& a, const SiteReport& b) { return a.text < b.text; });
+  if (excursions_) {
+    report.ghost_used = excursions_->memory().ghost_used();
+    report.excursions = excursions_->counts();
+  }
+  report.replay = result_;
+  return report;
+}
+
+}  // namespace aftercheck

@@ -1,0 +1,88 @@
+// Evaluates VAsserts while a recording is replayed.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "replay-engine/check_report.h"
+#include "replay-engine/check_sites.h"
+#include "replay-engine/excursion.h"
+#include "replay-engine/participant.h"
+
+namespace aftercheck {
+
+// Which of a site's hits are checked, counted from 1: first, first + every, ... up to last.
+struct HitSelection {
+  uint64_t first = 1, last = UINT64_MAX, every = 1;
+  bool includes(uint64_t number) const {
+    return number >= first && number <= last && (number - first) % every == 0;
+  }
+};
+
+struct CheckOptions {
+  ExcursionOptions excursion;
+  HitSelection hits;
+  // Hits are those in the segments after these events, both included.
+  uint64_t first_event = 0, last_event = UINT64_MAX;
+  // Which sites. Null: all.
+  std::function<bool(const SiteText&)> wanted;
+  // Hits with details that are kept for each site.
+  uint64_t most_failures = 10, most_logs = 1000;
+};
+
+// Register it as a participant of one replay.
+class Checker : public Participant, private ExcursionSites {
+ public:
+  explicit Checker(CheckOptions options) : options_(std::move(options)) {}
+
+  void attach(const ReplayGuest& guest) override;
+  void applied(const recording::Event& event, uint64_t number) override;
+  void stopped(Vcpu& vcpu, uint64_t address) override;
+  void finished(const ReplayResult& result) override;
+
+  // After the replay, and also when it ended in an error: of what was reached.
+  CheckReport report() const;
+
+ private:
+  struct Place {
+    uint32_t site = 0;
+    uint64_t check = 0;
+  };
+  struct Hit {
+    uint64_t number = 0, in_segment = 0;
+  };
+
+  const CheckOptions options_;
+  std::optional<ReplayGuest> guest_;
+  std::unique_ptr<SiteTables> tables_;
+  std::unique_ptr<Excursions> excursions_;  // made when the first site is armed
+  std::unordered_map<uint64_t, Place> places_;  // wanted sites that are mapped, by address
+  std::unordered_set<uint64_t> armed_;
+  std::vector<Range> armed_in_;  // stretches of memory around armed sites
+  std::vector<Range> ghosts_;
+  std::vector<SiteReport> sites_;          // by number; of unwanted sites too
+  std::vector<char> wanted_;               // by number of the site
+  std::unordered_set<uint64_t> known_places_;
+  std::unordered_map<uint32_t, uint64_t> in_segment_;  // hits since event_, by site
+  std::vector<Hit> under_way_;  // the checks that have not ended yet
+  uint64_t event_ = 0, time_ns_ = 0;
+  ReplayResult result_;
+
+  bool in_range() const { return event_ >= options_.first_event && event_ <= options_.last_event; }
+  void take_tables();
+  void follow_ghosts();
+  void arm(bool changed);
+  bool lost_breakpoints(const recording::Event& event) const;
+  // Counts a hit; true when it is to be checked.
+  bool count(const Place& place);
+  std::optional<uint64_t> nested_check(uint64_t address) override;
+  void left(const CheckVisit& visit) override;
+  void keep(SiteReport& site, const CheckVisit& visit, const Hit& which);
+};
+
+}  // namespace aftercheck
