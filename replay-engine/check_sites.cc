@@ -26,7 +26,7 @@ bool overlap(Range a, Range b) { return a.start < b.end && b.start < a.end; }
 
 // The parts of an ELF header that matter here, addresses as they are in the guest.
 struct SiteTables::Header {
-  Range range;                // of all segments
+  Range range;                    // of all segments
   std::vector<Elf64_Phdr> notes;  // p_vaddr: in the guest
 };
 
@@ -126,7 +126,8 @@ void SiteTables::read_note(SiteModule& module, uint64_t descriptor, uint64_t siz
   const auto inside = [&](Range range) {
     return range.start < range.end && range.start >= module.range.start && range.end <= module.range.end;
   };
-  const Range table = place(note.sites_start, note.sites_end), ghosts = place(note.ghost_start, note.ghost_end);
+  const Range table = place(note.sites_start, note.sites_end),
+              ghosts = place(note.ghost_start, note.ghost_end);
   if (inside(ghosts) && std::find(module.ghosts.begin(), module.ghosts.end(), ghosts) == module.ghosts.end())
     module.ghosts.push_back(ghosts);
   if (inside(table)) read_table(module, table);
@@ -139,7 +140,8 @@ void SiteTables::read_table(SiteModule& module, Range table) {
   for (uint64_t i = 0; i < count; ++i) {
     const vassert_entry& entry = entries[i];
     const uint64_t address = table.start + i * sizeof entry;
-    const uint64_t site = address + offsetof(vassert_entry, site) + static_cast<uint64_t>(int64_t{entry.site});
+    const uint64_t site =
+        address + offsetof(vassert_entry, site) + static_cast<uint64_t>(int64_t{entry.site});
     const uint64_t check =
         address + offsetof(vassert_entry, check) + static_cast<uint64_t>(int64_t{entry.check});
     std::array<uint8_t, kNop.size()> code{};
@@ -147,7 +149,8 @@ void SiteTables::read_table(SiteModule& module, Range table) {
         !space_.accessible(site, code.size(), PROT_EXEC) || !space_.accessible(check, 1, PROT_EXEC) ||
         !read(site, code.data(), code.size()) || code != kNop)
       continue;
-    if (const auto number = number_of(address, &entry)) module.places.emplace(site, SitePlace{*number, check});
+    if (const auto number = number_of(address, &entry))
+      module.places.emplace(site, SitePlace{*number, check});
   }
 }
 
@@ -176,7 +179,8 @@ bool SiteTables::concerns(const std::vector<recording::SpaceOp>& changes) const 
     const Range first{op.address, op.address + op.length},
         second{op.new_address, op.new_address + op.new_length};
     return std::any_of(layouts_.begin(), layouts_.end(), [&](const auto& known) {
-      const Range module{known.first, known.second.empty() ? known.first + kPageSize : known.second.back()[1]};
+      const Range module{known.first,
+                         known.second.empty() ? known.first + kPageSize : known.second.back()[1]};
       return overlap(module, first) || (op.kind == SpaceOpKind::remap && overlap(module, second));
     });
   });
@@ -194,10 +198,11 @@ bool SiteTables::update(const std::vector<recording::SpaceOp>& changes) {
     // What was mapped anew has its old layout but lost its breakpoints.
     const bool same = known != layouts_.end() && known->second == layout;
     const bool had = modules_.contains(start);
-    const bool replaced = had && std::any_of(changes.begin(), changes.end(), [&](const recording::SpaceOp& op) {
-                            return op.kind != recording::SpaceOpKind::protect &&
-                                   overlap(modules_.at(start).range, {op.address, op.address + op.length});
-                          });
+    const bool replaced =
+        had && std::any_of(changes.begin(), changes.end(), [&](const recording::SpaceOp& op) {
+          return op.kind != recording::SpaceOpKind::protect &&
+                 overlap(modules_.at(start).range, {op.address, op.address + op.length});
+        });
     if (same && !replaced) continue;
     layouts_[start] = std::move(layout);
     changed = modules_.erase(start) != 0 || changed;

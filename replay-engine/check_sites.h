@@ -36,8 +36,8 @@ struct SitePlace {
 // A mapped file that has VAsserts.
 struct SiteModule {
   std::string name;
-  Range range;  // of its mappings
-  std::vector<Range> ghosts;  // its ghost variables
+  Range range;                                     // of its mappings
+  std::vector<Range> ghosts;                       // its ghost variables
   std::unordered_map<uint64_t, SitePlace> places;  // by the address of the NOP
 };
 
@@ -45,7 +45,8 @@ struct SiteModule {
 class SiteTables {
  public:
   // `breakpoints` are those in `space`'s memory.
-  SiteTables(const AddressSpace& space, const Breakpoints& breakpoints) : space_(space), breakpoints_(breakpoints) {}
+  SiteTables(const AddressSpace& space, const Breakpoints& breakpoints)
+      : space_(space), breakpoints_(breakpoints) {}
 
   // Looks again, if these changes of mappings may have changed anything. True when some module came or went;
   // a module that was mapped anew went and came.

@@ -66,9 +66,8 @@ void Checker::follow_ghosts() {
 bool Checker::lost_breakpoints(const recording::Event& event) const {
   if (armed_.empty()) return false;
   const auto hit = [&](uint64_t start, uint64_t size) {
-    return std::any_of(armed_in_.begin(), armed_in_.end(), [&](const Range& range) {
-      return start < range.end && range.start < start + size;
-    });
+    return std::any_of(armed_in_.begin(), armed_in_.end(),
+                       [&](const Range& range) { return start < range.end && range.start < start + size; });
   };
   return std::any_of(event.writes.begin(), event.writes.end(),
                      [&](const recording::MemoryWrite& w) { return hit(w.address, w.bytes.size()); });

@@ -60,16 +60,16 @@ class Checker : public Participant, private ExcursionSites {
   const CheckOptions options_;
   std::optional<ReplayGuest> guest_;
   std::unique_ptr<SiteTables> tables_;
-  std::unique_ptr<Excursions> excursions_;  // made when the first site is armed
+  std::unique_ptr<Excursions> excursions_;      // made when the first site is armed
   std::unordered_map<uint64_t, Place> places_;  // wanted sites that are mapped, by address
   std::unordered_set<uint64_t> armed_;
   std::vector<Range> armed_in_;  // stretches of memory around armed sites
   std::vector<Range> ghosts_;
-  std::vector<SiteReport> sites_;          // by number; of unwanted sites too
-  std::vector<char> wanted_;               // by number of the site
+  std::vector<SiteReport> sites_;  // by number; of unwanted sites too
+  std::vector<char> wanted_;       // by number of the site
   std::unordered_set<uint64_t> known_places_;
   std::unordered_map<uint32_t, uint64_t> in_segment_;  // hits since event_, by site
-  std::vector<Hit> under_way_;  // the checks that have not ended yet
+  std::vector<Hit> under_way_;                         // the checks that have not ended yet
   uint64_t event_ = 0, time_ns_ = 0;
   ReplayResult result_;
 

@@ -111,7 +111,8 @@ void Excursions::give_up(Verdict verdict, const std::string& detail) {
   const uint64_t rip = vcpu_.registers().rip;
   while (!visits_.empty()) {
     visits_.back().verdict = verdict;
-    visits_.back().detail = verdict == Verdict::unsupported ? detail : fmt::format("{}, at {:#x}", detail, rip);
+    visits_.back().detail =
+        verdict == Verdict::unsupported ? detail : fmt::format("{}, at {:#x}", detail, rip);
     leave();
   }
 }
@@ -204,7 +205,7 @@ void Excursions::at_trapped(const TrappedInstruction& instruction) {
 }
 
 void Excursions::save_fpu(const TrappedInstruction& instruction) {
-  constexpr size_t kStored = 416;     // SDM vol. 1, table 10-2
+  constexpr size_t kStored = 416;      // SDM vol. 1, table 10-2
   constexpr uint64_t kAlignment = 16;  // SDM vol. 2, FXSAVE
   Registers& registers = vcpu_.registers();
   const CodePatch* patch = space_.patch_at(registers.rip);

@@ -32,9 +32,9 @@ struct CheckVisit {
   std::string detail;                 // of the verdict, for people; empty for passed and failed
   std::vector<std::string> failures;  // messages, maybe empty ones
   std::vector<std::string> logs;
-  std::string output;   // to descriptors 1 and 2
+  std::string output;    // to descriptors 1 and 2
   uint64_t dropped = 0;  // bytes of failures, logs and output beyond what is kept
-  Registers entered{};  // at the site
+  Registers entered{};   // at the site
 };
 
 struct ExcursionOptions {

@@ -99,7 +99,8 @@ struct Excursions::SystemCalls {
   }
   static Result newfstatat(Excursions& self, const Arguments& call) {
     char first = 0;
-    const bool of_descriptor = (call.d & AT_EMPTY_PATH) != 0 && self.memory_.read(call.b, &first, 1) && first == 0;
+    const bool of_descriptor =
+        (call.d & AT_EMPTY_PATH) != 0 && self.memory_.read(call.b, &first, 1) && first == 0;
     if (!is_output(call.a) || !of_descriptor) return std::nullopt;
     return status_of_output(self, call.c);
   }

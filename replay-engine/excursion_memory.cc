@@ -100,8 +100,7 @@ void ExcursionMemory::put_back(Page& page) {
     GhostPage& ghost = found->second;
     const std::byte* now = pointer(ghost.first);
     const size_t size = ghost.last - ghost.first;
-    const std::byte* before =
-        page.ghost ? ghost.contents.data() : &page.saved[ghost.first - page.address];
+    const std::byte* before = page.ghost ? ghost.contents.data() : &page.saved[ghost.first - page.address];
     if (std::memcmp(now, before, size) != 0) {
       written = true;
       ghost.contents.assign(now, now + size);

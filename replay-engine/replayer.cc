@@ -409,8 +409,7 @@ void Session::apply(const Event& event) {
   }
   vcpu_->registers() = from_words(words);
   for (const uint64_t base : {vcpu_->registers().fs_base, vcpu_->registers().gs_base})
-    if (!is_canonical(base))
-      bad(fmt::format("the segment base {:#x} is not canonical", base));
+    if (!is_canonical(base)) bad(fmt::format("the segment base {:#x} is not canonical", base));
   if (!event.fpu.empty()) {
     FpuState state;
     if (event.fpu.size() != state.fxsave.size()) bad(fmt::format("FPU state of {} bytes", event.fpu.size()));

@@ -1,0 +1,241 @@
+#include <fnmatch.h>
+#include <unistd.h>
+
+#include <array>
+#include <charconv>
+#include <chrono>
+#include <csignal>
+
+#include "base/error.h"
+#include "kvm-recorder/system_call_table.h"
+#include "replay-engine/checker.h"
+#include "replay-engine/replayer.h"
+#include "tools/check_writers.h"
+#include "tools/command.h"
+#include "tools/output.h"
+
+namespace aftercheck::tools {
+namespace {
+
+struct Arguments {
+  ReplayOptions replay;
+  CheckOptions check;
+  std::string machine, hits, events, html;
+  std::vector<std::string> files, functions, sites;
+  uint64_t limit_millions = ExcursionOptions::kDefaultLimit / 1'000'000;
+  bool json = false, show_output = false;
+};
+
+// A pattern without a slash is for the last part of the path.
+bool matches_file(const std::string& pattern, const std::string& file) {
+  const std::string last = file.substr(file.find_last_of('/') + 1);
+  const bool whole = pattern.find('/') != std::string::npos;
+  return fnmatch(pattern.c_str(), (whole ? file : last).c_str(), 0) == 0;
+}
+
+bool ends_with_path(const std::string& file, const std::string& part) {
+  if (file.size() < part.size() || file.compare(file.size() - part.size(), part.size(), part) != 0)
+    return false;
+  return file.size() == part.size() || part[0] == '/' || file[file.size() - part.size() - 1] == '/';
+}
+
+bool matches_site(const std::string& site, const SiteText& text) {
+  const size_t colon = site.find_last_of(':');
+  return ends_with_path(text.file, site.substr(0, colon)) &&
+         site.substr(colon + 1) == std::to_string(text.line);
+}
+
+template <typename Matches>
+bool any(const std::vector<std::string>& patterns, Matches matches) {
+  return patterns.empty() || std::any_of(patterns.begin(), patterns.end(), matches);
+}
+
+bool wanted(const Arguments& arguments, const SiteText& text) {
+  return any(arguments.files, [&](const auto& pattern) { return matches_file(pattern, text.file); }) &&
+         any(arguments.functions,
+             [&](const auto& pattern) { return fnmatch(pattern.c_str(), text.function.c_str(), 0) == 0; }) &&
+         any(arguments.sites, [&](const auto& site) { return matches_site(site, text); });
+}
+
+std::optional<uint64_t> number(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+// "5", "5-9", "5-" or "-9".
+std::optional<std::array<uint64_t, 2>> span_of(const std::string& text, uint64_t least) {
+  const size_t dash = text.find('-');
+  if (dash == std::string::npos) {
+    const auto only = number(text);
+    return only ? std::optional(std::array{*only, *only}) : std::nullopt;
+  }
+  const std::string from = text.substr(0, dash), to = text.substr(dash + 1);
+  const auto first = from.empty() ? std::optional(least) : number(from),
+             last = to.empty() ? std::optional(UINT64_MAX) : number(to);
+  if (!first || !last || *first > *last || *first < least || (from.empty() && to.empty()))
+    return std::nullopt;
+  return std::array{*first, *last};
+}
+
+void take_hits(const std::string& text, HitSelection& hits) {
+  if (text.empty()) return;
+  const size_t space = text.find_first_of(" =:");
+  const std::string word = text.substr(0, space);
+  const uint64_t count =
+      space == std::string::npos ? 0 : number(std::string_view(text).substr(space + 1)).value_or(0);
+  if (word == "first" && count > 0) {
+    hits.last = count;
+  } else if (word == "every" && count > 0) {
+    hits.every = count;
+  } else if (const auto span = span_of(text, 1)) {
+    hits.first = (*span)[0];
+    hits.last = (*span)[1];
+  } else {
+    fail(ErrorKind::usage, "--hits {}: say N, N-M, \"first N\" or \"every N\", from 1 on", text);
+  }
+}
+
+void take(Arguments& arguments) {
+  take_hits(arguments.hits, arguments.check.hits);
+  if (!arguments.events.empty()) {
+    const auto span = span_of(arguments.events, 0);
+    if (!span) fail(ErrorKind::usage, "--events {}: say A, A-B, A- or -B", arguments.events);
+    arguments.check.first_event = (*span)[0];
+    arguments.check.last_event = (*span)[1];
+  }
+  for (const std::string& site : arguments.sites) {
+    const size_t colon = site.find_last_of(':');
+    if (colon == std::string::npos || colon == 0 || !number(std::string_view(site).substr(colon + 1)))
+      fail(ErrorKind::usage, "--site {}: say FILE:LINE", site);
+  }
+  arguments.check.wanted = [&arguments](const SiteText& text) { return wanted(arguments, text); };
+  arguments.check.excursion.limit = arguments.limit_millions * 1'000'000;
+  arguments.check.excursion.system_call_name = system_call_name;
+  arguments.replay.system_call_name = system_call_name;
+}
+
+// The guest's output, before the report.
+void show(int stream, const std::byte* bytes, size_t size, Output& output) {
+  if (stream == STDOUT_FILENO)
+    output.text({reinterpret_cast<const char*>(bytes), size});
+  else
+    write_all(STDERR_FILENO, bytes, size);
+}
+
+void write_page(const std::string& path, const std::string& page) {
+  std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "we"), std::fclose);
+  if (!file || std::fwrite(page.data(), 1, page.size(), file.get()) != page.size() ||
+      std::fflush(file.get()) != 0)
+    fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+}
+
+bool any_failed(const CheckReport& report) {
+  return std::any_of(report.sites.begin(), report.sites.end(), has_failed);
+}
+
+int run(Arguments& arguments, Console& console) {
+  take(arguments);
+  Output output;
+  ReplayOptions& options = arguments.replay;
+  if (arguments.show_output)
+    options.output = [&](int stream, const std::byte* bytes, size_t size) {
+      show(stream, bytes, size, output);
+    };
+  options.progress = [&](double share, uint64_t events) {
+    console.progress(share, fmt::format("event {}", human_count(events)));
+  };
+  Checker checker(arguments.check);
+  options.participants.push_back(&checker);
+
+  CheckRun result;
+  result.recording = options.directory.string();
+  result.machine = arguments.machine;
+  const auto start = std::chrono::steady_clock::now();
+  int status = 0;
+  try {
+    replay(options);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::internal) throw;
+    result.error = error.what();
+    result.verdict = error.kind() == ErrorKind::divergence ? "divergence" : "error";
+    status = exit_status(error.kind());
+  }
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  console.clear_progress();
+  result.report = checker.report();
+  if (status == 0) {
+    status = any_failed(result.report) ? 1 : 0;
+    result.verdict = status == 0 ? "held" : "failed";
+    if (result.report.sites.empty() && result.report.sites_found != 0) {
+      status = exit_status(ErrorKind::usage);
+      result.verdict = "error";
+      result.error = fmt::format("none of the {} VAsserts is wanted: see --file, --function and --site",
+                                 human_count(result.report.sites_found));
+    }
+  }
+  if (!arguments.html.empty()) write_page(arguments.html, check_html(result));
+  if (arguments.json)
+    output.json(check_json(result));
+  else if (result.verdict != "error")
+    write_text(result, output);
+  output.flush();
+  if (result.report.replay.truncated)
+    console.warning(fmt::format("the recording has no end: {}", result.report.replay.truncation));
+  if (!result.error.empty()) console.error(result.error);
+  return status;
+}
+
+}  // namespace
+
+Command add_check(CLI::App& parent) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* app = parent.add_subcommand("check", "Replay a recording and evaluate its VAsserts");
+  app->add_option("DIR", arguments->replay.directory, "The recording")->required()->type_name("");
+  add_machine_option(*app, arguments->replay.machine);
+  app->add_option("--file", arguments->files, "Only VAsserts in source files like this")->type_name("GLOB");
+  app->add_option("--function", arguments->functions, "Only VAsserts in functions like this")
+      ->type_name("GLOB");
+  app->add_option("--site", arguments->sites, "Only the VAssert there")->type_name("FILE:LINE");
+  app->add_option("--hits", arguments->hits, "Which hits of each VAssert: N, N-M, \"first N\", \"every N\"")
+      ->type_name("WHICH");
+  app->add_option("--events", arguments->events, "Only hits after these events")->type_name("A-B");
+  app->add_option("--limit-failures", arguments->check.most_failures,
+                  "Failures with details for each VAssert")
+      ->type_name("N")
+      ->capture_default_str();
+  app->add_option("--check-limit", arguments->limit_millions,
+                  "Millions of instructions that one check may take")
+      ->type_name("N")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40).description(""))
+      ->capture_default_str();
+  CLI::Option* json = app->add_flag("--json", arguments->json, "Print the report as JSON");
+  app->add_option("--html", arguments->html, "Write the report as a page for browsers too")
+      ->type_name("FILE");
+  app->add_flag("--show-output", arguments->show_output, "Show the program's output before the report")
+      ->excludes(json);
+  app->footer(
+      "Each hit of a VAssert is evaluated on a throw-away copy of the program; the replay goes on as "
+      "recorded.\n"
+      "--file, --function and --site may be given several times.\n\n"
+      "Examples:\n"
+      "  aftercheck check recording-server-1\n"
+      "  aftercheck check --html report.html --limit-failures 3 recording-server-1\n"
+      "  aftercheck check --site server.c:42 --hits 'every 100' recording-server-1\n"
+      "  aftercheck check --json recording-server-1 | jq '.sites[] | select(.failed > 0)'\n\n"
+      "Exit status:\n"
+      "  0   every VAssert held\n"
+      "  1   one failed, or its check could not be completed\n"
+      "  3   divergence: the replay left the recording\n" +
+      std::string(kExitStatusHelp));
+  return {app,
+          [arguments, app](Console& console) {
+            const CLI::Option* machine = app->get_option("--machine");
+            if (machine->count() != 0) arguments->machine = machine->as<std::string>();
+            return run(*arguments, console);
+          },
+          nullptr};
+}
+
+}  // namespace aftercheck::tools

@@ -1,0 +1,76 @@
+#include "tools/check_writers.h"
+
+namespace aftercheck::tools {
+namespace {
+
+std::string hex(uint64_t address) { return fmt::format("{:#x}", address); }
+
+Json frame_json(const CheckFrame& frame) {
+  Json json = {{"address", hex(frame.address)}};
+  if (!frame.function.empty()) json["function"] = frame.function;
+  if (!frame.module.empty()) json["module"] = frame.module;
+  if (!frame.file.empty()) json["file"] = frame.file;
+  if (!frame.file.empty()) json["line"] = frame.line;
+  if (frame.inlined) json["inlined"] = true;
+  return json;
+}
+
+Json hit_json(const CheckRun& run, const SiteReport& site, const CheckHit& hit) {
+  Json json = {{"hit", hit.number},      {"event", hit.event},          {"hit_in_segment", hit.in_segment},
+               {"time_ns", hit.time_ns}, {"address", hex(hit.address)}, {"verdict", name(hit.verdict)}};
+  if (hit.nested) json["nested"] = true;
+  if (!hit.detail.empty()) json["detail"] = hit.detail;
+  if (!hit.failures.empty()) json["messages"] = hit.failures;
+  if (!hit.logs.empty()) json["logs"] = hit.logs;
+  if (!hit.output.empty()) json["output"] = hit.output;
+  if (hit.dropped != 0) json["text_bytes_dropped"] = hit.dropped;
+  if (hit.verdict == Verdict::passed) return json;
+  json["stack"] = Json::array();
+  for (const CheckFrame& frame : hit.stack) json["stack"].push_back(frame_json(frame));
+  json["again"] = again(run, site, hit);
+  return json;
+}
+
+Json site_json(const CheckRun& run, const SiteReport& site) {
+  Json json = {{"file", site.text.file},
+               {"line", site.text.line},
+               {"kind", kind_name(site.text.kind)},
+               {"text", site.text.text},
+               {"function", site.text.function},
+               {"module", site.module},
+               {"places", site.places},
+               {"hits", site.hits},
+               {"checked", site.checked},
+               {"passed", site.passed},
+               {"failed", site.failed},
+               {"not_completed", site.broken},
+               {"log_lines", site.logged},
+               {"failures", Json::array()},
+               {"logged", Json::array()}};
+  for (const CheckHit& hit : site.failures) json["failures"].push_back(hit_json(run, site, hit));
+  for (const CheckHit& hit : site.logs) json["logged"].push_back(hit_json(run, site, hit));
+  json["logged_hits_dropped"] = site.logs_dropped;
+  return json;
+}
+
+}  // namespace
+
+Json check_json(const CheckRun& run) {
+  const CheckReport& report = run.report;
+  Json json = {{"verdict", run.verdict}};
+  if (!run.error.empty()) json["message"] = run.error;
+  json["recording"] = run.recording;
+  json["events"] = report.replay.events;
+  json["machine"] = aftercheck::name(report.replay.machine);
+  json["seconds"] = run.seconds;
+  json["truncated"] = report.replay.truncated;
+  json["excursions"] = report.excursions.excursions;
+  json["pages_opened"] = report.excursions.opened_pages;
+  json["ghost_memory"] = report.ghost_used;
+  json["sites_found"] = report.sites_found;
+  json["sites"] = Json::array();
+  for (const SiteReport& site : report.sites) json["sites"].push_back(site_json(run, site));
+  return json;
+}
+
+}  // namespace aftercheck::tools

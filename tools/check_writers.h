@@ -1,0 +1,38 @@
+// The report of `aftercheck check` in its forms.
+#pragma once
+
+#include <string>
+
+#include "replay-engine/check_report.h"
+#include "tools/output.h"
+
+namespace aftercheck::tools {
+
+struct CheckRun {
+  std::string recording;  // its directory, as it was named
+  std::string machine;    // --machine, if it was given
+  double seconds = 0;
+  unsigned jobs = 1;
+  std::string remark;   // for people; may be empty
+  std::string error;    // why the replay ended early; may be empty
+  std::string verdict;  // "held", "failed", "divergence", "error"
+  CheckReport report;
+};
+
+// "assert", "message", "log" or "block"; "kind 7".
+std::string kind_name(uint32_t kind);
+// What a reader sees of a site: its expression, or what it is.
+std::string title(const SiteText& text);
+// "server.c:42".
+std::string place(const SiteText& text);
+// True when some check failed or could not be completed.
+bool has_failed(const SiteReport& site);
+// The command that checks this one hit again.
+std::string again(const CheckRun& run, const SiteReport& site, const CheckHit& hit);
+
+void write_text(const CheckRun& run, Output& output);
+Json check_json(const CheckRun& run);
+// One self-contained page.
+std::string check_html(const CheckRun& run);
+
+}  // namespace aftercheck::tools
