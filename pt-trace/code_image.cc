@@ -27,6 +27,10 @@ void CodeImage::map(uint64_t address, std::shared_ptr<const std::vector<uint8_t>
   insert(address, {size, start, std::move(bytes)});
 }
 
+void CodeImage::map(uint64_t address, std::span<const uint8_t> bytes, std::shared_ptr<const void> owner) {
+  insert(address, {bytes.size(), bytes.data(), std::move(owner)});
+}
+
 void CodeImage::map_file(uint64_t address, const std::string& path, uint64_t offset, uint64_t size) {
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) fail(ErrorKind::io, "{}: can't open: {}", path, errno_text(errno));

@@ -19,6 +19,8 @@ class CodeImage {
   void map(uint64_t address, std::shared_ptr<const std::vector<uint8_t>> bytes);
   // Maps a part of shared bytes; `offset` + `size` must lie inside (Error usage).
   void map(uint64_t address, std::shared_ptr<const std::vector<uint8_t>> bytes, size_t offset, size_t size);
+  // Maps bytes that stay as long as `owner` does.
+  void map(uint64_t address, std::span<const uint8_t> bytes, std::shared_ptr<const void> owner);
   // Maps a range of a file, which is mapped into memory here, truncated to the file's size as the kernel's
   // page cache would. Error io when it can't be read.
   void map_file(uint64_t address, const std::string& path, uint64_t offset, uint64_t size);

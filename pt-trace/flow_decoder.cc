@@ -182,6 +182,8 @@ void FlowDecoder::Impl::feed(std::span<const uint8_t> bytes) {
   carry_.feed(bytes, [this](const uint8_t* begin, size_t size, uint64_t offset) {
     return parse(begin, size, offset);
   });
+  // The caller may change the image before it goes on, and a sink looks blocks up in it.
+  flush();
 }
 
 void FlowDecoder::Impl::mark_lost() {

@@ -6,6 +6,11 @@
 
 namespace aftercheck::tools {
 
+Command add_pt_digest(CLI::App& group);
 Command add_pt_dump(CLI::App& group);
+
+// What INPUT may be.
+inline constexpr const char* kPtInputHelp =
+    "A recording, a perf.data file, or a file with raw AUX bytes (- is standard input)";
 
 }  // namespace aftercheck::tools

@@ -73,6 +73,14 @@ class Printer : public PtSink {
     flush_padding();
     trouble("lost", offset, fmt::format("AUX data lost up to {:#x}: {}", resume, why));
   }
+  void mark(uint64_t offset, uint64_t event) override {
+    if (done_ || offset < arguments_.from || offset > arguments_.to || !kinds_.all()) return;
+    flush_padding();
+    if (arguments_.json)
+      print(Json{{"offset", offset}, {"event", event}});
+    else
+      print(offset, "--", fmt::format("event {}", event));
+  }
   void finish() {
     packets_.finish();
     flush_padding();
@@ -179,9 +187,7 @@ int run(const Arguments& arguments, Console& console) {
 Command add_pt_dump(CLI::App& group) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* app = group.add_subcommand("dump", "Print the packets of a trace, one a line");
-  app->add_option("INPUT", arguments->input, "perf.data, or raw AUX bytes (- is standard input)")
-      ->required()
-      ->type_name("");
+  app->add_option("INPUT", arguments->input, kPtInputHelp)->required()->type_name("");
   app->add_option("--kind", arguments->kinds,
                   "Only these packets: TNT, TIP (with TIP.PGE and TIP.PGD), PSB, ...")
       ->type_name("NAME,...")
@@ -193,7 +199,8 @@ Command add_pt_dump(CLI::App& group) {
   app->footer(
       "Each line has the offset in the trace (hexadecimal), the packet's name in Intel's manual and what it\n"
       "says: outcomes of conditional branches, the oldest first (T taken, N not), or an address with its\n"
-      "compression undone. Bytes that are no packets, and places where data was lost, are lines with `!`.\n\n"
+      "compression undone. In recordings, lines with `--` tell which event of the log was answered there. "
+      "Bytes that are no packets, and places where data was lost, are lines with `!`.\n\n"
       "Examples:\n"
       "  aftercheck pt dump --kind TIP,FUP perf.data\n"
       "  aftercheck pt dump --from 0x1000 --limit 20 trace.pt\n"

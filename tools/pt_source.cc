@@ -9,7 +9,8 @@
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "pt-trace/perf_data.h"
+#include "recording/meta.h"
+#include "recording/pt_log.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -53,8 +54,8 @@ class PerfSource : public PtSource {
            stream.size()});
   }
 
-  pt::FlowOptions flow_options() const override { return data_.flow_options(); }
-  const pt::PerfData& data() const { return data_; }
+  pt::FlowOptions flow_options(size_t) const override { return data_.flow_options(); }
+  const pt::PerfData* perf_data() const override { return &data_; }
 
   void read(size_t stream, PtSink& sink) override {
     uint64_t at = 0;
@@ -86,6 +87,63 @@ class PerfSource : public PtSource {
   pt::PerfData data_;
 };
 
+// The PT data of a recording's threads.
+class RecordingSource : public PtSource {
+ public:
+  explicit RecordingSource(const std::string& path) : PtSource(path) {
+    recording::read_meta(path);  // says so when this is no recording
+    threads_ = recording::pt_threads(path);
+    if (threads_.empty())
+      fail(ErrorKind::bad_input,
+           "{}: has no Intel PT data; record with --pt=soft, or add it with `aftercheck pt synth`", path);
+    for (const uint32_t thread : threads_) {
+      summaries_.push_back(recording::summarize_pt(path, thread));
+      streams_.push_back({fmt::format("thread {}", thread), summaries_.back().aux_bytes});
+    }
+  }
+
+  pt::FlowOptions flow_options(size_t stream) const override {
+    const recording::PtFormat& format = summaries_[stream].format;
+    pt::FlowOptions options;
+    options.return_compression = format.return_compression;
+    options.errata = pt::errata_of(format.family, format.model);
+    return options;
+  }
+  bool is_recording() const override { return true; }
+
+  void read(size_t stream, PtSink& sink) override {
+    recording::PtLogReader reader(name_, threads_[stream]);
+    while (const recording::PtRecord* record = reader.next()) switch (record->kind) {
+        case recording::PtRecord::Kind::data:
+          sink.bytes(record->offset, record->bytes);
+          break;
+        case recording::PtRecord::Kind::mark:
+          sink.mark(record->offset, record->event);
+          break;
+        case recording::PtRecord::Kind::loss:
+          sink.lost(record->offset, record->offset, recording::describe_pt_loss(record->flags));
+          break;
+      }
+    std::string why;
+    if (reader.truncated(&why)) truncation_ = why;
+  }
+
+  std::vector<std::string> warnings() const override {
+    std::vector<std::string> list;
+    if (!truncation_.empty()) list.push_back("the trace has no end: " + truncation_);
+    for (size_t i = 0; i < summaries_.size(); ++i)
+      if (summaries_[i].losses > 0)
+        list.push_back(fmt::format("{}: AUX data was lost in {} places", streams_[i].name,
+                                   human_count(summaries_[i].losses)));
+    return list;
+  }
+
+ private:
+  std::vector<uint32_t> threads_;
+  std::vector<recording::PtSummary> summaries_;
+  std::string truncation_;
+};
+
 }  // namespace
 
 std::unique_ptr<PtSource> open_pt_source(const std::string& path) {
@@ -93,7 +151,7 @@ std::unique_ptr<PtSource> open_pt_source(const std::string& path) {
   if (!fd) fail(ErrorKind::io, "{}: can't open: {}", path, errno_text(errno));
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) fail(ErrorKind::io, "{}: fstat: {}", path, errno_text(errno));
-  if (S_ISDIR(info.st_mode)) fail(ErrorKind::bad_input, "{}: is a directory; name a file", path);
+  if (S_ISDIR(info.st_mode)) return std::make_unique<RecordingSource>(path);
   char magic[8];
   if (S_ISREG(info.st_mode) && ::pread(fd.get(), magic, sizeof magic, 0) == sizeof magic &&
       (std::memcmp(magic, "PERFILE2", sizeof magic) == 0 ||

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pt-trace/flow_decoder.h"
+#include "pt-trace/perf_data.h"
 #include "tools/console.h"
 
 namespace aftercheck::tools {
@@ -27,6 +28,8 @@ class PtSink {
   virtual void bytes(uint64_t offset, std::span<const uint8_t> bytes) = 0;
   // AUX data is missing here and goes on at `resume`; `why` says what the kernel or the file says of it.
   virtual void lost(uint64_t offset, uint64_t resume, const std::string& why) = 0;
+  // Of recordings: what came so far was made before this event was answered, what follows after it.
+  virtual void mark(uint64_t offset, uint64_t event) { static_cast<void>(offset), static_cast<void>(event); }
 };
 
 class PtSource {
@@ -34,8 +37,14 @@ class PtSource {
   virtual ~PtSource() = default;
   const std::string& name() const { return name_; }
   const std::vector<PtStream>& streams() const { return streams_; }
-  // What the source knows of the processor and the trace's settings.
-  virtual pt::FlowOptions flow_options() const { return {}; }
+  // What the source knows of the processor and the settings of a stream's trace.
+  virtual pt::FlowOptions flow_options(size_t stream) const {
+    static_cast<void>(stream);
+    return {};
+  }
+  // Null, or what this is.
+  virtual const pt::PerfData* perf_data() const { return nullptr; }
+  virtual bool is_recording() const { return false; }
   // Hands over the whole stream, in pieces. Throws Error.
   virtual void read(size_t stream, PtSink& sink) = 0;
   // Things worth a warning, such as records that were lost; each a sentence.
@@ -47,7 +56,8 @@ class PtSource {
   std::vector<PtStream> streams_;
 };
 
-// A perf.data file (by its first bytes), or raw AUX data. "-" is standard input, raw. Throws Error.
+// A recording (a directory), a perf.data file (by its first bytes), or raw AUX data. "-" is standard input,
+// raw. Throws Error.
 std::unique_ptr<PtSource> open_pt_source(const std::string& path);
 
 // Shows progress while it passes a stream on.
@@ -57,6 +67,7 @@ class PtProgress : public PtSink {
       : sink_(sink), stream_(stream), console_(console) {}
   void bytes(uint64_t offset, std::span<const uint8_t> bytes) override;
   void lost(uint64_t offset, uint64_t resume, const std::string& why) override;
+  void mark(uint64_t offset, uint64_t event) override { sink_.mark(offset, event); }
 
  private:
   PtSink& sink_;

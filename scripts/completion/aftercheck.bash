@@ -33,7 +33,8 @@ _aftercheck() {
     replay) words='--machine -q --no-output --json -v --verbose --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --verbose --from --to --limit --help' ;;
-    pt) words='dump --help' ;;
+    pt) words='digest dump --help' ;;
+    'pt digest') words='--totals --json --help' ;;
     'pt dump') words='--kind --from --to --limit --json --help' ;;
     doctor) words='--json --help' ;;
     *) words='--help' ;;
