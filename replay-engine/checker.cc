@@ -147,6 +147,16 @@ void Checker::keep(SiteReport& site, const CheckVisit& visit, const Hit& which) 
 
 void Checker::finished(const ReplayResult& result) { result_ = result; }
 
+void Checker::detach() noexcept {
+  if (excursions_) {
+    ghost_used_ = excursions_->memory().ghost_used();
+    counts_ = excursions_->counts();
+  }
+  excursions_.reset();
+  tables_.reset();
+  guest_.reset();
+}
+
 CheckReport Checker::report() const {
   CheckReport report;
   report.sites_found = sites_.size();
@@ -154,10 +164,8 @@ CheckReport Checker::report() const {
     if (wanted_[number] != 0) report.sites.push_back(sites_[number]);
   std::sort(report.sites.begin(), report.sites.end(),
             [](const SiteReport& a, const SiteReport& b) { return a.text < b.text; });
-  if (excursions_) {
-    report.ghost_used = excursions_->memory().ghost_used();
-    report.excursions = excursions_->counts();
-  }
+  report.ghost_used = ghost_used_;
+  report.excursions = counts_;
   report.replay = result_;
   return report;
 }

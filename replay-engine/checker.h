@@ -44,6 +44,7 @@ class Checker : public Participant, private ExcursionSites {
   void applied(const recording::Event& event, uint64_t number) override;
   void stopped(Vcpu& vcpu, uint64_t address) override;
   void finished(const ReplayResult& result) override;
+  void detach() noexcept override;
 
   // After the replay, and also when it ended in an error: of what was reached.
   CheckReport report() const;
@@ -72,6 +73,8 @@ class Checker : public Participant, private ExcursionSites {
   std::vector<Hit> under_way_;                         // the checks that have not ended yet
   uint64_t event_ = 0, time_ns_ = 0;
   ReplayResult result_;
+  Excursions::Counts counts_;
+  bool ghost_used_ = false;
 
   bool in_range() const { return event_ >= options_.first_event && event_ <= options_.last_event; }
   void take_tables();

@@ -43,6 +43,8 @@ class Participant {
   virtual void stopped(Vcpu& vcpu, uint64_t address) { static_cast<void>(vcpu), static_cast<void>(address); }
   // The recording's end was reached, faithfully.
   virtual void finished(const ReplayResult& result) { static_cast<void>(result); }
+  // Last of all, however the replay ended, if attach() was called: the guest goes away.
+  virtual void detach() noexcept {}
 };
 
 }  // namespace aftercheck

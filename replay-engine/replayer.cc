@@ -92,6 +92,12 @@ class Session {
   ReplayResult result_;
   std::vector<std::byte> buffer_;
   std::map<uint64_t, UniqueFd> shared_files_;  // by number
+  struct Attached {
+    std::vector<Participant*> list;
+    ~Attached() {
+      for (Participant* participant : list) participant->detach();
+    }
+  } attached_;  // destroyed first
 
   [[noreturn]] void bad(const std::string& what) const;
   bool read_memory(uint64_t address, uint64_t length);
@@ -123,7 +129,10 @@ Session::Session(const ReplayOptions& options)
       breakpoints_(*vcpu_, space_) {
   result_.machine = machine_->kind();
   const ReplayGuest guest{*machine_, *vcpu_, space_, cpu_, breakpoints_, options_.directory};
-  for (Participant* participant : options_.participants) participant->attach(guest);
+  for (Participant* participant : options_.participants) {
+    attached_.list.push_back(participant);
+    participant->attach(guest);
+  }
 }
 
 void Session::bad(const std::string& what) const {
