@@ -23,6 +23,7 @@
 #include "recording/meta.h"
 #include "recording/store.h"
 #include "recording/writer.h"
+#include "soft-pt/pt_recorder.h"
 
 namespace aftercheck {
 namespace {
@@ -74,6 +75,16 @@ recording::Meta make_meta(const RecordOptions& options, MachineKind machine, con
   return meta;
 }
 
+// A trace by the soft vCPU needs it.
+MachineChoice machine_for(const RecordOptions& options) {
+  if (options.pt != PtChoice::soft) return options.machine;
+  if (options.machine == MachineChoice::kvm)
+    fail(ErrorKind::usage,
+         "--pt=soft is made beside the soft vCPU and can't be had with --machine=kvm; "
+         "leave --machine out, or add a trace to the recording afterwards with `aftercheck pt synth`");
+  return MachineChoice::soft;
+}
+
 uint64_t operand_of(Access access) { return static_cast<uint64_t>(access); }
 
 // Records one guest from its first instruction to its end.
@@ -96,11 +107,13 @@ class Session {
   GuestProcess process_;
   MemoryCensus census_;
   std::unique_ptr<recording::Writer> writer_;
+  std::unique_ptr<SoftPtRecorder> pt_;  // outlived by vcpu_, which is told to forget it
   recording::RunningDigest digest_;
   Clock::time_point start_ = Clock::now();
   RecordResult result_;
-  Event event_;       // the exit under way; kept between exits for its buffers
-  Registers before_;  // registers at that exit
+  uint64_t entries_ = 0;  // of the log: events and continuations
+  Event event_;           // the exit under way; kept between exits for its buffers
+  Registers before_;      // registers at that exit
   bool ended_ = false;
 
   void begin_event(EventKind kind);
@@ -116,12 +129,15 @@ class Session {
   void deliver_and_finish();
   void set_fpu(const FpuState& fpu);
   void log_failed(const std::string& why);
+  void trace_exit();
+  void drop_trace_if_failed();
+  void finish_trace();
 };
 
 Session::Session(const RecordOptions& options, const fs::path& directory)
     : options_(options),
       cpu_(options.cpu),
-      machine_(create_machine(options.machine, space_, cpu_, &why_not_kvm_)),
+      machine_(create_machine(machine_for(options), space_, cpu_, &why_not_kvm_)),
       vcpu_(machine_->create_vcpu()),
       store_(directory, true),
       memory_(space_, store_),
@@ -135,6 +151,43 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
                      "): recording on the soft vCPU, which is slower");
   recording::write_meta(directory, make_meta(options_, machine_->kind(), why_not_kvm_));
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
+  if (options_.write_log && options_.pt == PtChoice::soft) {
+    SoftPtOptions pt;
+    pt.directory = directory;
+    pt_ = std::make_unique<SoftPtRecorder>(pt);
+    if (!vcpu_->set_control_flow(&pt_->tracer()))
+      fail(ErrorKind::internal, "the {} vCPU does not tell its control flow", name(machine_->kind()));
+  }
+}
+
+// A trace that can't be written ends; the recording goes on without it.
+void Session::drop_trace_if_failed() {
+  if (!pt_->failed()) return;
+  if (options_.warning)
+    options_.warning("the PT trace ends here: " + pt_->error() + "; the recording goes on");
+  vcpu_->set_control_flow(nullptr);
+  pt_.reset();
+}
+
+// The guest is at the exit of the event under way.
+void Session::trace_exit() {
+  if (!pt_) return;
+  if (event_.kind == EventKind::syscall)
+    pt_->tracer().exit_by_system_call();
+  else
+    pt_->tracer().exit_before(event_.rip);
+  pt_->mark(entries_);
+  drop_trace_if_failed();
+}
+
+void Session::finish_trace() {
+  if (!pt_) return;
+  vcpu_->set_control_flow(nullptr);
+  try {
+    memory_.host_thread().run([&] { pt_->finish(); });
+  } catch (const Error& error) {
+    if (options_.warning) options_.warning(std::string("the PT trace is incomplete: ") + error.what());
+  }
 }
 
 void Session::begin_event(EventKind kind) {
@@ -149,6 +202,7 @@ void Session::begin_event(EventKind kind) {
   before_ = vcpu_->registers();
   event_.rip = before_.rip;
   event_.digest = digest_.update(canonical_state(before_));
+  if (kind != EventKind::start) trace_exit();
 }
 
 void Session::add_memory_digests() {
@@ -181,6 +235,7 @@ void Session::append() {
   Event continuation;
   auto flush = [&] {
     writer_->append(*target);
+    ++entries_;
     continuation = Event{};
     continuation.kind = EventKind::continuation;
     continuation.time_ns = event_.time_ns;
@@ -201,6 +256,7 @@ void Session::append() {
   }
   target->patches = std::move(patches);
   writer_->append(*target);
+  ++entries_;
   if (writer_->failed()) log_failed(writer_->error());
 }
 
@@ -368,7 +424,11 @@ RecordResult Session::run(const Program& program) {
   digest_ = recording::RunningDigest();
   event_.digest = 0;
   finish_event(from_words(unlike));
-  while (!ended_) handle(vcpu_->run());
+  while (!ended_) {
+    if (pt_) pt_->tracer().resume(vcpu_->registers().rip);
+    handle(vcpu_->run());
+  }
+  finish_trace();
   if (writer_ && result_.log_error.empty()) try {
       memory_.host_thread().run([&] { writer_->finish(); });
     } catch (const Error& error) {

@@ -15,12 +15,20 @@ enum class OnLogError : uint8_t {
   run,   // the guest goes on unrecorded; a warning at once and at the end
 };
 
+// Whether an Intel PT trace is recorded, and by what.
+enum class PtChoice : uint8_t {
+  automatic,  // where the machine has a way that costs little; none has at the moment
+  off,
+  soft,  // the encoder beside the soft vCPU, which is chosen then
+};
+
 struct RecordOptions {
   std::filesystem::path directory;  // must not exist, or be empty; created
   std::vector<std::string> command;
   std::vector<std::string> environment;  // "NAME=value"
   MachineChoice machine = MachineChoice::automatic;
   CpuModelKind cpu = CpuModelKind::portable;
+  PtChoice pt = PtChoice::automatic;
   OnLogError on_log_error = OnLogError::stop;
   bool randomize = true;
   bool write_log = true;  // false: run without recording, to measure what recording costs

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "machine/address_space.h"
+#include "machine/control_flow.h"
 #include "machine/cpu_model.h"
 #include "machine/exit.h"
 #include "machine/registers.h"
@@ -35,6 +36,10 @@ class Vcpu {
   virtual Registers& registers() = 0;
   virtual FpuState fpu() = 0;
   virtual void set_fpu(const FpuState& state) = 0;
+
+  // From the next run() or step() on, tells `flow` what executes; null: no more. False where the backend
+  // can't; `flow` must outlive the vCPU or be taken away.
+  virtual bool set_control_flow(ControlFlow* flow) { return flow == nullptr; }
 
   // Makes run() return ExitKind::kick soon, or the next run() if none is under way. Async-signal-safe; any
   // thread. One kick gives at most one such exit, and none if another exit came first and clear_kick() was

@@ -49,11 +49,11 @@ constexpr uint8_t kLossy =
 
 AuxReader::Drained AuxReader::drain(AuxSink& sink) {
   Drained drained;
-  // Records first: the kernel writes a record before it moves aux_head over the bytes that it tells of, so
-  // what is beyond the last record's end by then belongs to records that were lost or are yet to come.
-  read_records();
+  // The head first: the kernel writes a record before it moves aux_head over the bytes that it tells of, so a
+  // loss before this head is told of in the records that are there now.
   perf_event_mmap_page& control = *rings_.control;
   const uint64_t head = load(control.aux_head);
+  read_records();
   if (head - control.aux_tail > rings_.aux.size()) {  // overtaken, or a head that goes back
     sink.loss(aux_loss::kLost, 0);
     pieces_.clear();

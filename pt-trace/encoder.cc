@@ -75,6 +75,7 @@ void Encoder::write_tnt() {
   }
   outcomes_ = 0;
   outcome_count_ = 0;
+  if (deferred_.empty()) return;
   const auto deferred = std::exchange(deferred_, {});
   for (const uint64_t target : deferred) ip_packet(opcode_tip, target);
 }
@@ -134,17 +135,37 @@ void Encoder::enable(uint64_t ip, ExecMode mode) {
   current_ = ip;
 }
 
+unsigned Encoder::tnt_limit() const {
+  return options_.tnt_long_bits != 0 ? std::min<unsigned>(options_.tnt_long_bits, 47)
+                                     : std::clamp<unsigned>(options_.tnt_short_bits, 1, 6);
+}
+
 void Encoder::conditional(bool taken, uint64_t next) {
   outcomes_ = outcomes_ << 1 | (taken ? 1 : 0);
   ++outcome_count_;
   current_ = next;
-  const unsigned limit = options_.tnt_long_bits != 0 ? std::min<unsigned>(options_.tnt_long_bits, 47)
-                                                     : std::clamp<unsigned>(options_.tnt_short_bits, 1, 6);
-  if (outcome_count_ >= limit) {
+  if (outcome_count_ >= tnt_limit()) {
     write_tnt();
     timing_packet();
     psb_if_due();
   }
+}
+
+void Encoder::conditionals(uint64_t outcomes, unsigned count, uint64_t next) {
+  const unsigned limit = tnt_limit();
+  while (count > 0) {
+    // Smaller limits may have been set since outcomes began to wait.
+    const unsigned part = std::min(count, limit > outcome_count_ ? limit - outcome_count_ : 1);
+    count -= part;
+    outcomes_ = outcomes_ << part | (outcomes >> count & ((uint64_t{1} << part) - 1));
+    outcome_count_ += part;
+    if (outcome_count_ >= limit) {
+      write_tnt();
+      timing_packet();
+    }
+  }
+  current_ = next;
+  psb_if_due();
 }
 
 void Encoder::indirect(uint64_t target) {
@@ -242,6 +263,11 @@ void Encoder::core_bus_ratio(uint8_t ratio) {
   begin_packet();
   put(0x0302, 2);
   put(ratio, 2);
+}
+
+void Encoder::discard() {
+  taken_ += bytes_.size();
+  bytes_.clear();
 }
 
 std::vector<uint8_t> Encoder::take() {

@@ -47,6 +47,9 @@ class Encoder {
   void enable(uint64_t ip, ExecMode mode = ExecMode::bits64);
   // A conditional branch; execution goes on at `next`. Also for compressed returns (taken).
   void conditional(bool taken, uint64_t next);
+  // As `count` (at most 48) calls of conditional(), the oldest outcome in the highest bit, but faster; PSB+
+  // comes behind the last at the earliest.
+  void conditionals(uint64_t outcomes, unsigned count, uint64_t next);
   // An indirect jump or call, a return, or a far transfer that stays traced.
   void indirect(uint64_t target);
   // Interrupt, exception or fault that stays traced: `from` did not execute.
@@ -83,6 +86,8 @@ class Encoder {
   const std::vector<uint8_t>& bytes() const { return bytes_; }
   // Hands over what has been written and goes on with an empty buffer.
   std::vector<uint8_t> take();
+  // The same for a caller who has copied bytes().
+  void discard();
 
  private:
   void begin_packet();
@@ -91,6 +96,7 @@ class Encoder {
   void suppressed_ip_packet(uint8_t opcode);
   void mode_exec();
   void write_tnt();
+  unsigned tnt_limit() const;
   void psb_if_due();
   void timing_packet();
 

@@ -141,6 +141,16 @@ Command add_record(CLI::App& parent) {
       ->type_name("portable|host")
       ->default_str("portable");
   app->add_option_function<std::string>(
+         "--pt",
+         [&options](const std::string& word) {
+           options.pt = word == "soft" ? PtChoice::soft : word == "off" ? PtChoice::off : PtChoice::automatic;
+         },
+         "An Intel PT trace beside the log: soft makes it on the soft vCPU; auto makes one\n"
+         "where the processor can")
+      ->check(CLI::IsMember({"auto", "off", "soft"}).description(""))
+      ->type_name("auto|off|soft")
+      ->default_str("auto");
+  app->add_option_function<std::string>(
          "--on-log-error",
          [&options](const std::string& word) {
            options.on_log_error = word == "run" ? OnLogError::run : OnLogError::stop;
@@ -160,7 +170,8 @@ Command add_record(CLI::App& parent) {
       "The program has its standard streams to itself, and gets all words after PROGRAM.\n\n"
       "Examples:\n"
       "  aftercheck record ls -la\n"
-      "  aftercheck record -o /tmp/r --machine soft -- ./server --port 8080\n\n"
+      "  aftercheck record -o /tmp/r --machine soft -- ./server --port 8080\n"
+      "  aftercheck record --pt soft sort big.txt\n\n"
       "Exit status: the program's own; where it died of a signal, death by that signal. Before it starts:\n" +
       std::string(kExitStatusHelp));
   return {app, [arguments](Console& console) { return run(*arguments, console); }, program};

@@ -94,6 +94,7 @@ bool SoftVcpu::on_unmapped(uc_engine*, uc_mem_type, uint64_t address, int, int64
 
 void SoftVcpu::on_block(uc_engine*, uint64_t address, uint32_t size, void* self) {
   auto* vcpu = static_cast<SoftVcpu*>(self);
+  if (vcpu->flow_) vcpu->flow_->block(address, size);
   if (vcpu->bounded_ && vcpu->leaves_bounds(address, size)) return;
   if (!vcpu->kicked_.load(std::memory_order_relaxed)) [[likely]]
     return;
@@ -132,6 +133,7 @@ void SoftVcpu::on_special(uc_engine*, uint64_t, uint32_t, void* self) {
 
 // Called once per translation, before the block first runs.
 void SoftVcpu::inspect(const uc_tb& block) {
+  if (flow_) flow_->translated(block.pc);
   const PageTables& tables = machine_.tables();
   const uint64_t end = block.pc + std::max<uint64_t>(block.size, 1);
   code_pages_.insert(page_down(block.pc));
@@ -256,8 +258,10 @@ std::optional<Exit> SoftVcpu::turn(bool single) {
   if (single) registers_.rflags |= rflags::kTrap;
   engine_.load(registers_);
   stop_ = Stop::none;
+  if (flow_) flow_->start();
   const uc_err error = uc_emu_start(engine_.get(), rip, 0, 0, 0);
   engine_.store(registers_);
+  if (flow_) tell_stop(error);
   engine_.remove_holes();
   if (single) after_step(rip, trap_flag);
   return after_stop(error, single);
@@ -274,6 +278,24 @@ void SoftVcpu::after_step(uint64_t rip, bool trap_flag) {
     auto* flags = reinterpret_cast<uint16_t*>(registers_.rsp);
     *flags = static_cast<uint16_t>(*flags & ~rflags::kTrap);
   }
+}
+
+bool SoftVcpu::set_control_flow(ControlFlow* flow) {
+  flow_ = flow == nullptr ? nullptr : std::make_unique<FlowTracker>(*flow, engine_.get(), machine_.tables());
+  return true;
+}
+
+void SoftVcpu::tell_stop(uc_err error) {
+  using How = FlowTracker::Stop;
+  How how = How::inside;
+  uint64_t rip = registers_.rip;
+  if (error == UC_ERR_OK && stop_ == Stop::syscall) how = How::system_call;
+  if (error == UC_ERR_OK && stop_ == Stop::new_block) how = How::untranslated;
+  if (error == UC_ERR_OK && stop_ == Stop::interrupt) {
+    if (interrupt_ == vector::kDebug) how = How::completed;
+    if (interrupt_ == vector::kBreakpoint) --rip;  // it counts as not executed
+  }
+  flow_->stop(rip, how);
 }
 
 std::optional<Exit> SoftVcpu::after_stop(uc_err error, bool single) {
@@ -380,6 +402,7 @@ std::optional<Exit> SoftVcpu::special(bool single) {
       registers_.rbx = result.ebx;
       registers_.rcx = result.ecx;
       registers_.rdx = result.edx;
+      if (flow_) flow_->executed_by_host(registers_.rip, registers_.rip + verdict.length);
       registers_.rip += verdict.length;
       break;
     }
@@ -395,6 +418,7 @@ std::optional<Exit> SoftVcpu::special(bool single) {
       return plain(ExitKind::breakpoint);
     case Treatment::host_executed:
       if (const auto exit = host_executed(code)) return exit;
+      if (flow_) flow_->executed_by_host(registers_.rip - verdict.length, registers_.rip);
       break;
     case Treatment::unsupported:
       refuse(code);

@@ -9,6 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "machine/soft/flow_tracker.h"
 #include "machine/soft/instruction_check.h"
 #include "machine/soft/unicorn_engine.h"
 #include "machine/vcpu.h"
@@ -33,6 +34,8 @@ class SoftVcpu : public Vcpu {
   void set_fpu(const FpuState& state) override;
   void kick() noexcept override { kicked_.store(true, std::memory_order_relaxed); }
   void clear_kick() noexcept override { kicked_.store(false, std::memory_order_relaxed); }
+
+  bool set_control_flow(ControlFlow* flow) override;
 
   // From now on run() also stops before the block at `end` (ExitKind::breakpoint), except where it starts
   // there, and when code of this many bytes, counted at the start of each block, has been executed
@@ -67,7 +70,8 @@ class SoftVcpu : public Vcpu {
   // set_bounds()
   bool bounded_ = false, leaving_end_ = false;
   uint64_t end_ = 0, code_left_ = 0;
-  std::set<uint64_t> code_pages_;  // with translated code
+  std::unique_ptr<FlowTracker> flow_;  // while control flow is asked for
+  std::set<uint64_t> code_pages_;      // with translated code
   std::vector<Range> changed_code_;
   bool flush_tlb_ = false;
 
@@ -101,6 +105,7 @@ class SoftVcpu : public Vcpu {
   std::optional<Exit> host_executed(std::span<const uint8_t> code);
   [[noreturn]] void refuse(std::span<const uint8_t> code) const;
   void after_step(uint64_t rip, bool trap_flag);
+  void tell_stop(uc_err error);
 };
 
 }  // namespace aftercheck::soft
