@@ -33,8 +33,8 @@ struct CheckHit {
   std::string detail;
   std::vector<std::string> failures, logs;
   std::string output;
-  uint64_t dropped = 0;  // bytes of text that were too many
-  std::vector<CheckFrame> stack;
+  uint64_t dropped = 0;           // bytes of text that were too many
+  std::vector<CheckFrame> stack;  // at the site; where the check ended if it could not be completed
 };
 
 struct SiteReport {

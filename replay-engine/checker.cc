@@ -7,12 +7,14 @@ namespace aftercheck {
 void Checker::attach(const ReplayGuest& guest) {
   guest_.emplace(guest);
   tables_ = std::make_unique<SiteTables>(guest.space, guest.breakpoints);
+  backtraces_ = std::make_unique<Backtraces>(guest.directory, guest.space);
 }
 
 void Checker::applied(const recording::Event& event, uint64_t number) {
   event_ = number;
   time_ns_ = event.time_ns;
   in_segment_.clear();
+  backtraces_->applied(event);
   if (tables_->update(event.space_ops)) {
     take_tables();
     arm(true);
@@ -22,9 +24,19 @@ void Checker::applied(const recording::Event& event, uint64_t number) {
 }
 
 void Checker::take_tables() {
+  std::unordered_map<uint32_t, uint64_t> first;  // the lowest address of each new site
+  for (const auto& [start, module] : tables_->modules())
+    for (const auto& [address, place] : module.places)
+      if (place.site >= sites_.size()) {
+        const auto [known, added] = first.emplace(place.site, address);
+        if (!added) known->second = std::min(known->second, address);
+      }
   for (size_t number = sites_.size(); number < tables_->sites().size(); ++number) {
     SiteReport& site = sites_.emplace_back();
     site.text = tables_->sites()[number];
+    const auto address = first.find(static_cast<uint32_t>(number));
+    if (site.text.function.empty() && address != first.end())
+      site.text.function = backtraces_->function_at(address->second, event_);
     wanted_.push_back(!options_.wanted || options_.wanted(site.text) ? 1 : 0);
   }
   places_.clear();
@@ -142,6 +154,8 @@ void Checker::keep(SiteReport& site, const CheckVisit& visit, const Hit& which) 
   hit.logs = visit.logs;
   hit.output = visit.output;
   hit.dropped = visit.dropped;
+  if (visit.verdict != Verdict::passed)
+    hit.stack = backtraces_->at(visit.verdict == Verdict::failed ? visit.entered : visit.ended, event_);
   (visit.verdict == Verdict::passed ? site.logs : site.failures).push_back(std::move(hit));
 }
 
@@ -153,6 +167,7 @@ void Checker::detach() noexcept {
     counts_ = excursions_->counts();
   }
   excursions_.reset();
+  backtraces_.reset();
   tables_.reset();
   guest_.reset();
 }

@@ -9,6 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "replay-engine/check_backtrace.h"
 #include "replay-engine/check_report.h"
 #include "replay-engine/check_sites.h"
 #include "replay-engine/excursion.h"
@@ -61,6 +62,7 @@ class Checker : public Participant, private ExcursionSites {
   const CheckOptions options_;
   std::optional<ReplayGuest> guest_;
   std::unique_ptr<SiteTables> tables_;
+  std::unique_ptr<Backtraces> backtraces_;
   std::unique_ptr<Excursions> excursions_;      // made when the first site is armed
   std::unordered_map<uint64_t, Place> places_;  // wanted sites that are mapped, by address
   std::unordered_set<uint64_t> armed_;

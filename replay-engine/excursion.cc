@@ -108,11 +108,11 @@ void Excursions::leave() {
 
 // None of the checks under way can go on.
 void Excursions::give_up(Verdict verdict, const std::string& detail) {
-  const uint64_t rip = vcpu_.registers().rip;
+  const Registers ended = vcpu_.registers();
   while (!visits_.empty()) {
     visits_.back().verdict = verdict;
-    visits_.back().detail =
-        verdict == Verdict::unsupported ? detail : fmt::format("{}, at {:#x}", detail, rip);
+    visits_.back().detail = detail;
+    visits_.back().ended = ended;
     leave();
   }
 }

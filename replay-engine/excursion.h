@@ -35,6 +35,7 @@ struct CheckVisit {
   std::string output;    // to descriptors 1 and 2
   uint64_t dropped = 0;  // bytes of failures, logs and output beyond what is kept
   Registers entered{};   // at the site
+  Registers ended{};     // where the check could not go on; only if it was not completed
 };
 
 struct ExcursionOptions {
