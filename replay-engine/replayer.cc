@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "base/fd.h"
@@ -16,6 +17,7 @@
 #include "recording/meta.h"
 #include "recording/reader.h"
 #include "recording/store.h"
+#include "replay-engine/dense_stops.h"
 #include "replay-engine/landing.h"
 
 namespace aftercheck {
@@ -88,6 +90,7 @@ class Session {
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<Vcpu> vcpu_;
   Breakpoints breakpoints_;
+  std::optional<DenseStops> dense_stops_;  // where the machine was left to us
   recording::RunningDigest digest_;
   ReplayResult result_;
   std::vector<std::byte> buffer_;
@@ -102,6 +105,7 @@ class Session {
   [[noreturn]] void bad(const std::string& what) const;
   bool read_memory(uint64_t address, uint64_t length);
   void stopped(Vcpu& vcpu, uint64_t address);
+  Exit run_to_exit();
   Exit run_guest();
   void verify_exit(const Event& event, const Exit& exit);
   void verify_memory(const Event& event);
@@ -128,6 +132,8 @@ Session::Session(const ReplayOptions& options)
       vcpu_(machine_->create_vcpu()),
       breakpoints_(*vcpu_, space_) {
   result_.machine = machine_->kind();
+  if (options_.machine == MachineChoice::automatic && machine_->kind() == MachineKind::kvm)
+    dense_stops_.emplace(space_, cpu_, *vcpu_, breakpoints_);
   const ReplayGuest guest{*machine_, *vcpu_, space_, cpu_, breakpoints_, options_.directory};
   for (Participant* participant : options_.participants) {
     attached_.list.push_back(participant);
@@ -451,16 +457,32 @@ void Session::stopped(Vcpu& vcpu, uint64_t address) {
   for (Participant* participant : options_.participants) participant->stopped(vcpu, address);
 }
 
-// To the next exit. What the host can't do may be the recording's doing.
+// To the next exit, with a visit to every breakpoint on the way.
+Exit Session::run_to_exit() {
+  if (dense_stops_) dense_stops_->begin();
+  for (;;) {
+    Vcpu* vcpu = dense_stops_ ? &dense_stops_->vcpu() : vcpu_.get();
+    // The answer before may have put the guest on a breakpoint.
+    if (const uint64_t rip = vcpu->registers().rip; breakpoints_.at(rip)) {
+      stopped(*vcpu, rip);
+      if (dense_stops_) dense_stops_->stopped();
+    }
+    try {
+      const Exit exit = breakpoints_.run();
+      if (dense_stops_) vcpu = &dense_stops_->vcpu();
+      if (exit.kind == ExitKind::breakpoint && breakpoints_.at(vcpu->registers().rip)) continue;
+      if (dense_stops_) dense_stops_->finish();
+      return exit;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::unsupported || !dense_stops_ || !dense_stops_->give_up()) throw;
+    }
+  }
+}
+
+// What the host can't do may be the recording's doing.
 Exit Session::run_guest() {
   try {
-    for (;;) {
-      // The answer before may have put the guest on a breakpoint.
-      const uint64_t rip = vcpu_->registers().rip;
-      if (breakpoints_.at(rip)) stopped(*vcpu_, rip);
-      const Exit exit = breakpoints_.run();
-      if (exit.kind != ExitKind::breakpoint || !breakpoints_.at(vcpu_->registers().rip)) return exit;
-    }
+    return run_to_exit();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::host_lacks) throw;
     fail(ErrorKind::host_lacks, "{}: event {}: {}", (options_.directory / "events").string(),

@@ -1,0 +1,59 @@
+#include "replay-engine/dense_stops.h"
+
+namespace aftercheck {
+namespace {
+
+constexpr uint64_t kBlock = 64;  // stops between two decisions
+// The soft vCPU takes up to some fifty times as long for what lies between two stops: where that is most of
+// the time it is not even tried.
+constexpr double kDenseSeconds = 200e-6;
+// The loser is looked at again once in so many blocks, unless it is hopeless.
+constexpr uint64_t kLookAgain = 64;
+constexpr double kHopeless = 4;
+
+}  // namespace
+
+void DenseStops::begin() {
+  stops_ = 0;
+  block_start_ = Clock::now();
+}
+
+void DenseStops::stopped() {
+  if (gave_up_ || ++stops_ < kBlock) return;
+  const Clock::time_point now = Clock::now();
+  cost_[on_soft_] = std::chrono::duration<double>(now - block_start_).count() / static_cast<double>(stops_);
+  ++blocks_;
+  if (wants_other()) change();
+  begin();
+}
+
+bool DenseStops::wants_other() {
+  const double here = cost_[on_soft_], there = cost_[!on_soft_];
+  if (there == 0) return here < kDenseSeconds;
+  return there < here || (blocks_ % kLookAgain == 0 && there < kHopeless * here);
+}
+
+void DenseStops::change() {
+  if (soft_ == nullptr) {
+    machine_ = create_soft_machine(space_, cpu_);
+    soft_ = machine_->create_vcpu();
+  }
+  Vcpu& from = vcpu();
+  on_soft_ = !on_soft_;
+  vcpu().registers() = from.registers();
+  vcpu().set_fpu(from.fpu());
+  breakpoints_.switch_to(vcpu());
+}
+
+void DenseStops::finish() {
+  if (on_soft_) change();
+}
+
+bool DenseStops::give_up() {
+  if (!on_soft_) return false;
+  change();
+  gave_up_ = true;
+  return true;
+}
+
+}  // namespace aftercheck
