@@ -73,7 +73,7 @@ void CallTracker::on_blocks(std::span<const BlockId> blocks) {
 
 void CallTracker::run(BlockId id) {
   const Shape& shape = this->shape(id);
-  arrive(shape, decoder_.block(id).ip);
+  arrive(shape.at, decoder_.block(id).ip);
   for (uint32_t i = 0; i < shape.steps; ++i) {
     const Step& step = steps_[shape.first_step + i];
     executed_ += step.instructions;
@@ -88,8 +88,7 @@ void CallTracker::run(BlockId id) {
   behind_ = shape.behind;
 }
 
-void CallTracker::arrive(const Shape& shape, uint64_t ip) {
-  const FunctionAt& at = shape.at;
+void CallTracker::arrive(const FunctionAt& at, uint64_t ip) {
   if (frames_.empty()) return push(at.function, 0);
   switch (arrival_) {
     case Arrival::straight:
@@ -189,6 +188,13 @@ void CallTracker::flush() {
   for (CallObserver* observer : observers_) observer->executed(count);
 }
 
+// The guest was about to execute `ip` when something else happened: the branch there counts all the same.
+void CallTracker::settle(uint64_t ip) {
+  if (arrival_ != Arrival::call && arrival_ != Arrival::jump && arrival_ != Arrival::near_return) return;
+  arrive(lookup_(ip), ip);
+  arrival_ = Arrival::straight;
+}
+
 void CallTracker::on_event(const FlowEvent& event) {
   switch (event.kind) {
     case FlowEventKind::enabled:
@@ -200,10 +206,12 @@ void CallTracker::on_event(const FlowEvent& event) {
       arrival_ = Arrival::resumed;
       break;
     case FlowEventKind::async_disabled:
+      settle(event.from);
       expected_ = event.from;
       arrival_ = Arrival::resumed;
       break;
     case FlowEventKind::async_branch:
+      settle(event.from);
       arrival_ = Arrival::call;
       behind_ = event.from;
       break;

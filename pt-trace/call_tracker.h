@@ -82,7 +82,8 @@ class CallTracker {
 
   const Shape& shape(BlockId id);
   void run(BlockId id);
-  void arrive(const Shape& shape, uint64_t ip);
+  void arrive(const FunctionAt& at, uint64_t ip);
+  void settle(uint64_t ip);
   void arrive_by_return(const FunctionAt& at, uint64_t ip);
   void arrive_after_pause(const FunctionAt& at, uint64_t ip);
   void arrive_anew(const FunctionAt& at);
