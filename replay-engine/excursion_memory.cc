@@ -17,9 +17,12 @@ constexpr uint64_t kScratchStart = kGhostWindow.start + (uint64_t{3} << 30);
 constexpr size_t kMostPages = size_t{1} << 18;
 // An open page costs two copies in each excursion (some 0.2 us), to open a closed one costs a fault (some
 // 5 us), to close one a TLB flush (some 20 us). So a page is kept open over this many excursions that do not
-// write it, fewer where there are many such pages.
-constexpr unsigned kMostIdle = 64;
+// change it, fewer where there are many such pages; twice as many each time that it had to be opened again.
+constexpr unsigned kFirstPatience = 64, kMostPatience = 1 << 16;
 constexpr size_t kIdleCopies = 2048;
+// Open pages that are few enough not to ask what their copies cost.
+constexpr size_t kFewPages = 16;
+constexpr size_t kMostRemembered = 4096;
 
 std::byte* pointer(uint64_t address) { return reinterpret_cast<std::byte*>(address); }
 
@@ -136,14 +139,19 @@ void ExcursionMemory::end() {
 }
 
 void ExcursionMemory::close_idle() {
-  if (open_.empty()) return;
-  const auto most = static_cast<unsigned>(std::clamp<size_t>(kIdleCopies / open_.size(), 1, kMostIdle));
-  if (std::none_of(open_.begin(), open_.end(), [&](const auto& page) { return page->idle > most; })) return;
+  const auto most = open_.size() <= kFewPages
+                        ? kMostPatience
+                        : static_cast<unsigned>(std::max<size_t>(kIdleCopies / open_.size(), 1));
+  const auto idle = [&](const auto& page) { return page->idle > std::min(page->patience, most); };
+  if (std::none_of(open_.begin(), open_.end(), idle)) return;
+  if (patience_.size() > kMostRemembered) patience_.clear();
   std::erase_if(open_, [&](const auto& page) {
-    if (page->idle <= most / 2) return false;
+    if (!idle(page)) return false;
+    patience_[page->address] = std::min(2 * page->patience, kMostPatience);
     const Mapping* mapping = space_.find(page->address);
-    const int prot = mapping == nullptr || page->ghost ? PROT_NONE : mapping->prot & ~PROT_WRITE;
-    machine_.show({page->address, page->address + kPageSize}, page->ghost ? prot : prot | PROT_READ);
+    const bool hidden = mapping == nullptr || page->ghost;
+    machine_.show({page->address, page->address + kPageSize},
+                  hidden ? PROT_NONE : (mapping->prot & ~PROT_WRITE) | PROT_READ);
     return true;
   });
 }
@@ -167,6 +175,8 @@ bool ExcursionMemory::open(uint64_t address, Access access) {
   page->address = start;
   page->ghost = hidden;
   page->runs = (mapping->prot & PROT_EXEC) != 0;
+  const auto patience = patience_.find(start);
+  page->patience = patience == patience_.end() ? kFirstPatience : patience->second;
   set_aside(*page);
   open_.push_back(std::move(page));
   machine_.show({start, start + kPageSize}, mapping->prot);

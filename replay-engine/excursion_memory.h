@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "machine/address_space.h"
@@ -59,9 +60,10 @@ class ExcursionMemory : private SpaceObserver {
   // An open page, set aside.
   struct Page {
     uint64_t address = 0;
-    bool ghost = false;  // has ghost variables in it that were written some time
-    bool runs = false;   // may hold code
-    unsigned idle = 0;   // excursions since it was last written
+    bool ghost = false;     // has ghost variables in it that were written some time
+    bool runs = false;      // may hold code
+    unsigned idle = 0;      // excursions since its contents were last changed
+    unsigned patience = 0;  // how many of them it stays open
     std::array<std::byte, kPageSize> saved{};
   };
   struct GhostPage {
@@ -75,6 +77,8 @@ class ExcursionMemory : private SpaceObserver {
   soft::SoftVcpu& vcpu_;
   std::vector<std::unique_ptr<Page>> open_;  // in the order in which they were set aside
   std::map<uint64_t, GhostPage> ghost_;      // by address of the page
+  // Of pages that were closed and had to be opened again, by address: stores that change nothing look idle.
+  std::unordered_map<uint64_t, unsigned> patience_;
   uint64_t ghost_end_ = 0, scratch_end_ = 0;
   bool full_ = false, ghost_used_ = false;
   // Where the guest may change its code without anybody's notice.
