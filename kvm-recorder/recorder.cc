@@ -16,6 +16,7 @@
 #include "kvm-recorder/guest_process.h"
 #include "kvm-recorder/loader.h"
 #include "kvm-recorder/memory_census.h"
+#include "kvm-recorder/pt_trace.h"
 #include "kvm-recorder/signals.h"
 #include "kvm-recorder/system_call_table.h"
 #include "kvm-recorder/trapped_answers.h"
@@ -23,7 +24,6 @@
 #include "recording/meta.h"
 #include "recording/store.h"
 #include "recording/writer.h"
-#include "soft-pt/pt_recorder.h"
 
 namespace aftercheck {
 namespace {
@@ -107,7 +107,7 @@ class Session {
   GuestProcess process_;
   MemoryCensus census_;
   std::unique_ptr<recording::Writer> writer_;
-  std::unique_ptr<SoftPtRecorder> pt_;  // outlived by vcpu_, which is told to forget it
+  std::unique_ptr<PtTrace> pt_;  // outlived by vcpu_
   recording::RunningDigest digest_;
   Clock::time_point start_ = Clock::now();
   RecordResult result_;
@@ -129,6 +129,7 @@ class Session {
   void deliver_and_finish();
   void set_fpu(const FpuState& fpu);
   void log_failed(const std::string& why);
+  void start_trace(const fs::path& directory);
   void trace_exit();
   void drop_trace_if_failed();
   void finish_trace();
@@ -151,38 +152,43 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
                      "): recording on the soft vCPU, which is slower");
   recording::write_meta(directory, make_meta(options_, machine_->kind(), why_not_kvm_));
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
-  if (options_.write_log && options_.pt == PtChoice::soft) {
-    SoftPtOptions pt;
-    pt.directory = directory;
-    pt_ = std::make_unique<SoftPtRecorder>(pt);
-    if (!vcpu_->set_control_flow(&pt_->tracer()))
-      fail(ErrorKind::internal, "the {} vCPU does not tell its control flow", name(machine_->kind()));
+  if (options_.write_log) start_trace(directory);
+}
+
+void Session::start_trace(const fs::path& directory) {
+  if (options_.pt == PtChoice::soft) pt_ = trace_by_encoder(*vcpu_, directory);
+  const bool asked = options_.pt == PtChoice::perf;
+  if (!asked && (options_.pt != PtChoice::automatic || machine_->kind() != MachineKind::kvm)) return;
+  try {
+    const std::optional<pt::PtPmu> pmu = pt::PtPmu::read();
+    if (!pmu)
+      fail(ErrorKind::host_lacks,
+           "Intel PT: this host has no intel_pt PMU ({} is missing); see `aftercheck doctor`",
+           pt::PtPmu::kDevice);
+    pt_ = trace_by_processor(pt::host_perf_kernel(), *pmu, directory);
+  } catch (const Error& error) {
+    if (asked || error.kind() != ErrorKind::host_lacks) throw;
+    if (options_.message) options_.message(std::string("no PT trace: ") + error.what());
   }
 }
 
 // A trace that can't be written ends; the recording goes on without it.
 void Session::drop_trace_if_failed() {
-  if (!pt_->failed()) return;
-  if (options_.warning)
-    options_.warning("the PT trace ends here: " + pt_->error() + "; the recording goes on");
-  vcpu_->set_control_flow(nullptr);
+  const std::string error = pt_->error();
+  if (error.empty()) return;
+  if (options_.warning) options_.warning("the PT trace ends here: " + error + "; the recording goes on");
   pt_.reset();
 }
 
 // The guest is at the exit of the event under way.
 void Session::trace_exit() {
   if (!pt_) return;
-  if (event_.kind == EventKind::syscall)
-    pt_->tracer().exit_by_system_call();
-  else
-    pt_->tracer().exit_before(event_.rip);
-  pt_->mark(entries_);
+  pt_->exited(event_, entries_);
   drop_trace_if_failed();
 }
 
 void Session::finish_trace() {
   if (!pt_) return;
-  vcpu_->set_control_flow(nullptr);
   try {
     memory_.host_thread().run([&] { pt_->finish(); });
   } catch (const Error& error) {
@@ -425,7 +431,7 @@ RecordResult Session::run(const Program& program) {
   event_.digest = 0;
   finish_event(from_words(unlike));
   while (!ended_) {
-    if (pt_) pt_->tracer().resume(vcpu_->registers().rip);
+    if (pt_) pt_->resume(vcpu_->registers().rip);
     handle(vcpu_->run());
   }
   finish_trace();

@@ -17,8 +17,9 @@ enum class OnLogError : uint8_t {
 
 // Whether an Intel PT trace is recorded, and by what.
 enum class PtChoice : uint8_t {
-  automatic,  // where the machine has a way that costs little; none has at the moment
+  automatic,  // perf on KVM where it works
   off,
+  perf,  // the processor, by the kernel's intel_pt PMU
   soft,  // the encoder beside the soft vCPU, which is chosen then
 };
 

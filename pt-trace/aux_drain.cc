@@ -159,6 +159,7 @@ void AuxDrain::run() {
     } else {
       try {
         drained = reader.drain(splitter);
+        if (drained.stopped && options_.stopped) options_.stopped();
         marks = splitter.give_passed();
         sink_.tick();
       } catch (const std::exception& problem) {
@@ -166,7 +167,6 @@ void AuxDrain::run() {
       }
     }
     room_.notify_all();
-    if (drained.stopped && options_.stopped) options_.stopped();
     const bool any = drained.bytes != 0 || marks;
     if (last && !any) return;
     if (last) continue;

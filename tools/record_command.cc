@@ -143,12 +143,16 @@ Command add_record(CLI::App& parent) {
   app->add_option_function<std::string>(
          "--pt",
          [&options](const std::string& word) {
-           options.pt = word == "soft" ? PtChoice::soft : word == "off" ? PtChoice::off : PtChoice::automatic;
+           static const std::map<std::string, PtChoice> kChoices = {{"auto", PtChoice::automatic},
+                                                                    {"off", PtChoice::off},
+                                                                    {"perf", PtChoice::perf},
+                                                                    {"soft", PtChoice::soft}};
+           options.pt = kChoices.at(word);
          },
-         "An Intel PT trace beside the log: soft makes it on the soft vCPU; auto makes one\n"
-         "where the processor can")
-      ->check(CLI::IsMember({"auto", "off", "soft"}).description(""))
-      ->type_name("auto|off|soft")
+         "An Intel PT trace beside the log: perf by the processor, soft on the soft vCPU, or\n"
+         "auto: perf where it works")
+      ->check(CLI::IsMember({"auto", "off", "perf", "soft"}).description(""))
+      ->type_name("auto|off|perf|soft")
       ->default_str("auto");
   app->add_option_function<std::string>(
          "--on-log-error",

@@ -5,6 +5,7 @@
 
 #include <linux/perf_event.h>
 
+#include <atomic>
 #include <map>
 #include <optional>
 #include <span>
@@ -39,7 +40,7 @@ class StandInKernel : public PerfKernel {
 
   perf_event_attr attributes{};
   std::string filter;
-  bool enabled = false;
+  std::atomic<bool> enabled = false;
   int mappings = 0;
 
  private:

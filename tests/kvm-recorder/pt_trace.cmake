@@ -1,0 +1,1 @@
+aftercheck_test(pt_trace_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/pt_trace_test.cc LIBS aftercheck_recorder aftercheck_soft_pt aftercheck_pt_test_support)
