@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 #include <fstream>
+#include <optional>
 #include <system_error>
 
 #include "base/error.h"
@@ -448,8 +449,18 @@ RecordResult Session::run(const Program& program) {
 RecordResult record(const RecordOptions& options) {
   if (options.command.empty()) fail(ErrorKind::usage, "no program to record");
   const Program program = find_program(options.command[0], options.command, options.environment);
-  Session session(options, prepare_directory(options.directory));
-  return session.run(program);
+  std::error_code ignored;
+  const bool was_there = fs::exists(options.directory, ignored);
+  const fs::path directory = prepare_directory(options.directory);
+  std::optional<Session> session;
+  try {
+    session.emplace(options, directory);
+  } catch (...) {  // nothing was recorded
+    for (const char* name : {"meta", "events", "store", "pt"}) fs::remove_all(directory / name, ignored);
+    if (!was_there) fs::remove(directory, ignored);
+    throw;
+  }
+  return session->run(program);
 }
 
 }  // namespace aftercheck

@@ -76,6 +76,13 @@ TEST_CASE("a recording that could not begin leaves nothing behind") {
   CHECK(run_tool({"record", "./nothing"}, place.path()).status == 2);
   CHECK(run_tool({"record", "-o", "recording", "./nothing"}, place.path()).status == 2);
   CHECK(fs::is_empty(place.path()));
+  // On a host without Intel PT this fails after the directory was made.
+  if (!fs::exists("/sys/bus/event_source/devices/intel_pt")) {
+    const Finished traced = run_tool({"record", "--pt=perf", "-o", "traced", "ls"}, place.path());
+    CHECK(traced.status == 4);
+    CHECK_THAT(traced.err, Contains("intel_pt PMU") && Contains("doctor"));
+    CHECK(fs::is_empty(place.path()));
+  }
 }
 
 TEST_CASE("Option -v and terminals get the recorder's own words, pipes do not") {
