@@ -191,6 +191,7 @@ void Excursions::vassert_call() {
   registers.rax = 0;
   switch (operation) {
     case VASSERT_OP_BEGIN:
+      registers.rax = visits_.size() - 1;
       return;
     case VASSERT_OP_FAILED:
       return keep(visits_.back().failures, second, third);

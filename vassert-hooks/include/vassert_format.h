@@ -74,7 +74,7 @@ struct vassert_note {
 #define VASSERT_SYSCALL 0x564153L
 
 enum vassert_operation {
-  VASSERT_OP_BEGIN = 1, /* (entry): first thing in a check. 0 */
+  VASSERT_OP_BEGIN = 1, /* (entry): first thing in a check. How many checks it is nested in */
   VASSERT_OP_FAILED =
       2,              /* (entry, text, length): the check failed; text is its message and may be empty. 0 */
   VASSERT_OP_LOG = 3, /* (text, length): a line for the report. 0 */
