@@ -22,6 +22,7 @@ class BranchStream::Impl {
 
   void feed(std::span<const uint8_t> bytes);
   void mark_lost();
+  void settle_exit();
   void finish();
   void restart() { rolling_ = 0; }
   const StreamTotals& totals() const { return totals_; }
@@ -445,6 +446,15 @@ void BranchStream::Impl::feed(std::span<const uint8_t> bytes) {
   });
 }
 
+void BranchStream::Impl::settle_exit() {
+  if (!exit_pending_) return;
+  exit_pending_ = false;
+  update_waiting();
+  report_exit(false);
+  segment_.reset();
+  segment_open_ = false;
+}
+
 void BranchStream::Impl::finish() {
   if (carry_.waiting() > 0 && synchronised_)
     damage(totals_.bytes - carry_.waiting(), DecodeStatus::truncated);
@@ -479,6 +489,7 @@ BranchStream::BranchStream(BranchStream&&) noexcept = default;
 BranchStream& BranchStream::operator=(BranchStream&&) noexcept = default;
 void BranchStream::feed(std::span<const uint8_t> bytes) { impl_->feed(bytes); }
 void BranchStream::mark_lost() { impl_->mark_lost(); }
+void BranchStream::settle_exit() { impl_->settle_exit(); }
 void BranchStream::finish() { impl_->finish(); }
 void BranchStream::restart() { impl_->restart(); }
 const StreamTotals& BranchStream::totals() const { return impl_->totals(); }

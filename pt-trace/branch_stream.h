@@ -83,6 +83,10 @@ class BranchStream {
   // segment becomes unverified and decoding goes on at the next PSB.
   void mark_lost();
 
+  // The caller knows that the guest has exited here: reports the exit that waits for TIP.PGE to tell whether
+  // it is one, without an address to resume at. Nothing where none waits.
+  void settle_exit();
+
   // No more bytes come: reports an exit that is still open, or a last segment that the trace just breaks off.
   void finish();
 

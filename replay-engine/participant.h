@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 #include "machine/breakpoints.h"
 #include "machine/vcpu.h"
@@ -41,6 +42,12 @@ class Participant {
   // The guest is before the instruction at a breakpoint, this participant's or another's. `vcpu` is the one
   // that runs the guest at the moment, which is not always ReplayGuest::vcpu.
   virtual void stopped(Vcpu& vcpu, uint64_t address) { static_cast<void>(vcpu), static_cast<void>(address); }
+  // The replay diverges at this event, to whose exit the guest has not come in the recorded way: what there
+  // is to say about it, for the report.
+  virtual std::string explain(const recording::Event& event, uint64_t number) {
+    static_cast<void>(event), static_cast<void>(number);
+    return {};
+  }
   // The recording's end was reached, faithfully.
   virtual void finished(const ReplayResult& result) { static_cast<void>(result); }
   // Last of all, however the replay ended, if attach() was called: the guest goes away.

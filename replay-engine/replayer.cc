@@ -184,7 +184,12 @@ std::string Session::text(EventKind kind, uint64_t rip, const std::vector<uint64
 }
 
 void Session::diverged(const Event& event, const std::string& actual, const std::string& detail) const {
-  throw Divergence(reader_.number(), text(event.kind, event.rip, event.operands), actual, detail);
+  std::string all = detail;
+  for (Participant* participant : options_.participants) {
+    const std::string more = participant->explain(event, reader_.number());
+    if (!more.empty()) all += "\n  " + more;
+  }
+  throw Divergence(reader_.number(), text(event.kind, event.rip, event.operands), actual, all);
 }
 
 void Session::verify_exit(const Event& event, const Exit& exit) {

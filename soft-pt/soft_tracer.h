@@ -26,6 +26,8 @@ class SoftTracer : public ControlFlow {
   // The guest has exited: by SYSCALL, or before the instruction at `rip`.
   void exit_by_system_call();
   void exit_before(uint64_t rip);
+  // PSB+ now, so that decoding can start here.
+  void synchronise() { encoder_.synchronise(); }
   // Of a guest that still runs, what is known of it comes out.
   void flush();
 

@@ -3,9 +3,12 @@
 #include <array>
 #include <chrono>
 #include <csignal>
+#include <memory>
 
 #include "base/error.h"
 #include "kvm-recorder/system_call_table.h"
+#include "recording/pt_log.h"
+#include "replay-engine/pt_check.h"
 #include "replay-engine/replayer.h"
 #include "tools/command.h"
 #include "tools/output.h"
@@ -13,8 +16,11 @@
 namespace aftercheck::tools {
 namespace {
 
+enum class PtUse : uint8_t { automatic, off, soft };
+
 struct Arguments {
   ReplayOptions options;
+  PtUse pt = PtUse::automatic;
   bool no_output = false, json = false, verbose = false;
 };
 
@@ -39,12 +45,48 @@ class GuestOutput {
   std::array<bool, 3> gone_{};
 };
 
-Json result_json(const ReplayResult& result, double seconds) {
+// Compares branches with the recording's trace where that is wanted and there is one.
+std::unique_ptr<PtCheck> make_pt_check(const Arguments& arguments) {
+  if (arguments.pt == PtUse::off) return nullptr;
+  const std::filesystem::path& directory = arguments.options.directory;
+  const bool required = arguments.pt == PtUse::soft;
+  if (recording::pt_threads(directory).empty()) {
+    if (!required) return nullptr;
+    fail(ErrorKind::usage, "{}: the recording has no PT trace; add one with `aftercheck pt synth`",
+         directory.string());
+  }
+  return std::make_unique<PtCheck>(PtCheck::Options{directory, 0, required});
+}
+
+Json pt_json(const PtCheck* check) {
+  if (check == nullptr || !check->result().active) return nullptr;
+  const PtCheck::Result& result = check->result();
+  return {{"segments", result.compared},
+          {"branches", result.branches},
+          {"unverified", result.unverified},
+          {"reason", result.unverified == 0 ? Json(nullptr) : Json(result.reason)}};
+}
+
+void say(const PtCheck& check, Console& console) {
+  const PtCheck::Result& result = check.result();
+  if (!result.active) {
+    console.note("the recording's PT trace was not used: only the soft vCPU tells its branches");
+    return;
+  }
+  console.note(fmt::format("the branches of {} segments are those of the PT trace: {} branches",
+                           human_count(result.compared), human_count(result.branches)));
+  if (result.unverified != 0)
+    console.warning(fmt::format("the branches of {} segments could not be compared with the PT trace: {}",
+                                human_count(result.unverified), result.reason));
+}
+
+Json result_json(const ReplayResult& result, const PtCheck* check, double seconds) {
   Json json;
   json["verdict"] = result.truncated ? "faithful-truncated" : "faithful";
   json["events"] = result.events;
   json["memory_digests"] = result.memory_digests;
   json["machine"] = name(result.machine);
+  json["pt"] = pt_json(check);
   json["seconds"] = seconds;
   json["truncated"] = result.truncated;
   if (result.truncated)
@@ -94,11 +136,14 @@ int run(Arguments& arguments, Console& console) {
   const auto start = std::chrono::steady_clock::now();
   Output output;
   try {
+    const std::unique_ptr<PtCheck> check = make_pt_check(arguments);
+    if (check) options.participants.push_back(check.get());
     const ReplayResult result = replay(options);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     console.clear_progress();
-    if (arguments.json) output.json(result_json(result, took.count()));
+    if (arguments.json) output.json(result_json(result, check.get(), took.count()));
     say(result, took.count(), console);
+    if (check) say(*check, console);
   } catch (const Divergence& divergence) {
     console.error(divergence.what());
     if (arguments.json) output.json(divergence_json(divergence));
@@ -121,6 +166,16 @@ Command add_replay(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("replay", "Run a recorded program again and verify every step");
   app->add_option("DIR", arguments->options.directory, "The recording")->required()->type_name("");
   add_machine_option(*app, arguments->options.machine);
+  app->add_option_function<std::string>(
+         "--pt",
+         [arguments](const std::string& word) {
+           arguments->pt = word == "soft" ? PtUse::soft : word == "off" ? PtUse::off : PtUse::automatic;
+         },
+         "Compare all branches with the recording's PT trace. auto: where it has one and\n"
+         "the replay runs on the soft vCPU; soft: nothing less will do")
+      ->check(CLI::IsMember({"auto", "off", "soft"}).description(""))
+      ->type_name("auto|off|soft")
+      ->default_str("auto");
   app->add_flag("-q,--no-output", arguments->no_output, "Do not show the program's output");
   app->add_flag("--json", arguments->json, "Print the verdict as JSON, and not the program's output");
   app->add_flag("-v,--verbose", arguments->verbose, "Say on standard error how it went");

@@ -22,6 +22,7 @@ _aftercheck() {
   done
   case $previous in
     --machine) COMPREPLY=($(compgen -W 'auto kvm soft' -- "$current")); return ;;
+    --pt) COMPREPLY=($(compgen -W 'auto off soft' -- "$current")); return ;;
     --cpu) COMPREPLY=($(compgen -W 'portable host' -- "$current")); return ;;
     --on-log-error) COMPREPLY=($(compgen -W 'stop run' -- "$current")); return ;;
     -o | --output) COMPREPLY=($(compgen -d -- "$current")); return ;;
@@ -29,13 +30,14 @@ _aftercheck() {
   local words
   case "$subcommand${pt:+ $pt}" in
     '') words='record replay info dump pt doctor --help --version' ;;
-    record) words='-o --output --machine --cpu --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
-    replay) words='--machine -q --no-output --json -v --verbose --help' ;;
+    record) words='-o --output --machine --pt --cpu --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
+    replay) words='--machine --pt -q --no-output --json -v --verbose --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --verbose --from --to --limit --help' ;;
-    pt) words='digest dump --help' ;;
+    pt) words='digest dump synth --help' ;;
     'pt digest') words='--totals --json --help' ;;
     'pt dump') words='--kind --from --to --limit --json --help' ;;
+    'pt synth') words='--force --json -v --verbose --help' ;;
     doctor) words='--json --help' ;;
     *) words='--help' ;;
   esac
