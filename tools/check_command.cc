@@ -69,7 +69,7 @@ std::optional<std::array<uint64_t, 2>> span_of(const std::string& text, uint64_t
   const size_t dash = text.find('-');
   if (dash == std::string::npos) {
     const auto only = number(text);
-    return only ? std::optional(std::array{*only, *only}) : std::nullopt;
+    return only && *only >= least ? std::optional(std::array{*only, *only}) : std::nullopt;
   }
   const std::string from = text.substr(0, dash), to = text.substr(dash + 1);
   const auto first = from.empty() ? std::optional(least) : number(from),
