@@ -71,6 +71,7 @@ PtCode::PtCode(const PtCodeOptions& options, const PtSource& source, size_t stre
     if (!options.images.empty() || !options.pages.empty())
       fail(ErrorKind::usage, "--image and --pages are for raw traces: a recording has its code");
     recorded_ = std::make_unique<RecordedCode>(source.name());
+    recorded_->answered(0);  // the start, which has no mark: it comes before all AUX data
     return;
   }
   if (source.perf_data() != nullptr) add_perf_mappings(*source.perf_data(), stream, options.pid);

@@ -7,7 +7,10 @@ Command add_pt(CLI::App& parent) {
   app->footer(
       "Traces are in recordings, in the files of `perf record -e intel_pt//u`, or raw.\n"
       "Each command has a --help of its own.");
-  return {app, {}, nullptr, {add_pt_dump(*app), add_pt_digest(*app), add_pt_flow(*app), add_pt_synth(*app)}};
+  return {app,
+          {},
+          nullptr,
+          {add_pt_dump(*app), add_pt_digest(*app), add_pt_flow(*app), add_pt_plan(*app), add_pt_synth(*app)}};
 }
 
 }  // namespace aftercheck::tools

@@ -9,6 +9,7 @@ namespace aftercheck::tools {
 Command add_pt_digest(CLI::App& group);
 Command add_pt_dump(CLI::App& group);
 Command add_pt_flow(CLI::App& group);
+Command add_pt_plan(CLI::App& group);
 Command add_pt_synth(CLI::App& group);
 
 // What INPUT may be.

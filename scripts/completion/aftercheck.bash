@@ -34,7 +34,9 @@ _aftercheck() {
     replay) words='--machine --pt -q --no-output --json -v --verbose --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --verbose --from --to --limit --help' ;;
-    pt) words='digest dump synth --help' ;;
+    pt) words='digest dump flow plan synth --help' ;;
+    'pt flow') words='--image --pages --cpu --bits --noretcomp --pid --branches --limit --stats --lcov --folded --chrome --chrome-limit -q --quiet --json --help' ;;
+    'pt plan') words='--to --event --stream --most-blocks --image --pages --cpu --bits --noretcomp --pid --json --help' ;;
     'pt digest') words='--totals --json --help' ;;
     'pt dump') words='--kind --from --to --limit --json --help' ;;
     'pt synth') words='--force --json -v --verbose --help' ;;
