@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * A guard byte after every block of an APR pool, for the stock apache2: an LD_PRELOAD library. All live
  * guards of a pool are checked whenever the pool gives a block, is cleared or destroyed. GUARD_CHECKS chooses
- * how: 0  not at all: no guards, calls are passed on (what interposing itself costs) 1  on the spot, as an
- * ordinary assertion: a spoiled guard is reported and the server aborts 2  by VAsserts: the run pays for the
- * guard byte; the lists of guards are ghost state, built by the checks themselves
+ * how:
+ * - 0: not at all, and no guards: calls are passed on (what interposing itself costs)
+ * - 1: on the spot, as an ordinary assertion: a spoiled guard is reported and the server aborts
+ * - 2: by VAsserts: the run pays for the guard byte; the lists of guards are ghost state, built by the checks
+ * - 3: not at all, but with the guards: what is left of 2 without its VAsserts
  *
  * For servers that use a pool from one thread (prefork, `apache2 -X`). Not guarded: what APR takes from its
  * pools without apr_palloc (apr_psprintf and its kin, the pools' own bookkeeping).
@@ -25,6 +27,13 @@ typedef struct apr_pool_t apr_pool_t;
 typedef struct apr_allocator_t apr_allocator_t;
 typedef int (*apr_abortfunc_t)(int status);
 
+/* Read where it is needed; __builtin_return_address would be read on entry. */
+#ifdef __clang__
+#define RETURN_ADDRESS __builtin_return_address(0)
+#else
+#define RETURN_ADDRESS (((const void* const*)__builtin_dwarf_cfa())[-1])
+#endif
+
 static void* (*next_palloc)(apr_pool_t*, size_t);
 #if !GUARD_CHECKS
 static void* (*next_pcalloc)(apr_pool_t*, size_t);
@@ -43,10 +52,12 @@ static void find(void* function, const char* name) {
 
 /* The checks are functions that return 1; what they find, they say themselves. */
 #if GUARD_CHECKS == 2
-#define CHECK(call) VASSERT(call)
+#define CHECK(...) VASSERT(VASSERT_CALL(__VA_ARGS__))
 #define FAIL(...) VASSERT_FAIL(__VA_ARGS__)
+#elif GUARD_CHECKS == 3
+#define CHECK(...) ((void)0)
 #else
-#define CHECK(call) ((void)(call))
+#define CHECK(function, ...) ((void)function(__VA_ARGS__))
 #define FAIL(...)                 \
   do {                            \
     fprintf(stderr, __VA_ARGS__); \
@@ -69,7 +80,7 @@ __attribute__((constructor)) static void start(void) {
 #endif
 }
 
-#if GUARD_CHECKS
+#if GUARD_CHECKS == 1 || GUARD_CHECKS == 2
 
 struct guard {
   const unsigned char* at;
@@ -168,50 +179,55 @@ __attribute__((noinline)) static int pool_empty(apr_pool_t* pool) {
   return 1;
 }
 
+#endif
+
+#if GUARD_CHECKS
+
 __attribute__((always_inline)) static inline void* guarded(apr_pool_t* pool, size_t size,
                                                            const void* caller) {
   size_t with_guard;
-  CHECK(pool_will_give(pool, size, caller));
+  (void)caller; /* for the checks */
+  CHECK(pool_will_give, pool, size, caller);
   if (__builtin_add_overflow(size, 1, &with_guard))
     return next_palloc(pool, size); /* fails as it always did */
   unsigned char* block = next_palloc(pool, with_guard);
   if (!block) return NULL;
   block[size] = GUARD;
-  CHECK(pool_gave(block));
+  CHECK(pool_gave, block);
   return block;
 }
 
-void* apr_palloc(apr_pool_t* pool, size_t size) { return guarded(pool, size, __builtin_return_address(0)); }
+void* apr_palloc(apr_pool_t* pool, size_t size) { return guarded(pool, size, RETURN_ADDRESS); }
 
 void* apr_pcalloc(apr_pool_t* pool, size_t size) {
-  void* block = guarded(pool, size, __builtin_return_address(0));
+  void* block = guarded(pool, size, RETURN_ADDRESS);
   return block ? memset(block, 0, size) : NULL;
 }
 
 void apr_pool_clear(apr_pool_t* pool) {
-  CHECK(pool_ends(pool, "was cleared"));
+  CHECK(pool_ends, pool, "was cleared");
   next_clear(pool);
-  CHECK(pool_empty(pool));
+  CHECK(pool_empty, pool);
 }
 
 void apr_pool_destroy(apr_pool_t* pool) {
-  CHECK(pool_ends(pool, "was destroyed"));
+  CHECK(pool_ends, pool, "was destroyed");
   next_destroy(pool);
-  CHECK(pool_empty(pool));
+  CHECK(pool_empty, pool);
 }
 
 /* A new pool may have the address of one that ended in a way not seen here. */
 int apr_pool_create_ex(apr_pool_t** pool, apr_pool_t* parent, apr_abortfunc_t abort_function,
                        apr_allocator_t* allocator) {
   int status = next_create(pool, parent, abort_function, allocator);
-  if (status == 0) CHECK(pool_empty(*pool));
+  if (status == 0) CHECK(pool_empty, *pool);
   return status;
 }
 
 int apr_pool_create_unmanaged_ex(apr_pool_t** pool, apr_abortfunc_t abort_function,
                                  apr_allocator_t* allocator) {
   int status = next_create_unmanaged(pool, abort_function, allocator);
-  if (status == 0) CHECK(pool_empty(*pool));
+  if (status == 0) CHECK(pool_empty, *pool);
   return status;
 }
 

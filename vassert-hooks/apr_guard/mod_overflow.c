@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * An Apache module with a bug: its handler copies the request's arguments into 32 bytes, and has no room for
- * the NUL of 32 characters. The byte beyond is the first of what the pool gives next, so nothing goes wrong that
- * anyone would notice. */
+ * the NUL of 32 characters. The byte beyond is the first of what the pool gives next, so nothing goes wrong
+ * that anyone would notice. */
 #include <httpd.h>
 #include <string.h>
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * VAsserts: assertions that cost a 5-byte NOP where the program runs, and are checked when a recording of it
- * is replayed
- * (`aftercheck record`, then `aftercheck check`). C11 and C++17; gcc 9 or clang 11 and later; x86-64 Linux.
- * Link with libvassert.a. docs/vassert-guide.md is the introduction.
+ * is replayed (`aftercheck record`, then `aftercheck check`). C11 and C++17; gcc 9 or clang 11 and later;
+ * x86-64 Linux. Link with libvassert.a. docs/vassert-guide.md is the introduction.
  *
- *   VASSERT(expression);                          fails if the expression is false
- *   VASSERT_MSG(expression, "format", args...);   the same, with a message in the report (as printf)
- *   VASSERT_LOG("format", args...);               a line in the report
- *   VASSERT_BLOCK { statements }                  statements that only a check runs: loops, calls, VASSERTs,
- * printf VASSERT_FAIL("format", args...);              in a VASSERT_BLOCK: makes it fail
+ * - VASSERT(expression);                         fails if the expression is false
+ * - VASSERT_MSG(expression, "format", args...);  the same, with a message in the report (as printf)
+ * - VASSERT_LOG("format", args...);              a line in the report
+ * - VASSERT_BLOCK { statements }                 only a check runs them: loops, calls, VASSERTs, printf
+ * - VASSERT_FAIL("format", args...);             in a VASSERT_BLOCK: makes it fail
+ * - VASSERT_CALL(function, args...)              in a check: a call that costs the code around it nothing
  *
  * They are statements (not expressions) of a function's body, and see its locals. A check may read anything;
  * what it writes is gone when it ends, except ghost memory (vassert_ghost.h), and the outside world is out of
@@ -18,9 +18,11 @@
  * With VASSERT_DISABLE defined they compile to nothing (the expressions are still parsed, never evaluated).
  *
  * What the NOP does not show: the compiler has to keep what a check needs. Operands that the code has in
- * registers or memory anyway cost nothing; others are kept alive or computed for the check. A check that
- * calls functions of other files makes the compiler assume that they change memory: declare them
- * __attribute__((pure)) where that matters. Loops with a VASSERT are not vectorized.
+ * registers or memory anyway cost nothing; others are kept alive or computed for the check. An ordinary call
+ * in a check (VASSERT_MSG and VASSERT_LOG have one) may make the function save registers on entry, and one to
+ * another file makes the compiler assume that memory changes. On a hot path call the checking function by
+ * VASSERT_CALL(function, args...), with up to three integers or pointers as arguments; its value is the
+ * function's, an integer or pointer. Loops with a VASSERT are not vectorized or unrolled.
  */
 #ifndef VASSERT_H
 #define VASSERT_H
@@ -67,6 +69,7 @@ VASSERT_HIDDEN_ void vassert_begin_thunk_(void);
 VASSERT_HIDDEN_ void vassert_failed_thunk_(void);
 VASSERT_HIDDEN_ void vassert_threw_thunk_(void);
 VASSERT_HIDDEN_ void vassert_end_thunk_(void);
+VASSERT_HIDDEN_ void vassert_call_thunk_(void);
 VASSERT_HIDDEN_ int vassert_failed_message_(const struct vassert_entry* record, const char* format,
                                             ...) VASSERT_NOEXCEPT_
     __attribute__((format(printf, 2, 3), pure, cold));
@@ -82,6 +85,30 @@ VASSERT_HIDDEN_ void vassert_end_(const struct vassert_entry* record) VASSERT_NO
 
 #define VASSERT_PASTE2_(a, b) a##b
 #define VASSERT_PASTE_(a, b) VASSERT_PASTE2_(a, b)
+
+/* By the number of arguments. */
+#define VASSERT_CALL(...) VASSERT_CALL_N_(__VA_ARGS__, 3, 2, 1, 0, 0)(__VA_ARGS__)
+#define VASSERT_CALL_N_(f, a, b, c, n, ...) VASSERT_PASTE_(VASSERT_CALL_, n)
+#define VASSERT_CALL_0(f) VASSERT_CALL_ASM_(f(), f, 0, 0, 0)
+#define VASSERT_CALL_1(f, a) VASSERT_CALL_ASM_(f(a), f, a, 0, 0)
+#define VASSERT_CALL_2(f, a, b) VASSERT_CALL_ASM_(f(a, b), f, a, b, 0)
+#define VASSERT_CALL_3(f, a, b, c) VASSERT_CALL_ASM_(f(a, b, c), f, a, b, c)
+/* All by the stack, so that no register is preferred: what is live around the check stays where it is. */
+#define VASSERT_CALL_ASM_(call, function, a, b, c)                                                          \
+  (__extension__({                                                                                          \
+    long vassert_result_;                                                                                   \
+    __typeof__(call) vassert_value_;                                                                        \
+    __asm__ __inline__ __volatile__(                                                                        \
+        "lea -128(%%rsp),%%rsp\npush %[vassert_c]\npush %[vassert_b]\npush %[vassert_a]\npush "             \
+        "%[vassert_f]\n"                                                                                    \
+        "call %c[vassert_thunk]\npop %[vassert_result]\nlea 152(%%rsp),%%rsp"                               \
+        : [vassert_result] "=r"(vassert_result_)                                                            \
+        : [vassert_thunk] "i"(vassert_call_thunk_), [vassert_f] "r"(function),                              \
+          [vassert_a] "r"((uintptr_t)(a)), [vassert_b] "r"((uintptr_t)(b)), [vassert_c] "r"((uintptr_t)(c)) \
+        : "memory");                                                                                        \
+    __builtin_memcpy(&vassert_value_, &vassert_result_, sizeof vassert_value_);                             \
+    vassert_value_;                                                                                         \
+  }))
 
 #ifdef VASSERT_DISABLE
 
@@ -113,7 +140,7 @@ VASSERT_HIDDEN_ void vassert_end_(const struct vassert_entry* record) VASSERT_NO
  * both stay or go. */
 #define VASSERT_ENTRY_(section, site, check)                                                            \
   ".pushsection " section                                                                               \
-  ",\"aR?\",@progbits\n"                                                                                 \
+  ",\"aR?\",@progbits\n"                                                                                \
   ".balign 4\n"                                                                                         \
   "762:.long " site "," check                                                                           \
   ",%c[vassert_file]-.,%c[vassert_text]-.,%c[vassert_function]-.,%c[vassert_line],%c[vassert_kind],1\n" \

@@ -52,7 +52,48 @@
         thunk   vassert_failed_thunk_, vassert_failed_, 1
         thunk   vassert_threw_thunk_, vassert_threw_, 1
 
-/* Calls rbx(rdi); changes rax, rbx and rdi only. */
+/* VASSERT_CALL: the function and its three arguments are on the stack; the result takes the function's place. */
+        .globl  vassert_call_thunk_
+        .hidden vassert_call_thunk_
+        .type   vassert_call_thunk_, @function
+        .balign 16
+vassert_call_thunk_:
+        .cfi_startproc
+        .cfi_def_cfa_offset 8 + 32 + 128
+        .cfi_offset rip, -8 - 32 - 128
+        pushq   %rax
+        .cfi_adjust_cfa_offset 8
+        pushq   %rdi
+        .cfi_adjust_cfa_offset 8
+        pushq   %rsi
+        .cfi_adjust_cfa_offset 8
+        pushq   %rdx
+        .cfi_adjust_cfa_offset 8
+        pushq   %rbx
+        .cfi_adjust_cfa_offset 8
+        .cfi_offset rbx, -8 - 40 - 32 - 128
+        movq    48(%rsp), %rbx
+        movq    56(%rsp), %rdi
+        movq    64(%rsp), %rsi
+        movq    72(%rsp), %rdx
+        call    keep_and_call
+        movq    %rax, 48(%rsp)
+        popq    %rbx
+        .cfi_adjust_cfa_offset -8
+        .cfi_restore rbx
+        popq    %rdx
+        .cfi_adjust_cfa_offset -8
+        popq    %rsi
+        .cfi_adjust_cfa_offset -8
+        popq    %rdi
+        .cfi_adjust_cfa_offset -8
+        popq    %rax
+        .cfi_adjust_cfa_offset -8
+        ret
+        .cfi_endproc
+        .size   vassert_call_thunk_, . - vassert_call_thunk_
+
+/* Calls rbx(rdi, rsi, rdx); keeps all registers but rax (the result) and rdi. */
         .type   keep_and_call, @function
         .balign 16
 keep_and_call:

@@ -63,8 +63,8 @@ int main(void) {
   total += inlined(7) + inlined(8);
   total += recursive(4);
   int a[4] = {1, 2, 3, 4}, b[4] = {1, 2, 3, 5};
-  VASSERT(lists_agree(a, a, 4));
-  VASSERT_BLOCK { VASSERT(lists_agree(a, b, 4)); }
+  VASSERT(VASSERT_CALL(lists_agree, a, a, 4));
+  VASSERT_BLOCK { VASSERT(VASSERT_CALL(lists_agree, a, b, 4)); }
   for (int i = 3; i < 7; i++) total += early(i);
   float y[3] = {0.25f, 0.5f, 0.75f};
   double result = floating(0.5, y, 3);
