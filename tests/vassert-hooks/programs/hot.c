@@ -72,6 +72,17 @@ __attribute__((noinline)) uint32_t mix_with_message(uint32_t state, uint32_t tur
   return state;
 }
 
+// Which loops run: all, or one by its name.
+enum loop { mix_loop, walk_loop, element_loop, count_to_loop, mix_with_message_loop, all_loops };
+#define PASTE2(a, b) a##b
+#define PASTE(a, b) PASTE2(a, b)
+#ifndef HOT_ONLY
+static const enum loop only = all_loops;
+#else
+static const enum loop only = PASTE(HOT_ONLY, _loop);
+#endif
+static int wanted(enum loop loop) { return only == loop || only == all_loops; }
+
 int main(int argc, char** argv) {
   uint32_t turns = argc > 1 ? (uint32_t)atol(argv[1]) : 1000;
   enum { NODES = 64 };
@@ -82,10 +93,17 @@ int main(int argc, char** argv) {
     nodes[i].value = (uint64_t)i;
     table[i] = i;
   }
-  uint64_t total = mix(1, turns) + mix_with_message(2, turns), step = 3;
-  for (uint32_t i = 0; i < turns / NODES; i++) total += walk(nodes, UINT64_MAX);
-  for (uint32_t i = 0; i < turns; i++) total += (uint64_t)element(table, NODES, (int)(i % NODES));
-  count_to(&total, &step, turns);
+  uint64_t total = 0, step = 3;
+  if (wanted(mix_loop)) total += mix(1, turns);
+  if (wanted(mix_with_message_loop)) total += mix_with_message(2, turns);
+  for (uint32_t i = 0; wanted(walk_loop) && i < turns / NODES; i++) {
+    nodes[0].value = total;  // else it is computed once
+    total += walk(nodes, UINT64_MAX);
+  }
+  for (uint32_t i = 0; wanted(element_loop) && i < turns; i++) {
+    total += (uint64_t)element(table, NODES, (int)(i % NODES));
+  }
+  if (wanted(count_to_loop)) count_to(&total, &step, turns);
   printf("%llu\n", (unsigned long long)total);
   return 0;
 }
