@@ -44,8 +44,9 @@ struct SiteReport {
   uint64_t hits = 0;     // in the range of events
   uint64_t checked = 0;  // of these were chosen and checked
   uint64_t passed = 0, failed = 0;
-  uint64_t broken = 0;  // checks that could not be completed: every other verdict
-  uint64_t logged = 0;  // lines
+  uint64_t broken = 0;   // checks that could not be completed: every other verdict
+  uint64_t endless = 0;  // of the broken ones; after a few, further hits are not checked
+  uint64_t logged = 0;   // lines
   // In order; of failed and broken ones, and of those with logs or output, only the first ones.
   std::vector<CheckHit> failures, logs;
   uint64_t logs_dropped = 0;

@@ -3,6 +3,12 @@
 #include <algorithm>
 
 namespace aftercheck {
+namespace {
+
+// A check that ran into the limit so often does it again; each time takes seconds.
+constexpr uint64_t kMostEndless = 3;
+
+}  // namespace
 
 void Checker::attach(const ReplayGuest& guest) {
   guest_.emplace(guest);
@@ -102,8 +108,9 @@ void Checker::arm(bool changed) {
 }
 
 bool Checker::count(const Place& place) {
-  const uint64_t number = ++sites_[place.site].hits, in_segment = ++in_segment_[place.site];
-  if (!options_.hits.includes(number)) return false;
+  SiteReport& site = sites_[place.site];
+  const uint64_t number = ++site.hits, in_segment = ++in_segment_[place.site];
+  if (!options_.hits.includes(number) || site.endless >= kMostEndless) return false;
   under_way_.push_back({number, in_segment});
   return true;
 }
@@ -137,6 +144,7 @@ void Checker::left(const CheckVisit& visit) {
     return;
   }
   ++(visit.verdict == Verdict::failed ? site.failed : site.broken);
+  if (visit.verdict == Verdict::endless) ++site.endless;
   if (site.failures.size() < options_.most_failures) keep(site, visit, hit);
 }
 

@@ -156,6 +156,7 @@ int run(int argc, char** argv, Console& console) {
       "Try:\n"
       "  aftercheck record -o R -- ls -la     runs `ls -la` and records it in the directory R\n"
       "  aftercheck replay R                  runs it again, exactly as it was, and checks that\n"
+      "  aftercheck check R                   runs it again and evaluates its VAsserts\n"
       "  aftercheck doctor                    what this machine can do\n"
       "Each command has a --help of its own; the manual is docs/manual.md.");
   const std::vector<Command> commands = {add_record(parser), add_replay(parser), add_check(parser),

@@ -29,9 +29,10 @@ _aftercheck() {
   esac
   local words
   case "$subcommand${pt:+ $pt}" in
-    '') words='record replay info dump pt doctor --help --version' ;;
+    '') words='record replay check info dump pt doctor --help --version' ;;
     record) words='-o --output --machine --pt --cpu --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
     replay) words='--machine --pt -q --no-output --json -v --verbose --help' ;;
+    check) words='--machine --file --function --site --hits --events --limit-failures --check-limit --json --html --show-output --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --verbose --from --to --limit --help' ;;
     pt) words='digest dump flow plan synth --help' ;;
@@ -45,7 +46,7 @@ _aftercheck() {
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   case $subcommand in
-    replay | info | dump) [[ $current == -* ]] || COMPREPLY+=($(compgen -d -- "$current")) ;;
+    replay | check | info | dump) [[ $current == -* ]] || COMPREPLY+=($(compgen -d -- "$current")) ;;
     pt) [[ -z $pt || $current == -* ]] || COMPREPLY+=($(compgen -f -- "$current")) ;;
   esac
 }

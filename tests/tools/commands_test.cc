@@ -286,7 +286,7 @@ TEST_CASE("help and version go to standard output") {
   const Finished none = run_tool({}, "/");
   CHECK(none.status == 2);
   CHECK_THAT(none.out, Contains("record") && Contains("doctor"));
-  for (const char* command : {"record", "replay", "info", "dump", "doctor"}) {
+  for (const char* command : {"record", "replay", "check", "info", "dump", "doctor"}) {
     const Finished help = run_tool({command, "--help"}, "/");
     CHECK(help.status == 0);
     CHECK(help.err == "");

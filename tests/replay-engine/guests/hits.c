@@ -8,6 +8,12 @@ static int counts[8];
 
 __attribute__((noinline)) static int step(int i) {
   VASSERT(counts[i % 8] * 8 <= i && i != 70007);
+  if (i < 5) {
+    VASSERT_BLOCK {
+      for (volatile int stop = 0; !stop;) {
+      }
+    }
+  }
   return ++counts[i % 8];
 }
 
