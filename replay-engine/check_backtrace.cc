@@ -2,12 +2,14 @@
 
 #include <elf.h>
 #include <elfutils/libdwfl.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <optional>
 
+#include "base/fd.h"
 #include "base/guarded_copy.h"
 
 namespace aftercheck {
@@ -88,12 +90,15 @@ Backtraces::Unwinder::Unwinder(const AddressSpace& space,
   for (const auto& [start, digest] : files) {
     const Mapping* mapping = space.find(start);
     if (mapping == nullptr || mapping->backing != Backing::file) continue;
-    recording::Store::Blob blob = store.open(digest);
-    const std::optional<uint64_t> bias = bias_of(blob.fd.get(), start);
+    // An ordinary descriptor: those out of the guest's reach are few, a guest may map many libraries, and a
+    // replayed guest has no descriptors.
+    UniqueFd file(fcntl(store.open(digest).fd.get(), F_DUPFD_CLOEXEC, 3));
+    if (!file) continue;
+    const std::optional<uint64_t> bias = bias_of(file.get(), start);
     // On success the descriptor is libdwfl's.
-    if (bias && dwfl_report_elf(dwfl_.get(), mapping->name.c_str(), mapping->name.c_str(), blob.fd.get(),
-                                *bias, true) != nullptr)
-      blob.fd.release();
+    if (bias && dwfl_report_elf(dwfl_.get(), mapping->name.c_str(), mapping->name.c_str(), file.get(), *bias,
+                                true) != nullptr)
+      file.release();
   }
   dwfl_report_end(dwfl_.get(), nullptr, nullptr);
   attached_ = dwfl_attach_state(dwfl_.get(), nullptr, kThread, &kThreads, this);
