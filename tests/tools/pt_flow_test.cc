@@ -1,0 +1,252 @@
+// `aftercheck pt` on recordings: calls, coverage and plans of a program whose every call is known.
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "tool_runner.h"
+
+namespace aftercheck::test {
+namespace {
+
+using Catch::Matchers::Contains;
+using nlohmann::json;
+
+// The guest, recorded once with a trace by the soft vCPU.
+const Workplace& recorded() {
+  static const Workplace place;
+  static const Finished done =
+      run_tool({"record", "--machine=soft", "--pt=soft", "-o", "r", PT_GUEST}, place.path());
+  INFO(done.err);
+  REQUIRE(done.status == 0);
+  REQUIRE(done.out == "done\n");
+  return place;
+}
+
+Finished run_on_recording(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "pt");
+  arguments.push_back("r");
+  return run_tool(arguments, recorded().path());
+}
+
+// Stacks from `main` on, with their instructions.
+std::map<std::string, uint64_t> folded() {
+  const Finished done = run_on_recording({"flow", "--folded", "stacks"});
+  INFO(done.err);
+  REQUIRE(done.status == 0);
+  std::istringstream lines(read_file(recorded() / "stacks"));
+  std::map<std::string, uint64_t> stacks;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t space = line.rfind(' ');
+    REQUIRE(space != std::string::npos);
+    REQUIRE(line.starts_with("r;"));
+    const size_t main = line.find(";main");
+    stacks[main == std::string::npos ? line.substr(0, space) : line.substr(main + 1, space - main - 1)] +=
+        std::stoull(line.substr(space + 1));
+  }
+  return stacks;
+}
+
+uint32_t line_with(const std::string& mark) {
+  std::ifstream source(PT_GUEST_SOURCE);
+  std::string text;
+  for (uint32_t line = 1; std::getline(source, text); ++line)
+    if (text.find("// line: " + mark) != std::string::npos) return line;
+  return 0;
+}
+
+}  // namespace
+
+TEST_CASE("folded stacks are the program's calls, through longjmp, exceptions, signals and tail calls") {
+  const auto stacks = folded();
+  std::string all;
+  for (const auto& [stack, count] : stacks)
+    if (stack.starts_with("main")) all += stack + "\n";
+  INFO(all);
+  std::string deep = "main";
+  for (int depth = 0; depth <= 20; ++depth) deep += ";recursive";
+  for (const std::string& expected : {
+           std::string("main"),
+           std::string("main;looks_up;leaf"),
+           deep,
+           deep.substr(0, deep.size() - 10) + ";leaf",
+           std::string("main;jumps_out;jumps_out;jumps_out;jumps_out;jumps_out;jumps_out"),
+           std::string("main;after_longjmp;leaf"),
+           std::string("main;throws;throws;throws;throws;throws;throws"),
+           std::string("main;after_catch;leaf"),
+           std::string("main;raises;leaf"),
+           std::string("main;after_signal;leaf"),
+           std::string("main;tail_called"),
+           std::string("main;leaf"),
+       })
+    CHECK(stacks.contains(expected));
+  CHECK_FALSE(stacks.contains(deep + ";leaf"));
+  CHECK_FALSE(stacks.contains("main;jumps_out;leaf"));
+  CHECK_FALSE(stacks.contains("main;throws;leaf"));
+  CHECK_FALSE(stacks.contains("main;never_called;leaf"));
+  bool handler = false;
+  for (const auto& [stack, count] : stacks)
+    handler |= stack.starts_with("main;raises;") && stack.ends_with(";on_signal;leaf");
+  CHECK(handler);
+  // The loop's instructions are known: as many as leaf has, a thousand times.
+  CHECK(stacks.at("main;looks_up;leaf") % 1000 == 0);
+}
+
+TEST_CASE("all outputs agree on how many instructions were executed") {
+  const Finished stats = run_on_recording({"flow", "--stats", "--json"});
+  REQUIRE(stats.status == 0);
+  const json totals = json::parse(stats.out);
+  CHECK(totals["errors"].empty());
+  uint64_t in_stacks = 0;
+  for (const auto& [stack, count] : folded()) in_stacks += count;
+  CHECK(in_stacks == totals["instructions"]);
+
+  const Finished text = run_on_recording({"flow", "--json"});
+  std::istringstream lines(text.out);
+  uint64_t in_text = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const json entry = json::parse(line);
+    if (entry.contains("instructions")) in_text += entry["instructions"].get<uint64_t>();
+  }
+  CHECK(in_text == totals["instructions"]);
+}
+
+TEST_CASE("coverage has each line's executions, and lines that were not reached") {
+  const Finished done = run_on_recording({"flow", "--lcov", "run.info"});
+  INFO(done.err);
+  REQUIRE(done.status == 0);
+  std::istringstream lines(read_file(recorded() / "run.info"));
+  std::map<uint32_t, uint64_t> counts;
+  std::map<std::string, uint64_t> calls;
+  uint64_t reached = 0, found = 0, said_reached = 0, said_found = 0;
+  bool ours = false, open = false;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("SF:")) {
+      CHECK_FALSE(open);
+      open = true;
+      ours = std::filesystem::weakly_canonical(line.substr(3)) ==
+             std::filesystem::weakly_canonical(PT_GUEST_SOURCE);
+    } else if (line == "end_of_record") {
+      open = false;
+    } else if (ours && line.starts_with("DA:")) {
+      const size_t comma = line.find(',');
+      const uint64_t count = std::stoull(line.substr(comma + 1));
+      counts[static_cast<uint32_t>(std::stoul(line.substr(3)))] = count;
+      ++found;
+      reached += count != 0;
+    } else if (ours && line.starts_with("FNDA:")) {
+      calls[line.substr(line.find(',') + 1)] = std::stoull(line.substr(5));
+    } else if (ours && line.starts_with("LF:")) {
+      said_found = std::stoull(line.substr(3));
+    } else if (ours && line.starts_with("LH:")) {
+      said_reached = std::stoull(line.substr(3));
+    }
+  }
+  CHECK_FALSE(open);
+  CHECK(found == said_found);
+  CHECK(reached == said_reached);
+  CHECK(counts[line_with("loop")] == 1000);
+  CHECK(counts[line_with("leaf")] == 1000 + 20 + 1 + 5);
+  REQUIRE(counts.contains(line_with("never")));
+  CHECK(counts[line_with("never")] == 0);
+  CHECK(calls["recursive"] == 21);
+  CHECK(calls["on_signal"] == 1);
+  CHECK(calls["never_called"] == 0);
+}
+
+TEST_CASE("Chrome's trace opens and closes every call, in time, up to its limit") {
+  for (const uint64_t limit : {uint64_t{1000000}, uint64_t{50}}) {
+    const Finished done =
+        run_on_recording({"flow", "--chrome", "calls.json", "--chrome-limit", std::to_string(limit)});
+    INFO(done.err);
+    REQUIRE(done.status == 0);
+    const json trace = json::parse(read_file(recorded() / "calls.json"));
+    int depth = 0;
+    double now = 0;
+    uint64_t begun = 0;
+    std::set<std::string> names;
+    for (const json& event : trace["traceEvents"]) {
+      if (event["ph"] == "M") continue;
+      REQUIRE(event["ts"].get<double>() >= now);
+      now = event["ts"];
+      if (event["ph"] == "B") {
+        ++depth;
+        ++begun;
+        names.insert(event["name"]);
+      } else {
+        REQUIRE(event["ph"] == "E");
+        REQUIRE(--depth >= 0);
+      }
+    }
+    CHECK(depth == 0);
+    if (limit == 50) {
+      CHECK(begun == 50);
+      CHECK_THAT(done.err, Contains("calls were left out; raise --chrome-limit"));
+    } else {
+      for (const char* name : {"main", "recursive", "on_signal", "after_catch", "tail_called"})
+        CHECK(names.contains(name));
+    }
+  }
+}
+
+TEST_CASE("a plan names event, stops and what the naive way costs") {
+  const Finished done = run_on_recording({"plan", "--to", "leaf:1010", "--json"});
+  INFO(done.err);
+  REQUIRE(done.status == 0);
+  const json plan = json::parse(done.out);
+  // 1,000 in the loop, then those that come back from the recursion: what is behind the loop is a better
+  // start.
+  CHECK(plan["nth_in_segment"] == 1010);
+  CHECK(plan["naive_stops"] == 1010);
+  CHECK(plan["optimal"] == true);
+  CHECK(plan["stops"].get<uint64_t>() <= 12);
+  CHECK(plan["chain"].size() >= 2);
+  CHECK(plan["chain"].back()["address"] == plan["address"]);
+
+  const std::string event = std::to_string(plan["event"].get<uint64_t>());
+  const Finished same = run_on_recording(
+      {"plan", "--to", plan["address"].get<std::string>() + ":1010", "--event", event, "--json"});
+  CHECK(json::parse(same.out)["chain"] == plan["chain"]);
+  CHECK_THAT(run_on_recording({"plan", "--to", "leaf:5000"}).err, Contains("1026 times in the trace"));
+  CHECK_THAT(run_on_recording({"plan", "--to", "never_called"}).err,
+             Contains("is executed 0 times in the trace"));
+  CHECK_THAT(run_on_recording({"plan", "--to", "no_such_function"}).err, Contains("write an address"));
+  CHECK(run_on_recording({"plan", "--to", "leaf:0"}).status == 2);
+}
+
+TEST_CASE("exits of the digest and marks of the dump name the recording's events") {
+  const Finished digest = run_on_recording({"digest", "--json"});
+  REQUIRE(digest.status == 0);
+  std::istringstream lines(digest.out);
+  uint64_t last = 0, exits = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const json entry = json::parse(line);
+    if (entry.contains("totals")) {
+      CHECK(entry["exits"] == exits);
+      CHECK(entry["damaged"] == 0);
+      continue;
+    }
+    REQUIRE(entry.contains("event"));
+    CHECK(entry["event"].get<uint64_t>() > last);
+    last = entry["event"];
+    ++exits;
+  }
+  CHECK(exits > 10);
+  CHECK_THAT(run_on_recording({"dump"}).out, Contains("--        event 1\n"));
+  CHECK_THAT(run_on_recording({"flow", "--limit", "200"}).out, Contains("-- event 1\n"));
+  CHECK_THAT(run_on_recording({"flow", "--branches"}).out, Contains("recursive+"));
+}
+
+TEST_CASE("a recording without a trace is told how to get one, and takes no --image") {
+  const Workplace place;
+  record_hello(place);
+  const Finished none = run_tool({"pt", "flow", "recording"}, place.path());
+  CHECK(none.status == 2);
+  CHECK_THAT(none.err, Contains("no Intel PT data") && Contains("pt synth"));
+  CHECK_THAT(run_on_recording({"flow", "--image", PT_GUEST}).err, Contains("a recording has its code"));
+  CHECK_THAT(run_tool({"pt", "dump", "/tmp"}, place.path()).err, Contains("not a recording"));
+}
+
+}  // namespace aftercheck::test
