@@ -23,7 +23,8 @@ struct CheckFrame {
 
 // One hit that has something to tell.
 struct CheckHit {
-  uint64_t number = 0;      // of the site's hits within the range of events that is checked, from 1
+  // Of the site's hits within the range of events that is checked, from 1. Of a nested one: of all visits.
+  uint64_t number = 0;
   uint64_t event = 0;       // the hit is in the segment after this event
   uint64_t in_segment = 0;  // of the site's hits in that segment, from 1
   uint64_t time_ns = 0;     // of the event
@@ -57,6 +58,7 @@ struct CheckReport {
   uint64_t sites_found = 0;       // wanted or not
   bool ghost_used = false;
   Excursions::Counts excursions;
+  uint64_t stops = 0;  // of the guest at breakpoints
   ReplayResult replay;
 };
 

@@ -14,6 +14,9 @@ void Checker::attach(const ReplayGuest& guest) {
   guest_.emplace(guest);
   tables_ = std::make_unique<SiteTables>(guest.space, guest.breakpoints);
   backtraces_ = std::make_unique<Backtraces>(guest.directory, guest.space);
+  if (options_.plan && !options_.hits.all())
+    if (std::unique_ptr<TraceSegments> trace = TraceSegments::open(guest.directory))
+      plan_ = std::make_unique<CheckPlan>(std::move(trace));
 }
 
 void Checker::applied(const recording::Event& event, uint64_t number) {
@@ -21,11 +24,47 @@ void Checker::applied(const recording::Event& event, uint64_t number) {
   time_ns_ = event.time_ns;
   in_segment_.clear();
   backtraces_->applied(event);
-  if (tables_->update(event.space_ops)) {
-    take_tables();
-    arm(true);
-  } else {
-    arm(lost_breakpoints(event));
+  const bool changed = tables_->update(event.space_ops);
+  if (changed) take_tables();
+  if (plan_)
+    std::erase_if(armed_, [&](uint64_t address) { return !guest_->breakpoints.at(address); });
+  else
+    arm(changed || lost_breakpoints(event));
+}
+
+// With a plan, what is armed is decided anew for each segment.
+void Checker::running(uint64_t number) {
+  if (!plan_) return;
+  planned_ = in_range() && !places_.empty() && plan_segment(number);
+  if (!planned_) set_armed(in_range() ? all_places() : std::vector<uint64_t>());
+}
+
+bool Checker::plan_segment(uint64_t number) {
+  // Places of one site share a number, and the trace's counts don't tell their order; and a check arms them
+  // all.
+  constexpr size_t kMostPlaces = 256;
+  if (places_.size() > kMostPlaces) return false;
+  std::unordered_set<uint32_t> sites;
+  plan_hits_.clear();
+  for (const uint64_t address : all_places()) {
+    const uint32_t site = places_.at(address).site;
+    if (!sites.insert(site).second) return false;
+    plan_hits_.push_back({address, own_hits_[site]});
+  }
+  if (!plan_->plan(number, plan_hits_, options_.hits)) return false;
+  const std::optional<uint64_t> stop = plan_->next_stop();
+  set_armed(stop ? std::vector{*stop} : std::vector<uint64_t>());
+  return true;
+}
+
+// All hits of a planned segment have passed, seen or not.
+void Checker::reached(const recording::Event&, uint64_t) {
+  if (!planned_) return;
+  planned_ = false;
+  for (size_t i = 0; i < plan_hits_.size(); ++i) {
+    const uint32_t site = places_.at(plan_hits_[i].address).site;
+    own_hits_[site] += plan_->hits(i);
+    sites_[site].hits += plan_->hits(i);
   }
 }
 
@@ -43,6 +82,7 @@ void Checker::take_tables() {
     const auto address = first.find(static_cast<uint32_t>(number));
     if (site.text.function.empty() && address != first.end())
       site.text.function = backtraces_->function_at(address->second, event_);
+    own_hits_.push_back(0);
     wanted_.push_back(!options_.wanted || options_.wanted(site.text) ? 1 : 0);
   }
   places_.clear();
@@ -107,9 +147,28 @@ void Checker::arm(bool changed) {
     if (!armed_.contains(address) && breakpoints.add(address)) armed_.insert(address);
 }
 
+std::vector<uint64_t> Checker::all_places() const {
+  std::vector<uint64_t> addresses;
+  for (const auto& [address, place] : places_) addresses.push_back(address);
+  std::sort(addresses.begin(), addresses.end());
+  return addresses;
+}
+
+void Checker::set_armed(const std::vector<uint64_t>& addresses) {
+  Breakpoints& breakpoints = guest_->breakpoints;
+  std::erase_if(armed_, [&](uint64_t address) {
+    if (std::binary_search(addresses.begin(), addresses.end(), address)) return false;
+    breakpoints.remove(address);
+    return true;
+  });
+  for (const uint64_t address : addresses)
+    if (!armed_.contains(address) && breakpoints.add(address)) armed_.insert(address);
+}
+
 bool Checker::count(const Place& place) {
   SiteReport& site = sites_[place.site];
-  const uint64_t number = ++site.hits, in_segment = ++in_segment_[place.site];
+  ++site.hits;
+  const uint64_t number = ++own_hits_[place.site], in_segment = ++in_segment_[place.site];
   if (!options_.hits.includes(number) || site.endless >= kMostEndless) return false;
   under_way_.push_back({number, in_segment});
   return true;
@@ -117,14 +176,32 @@ bool Checker::count(const Place& place) {
 
 void Checker::stopped(Vcpu& vcpu, uint64_t address) {
   if (!armed_.contains(address)) return;
+  ++stops_;
+  if (planned_) return stopped_by_plan(vcpu, address);
   const auto found = places_.find(address);
   if (found == places_.end() || !count(found->second)) return;
   excursions_->run(vcpu, address, found->second.check, time_ns_);
 }
 
+void Checker::stopped_by_plan(Vcpu& vcpu, uint64_t address) {
+  const std::optional<CheckPlan::Wanted> wanted = plan_->arrived();
+  if (wanted && sites_[places_.at(address).site].endless < kMostEndless) {
+    set_armed(all_places());  // a check may come by other sites
+    under_way_.push_back({wanted->number, wanted->number - plan_hits_[wanted->place].hits_before});
+    excursions_->run(vcpu, address, places_.at(address).check, time_ns_);
+  }
+  const std::optional<uint64_t> stop = plan_->next_stop();
+  set_armed(stop ? std::vector{*stop} : std::vector<uint64_t>());
+}
+
+// What one check reaches of another is part of it, whichever hits are wanted.
 std::optional<uint64_t> Checker::nested_check(uint64_t address) {
   const auto found = places_.find(address);
-  if (found == places_.end() || !armed_.contains(address) || !count(found->second)) return std::nullopt;
+  if (found == places_.end() || !armed_.contains(address)) return std::nullopt;
+  SiteReport& site = sites_[found->second.site];
+  ++site.hits;
+  if (site.endless >= kMostEndless) return std::nullopt;
+  under_way_.push_back({site.hits, in_segment_[found->second.site]});
   return found->second.check;
 }
 
@@ -189,6 +266,7 @@ CheckReport Checker::report() const {
             [](const SiteReport& a, const SiteReport& b) { return a.text < b.text; });
   report.ghost_used = ghost_used_;
   report.excursions = counts_;
+  report.stops = stops_;
   report.replay = result_;
   return report;
 }

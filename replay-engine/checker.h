@@ -10,20 +10,13 @@
 #include <vector>
 
 #include "replay-engine/check_backtrace.h"
+#include "replay-engine/check_plan.h"
 #include "replay-engine/check_report.h"
 #include "replay-engine/check_sites.h"
 #include "replay-engine/excursion.h"
 #include "replay-engine/participant.h"
 
 namespace aftercheck {
-
-// Which of a site's hits are checked, counted from 1: first, first + every, ... up to last.
-struct HitSelection {
-  uint64_t first = 1, last = UINT64_MAX, every = 1;
-  bool includes(uint64_t number) const {
-    return number >= first && number <= last && (number - first) % every == 0;
-  }
-};
 
 struct CheckOptions {
   ExcursionOptions excursion;
@@ -34,6 +27,9 @@ struct CheckOptions {
   std::function<bool(const SiteText&)> wanted;
   // Hits with details that are kept for each site.
   uint64_t most_failures = 10, most_logs = 1000;
+  // Where only some hits are wanted and the recording has a trace, the guest stops where a plan says, and not
+  // at every hit. The report is the same but for `stops`.
+  bool plan = true;
 };
 
 // Register it as a participant of one replay.
@@ -43,6 +39,8 @@ class Checker : public Participant, private ExcursionSites {
 
   void attach(const ReplayGuest& guest) override;
   void applied(const recording::Event& event, uint64_t number) override;
+  void running(uint64_t number) override;
+  void reached(const recording::Event& event, uint64_t number) override;
   void stopped(Vcpu& vcpu, uint64_t address) override;
   void finished(const ReplayResult& result) override;
   void detach() noexcept override;
@@ -74,6 +72,11 @@ class Checker : public Participant, private ExcursionSites {
   std::unordered_map<uint32_t, uint64_t> in_segment_;  // hits since event_, by site
   std::vector<Hit> under_way_;                         // the checks that have not ended yet
   uint64_t event_ = 0, time_ns_ = 0;
+  std::vector<uint64_t> own_hits_;           // by site: without those that other checks reached
+  std::unique_ptr<CheckPlan> plan_;          // where a trace may spare stops
+  bool planned_ = false;                     // the segment under way is
+  std::vector<CheckPlan::Place> plan_hits_;  // its places
+  uint64_t stops_ = 0;
   ReplayResult result_;
   Excursions::Counts counts_;
   bool ghost_used_ = false;
@@ -83,8 +86,13 @@ class Checker : public Participant, private ExcursionSites {
   void follow_ghosts();
   void arm(bool changed);
   bool lost_breakpoints(const recording::Event& event) const;
-  // Counts a hit; true when it is to be checked.
+  // Arms just these.
+  void set_armed(const std::vector<uint64_t>& addresses);
+  std::vector<uint64_t> all_places() const;
+  // Counts a hit of the program's own; true when it is to be checked.
   bool count(const Place& place);
+  void stopped_by_plan(Vcpu& vcpu, uint64_t address);
+  bool plan_segment(uint64_t number);
   std::optional<uint64_t> nested_check(uint64_t address) override;
   void left(const CheckVisit& visit) override;
   void keep(SiteReport& site, const CheckVisit& visit, const Hit& which);

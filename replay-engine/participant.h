@@ -39,6 +39,8 @@ class Participant {
   virtual void applied(const recording::Event& event, uint64_t number) {
     static_cast<void>(event), static_cast<void>(number);
   }
+  // The guest is about to run the segment that follows this event, all of it answered.
+  virtual void running(uint64_t number) { static_cast<void>(number); }
   // The guest is before the instruction at a breakpoint, this participant's or another's. `vcpu` is the one
   // that runs the guest at the moment, which is not always ReplayGuest::vcpu.
   virtual void stopped(Vcpu& vcpu, uint64_t address) { static_cast<void>(vcpu), static_cast<void>(address); }

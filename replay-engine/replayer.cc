@@ -509,6 +509,7 @@ ReplayResult Session::run() {
     }
     if (event->kind == EventKind::start) bad("a second start");
     if (event->kind != EventKind::continuation) {
+      for (Participant* participant : options_.participants) participant->running(reader_.number() - 1);
       if (event->kind == EventKind::asynchronous) {
         land_on(*event);
       } else {

@@ -200,6 +200,8 @@ Command add_check(CLI::App& parent) {
   app->add_option("--site", arguments->sites, "Only the VAssert there")->type_name("FILE:LINE");
   app->add_option("--hits", arguments->hits, "Which hits of each VAssert: N, N-M, \"first N\", \"every N\"")
       ->type_name("WHICH");
+  app->add_flag("--no-plan{false}", arguments->check.plan,
+                "Stop at every hit, even where the recording's PT trace could spare stops");
   app->add_option("--events", arguments->events, "Only hits after these events")->type_name("A-B");
   app->add_option("--limit-failures", arguments->check.most_failures,
                   "Failures with details for each VAssert")

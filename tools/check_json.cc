@@ -64,6 +64,7 @@ Json check_json(const CheckRun& run) {
   json["machine"] = aftercheck::name(report.replay.machine);
   json["seconds"] = run.seconds;
   json["truncated"] = report.replay.truncated;
+  json["stops"] = report.stops;
   json["excursions"] = report.excursions.excursions;
   json["pages_opened"] = report.excursions.opened_pages;
   json["ghost_memory"] = report.ghost_used;
