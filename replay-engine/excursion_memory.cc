@@ -39,7 +39,8 @@ ExcursionMemory::ExcursionMemory(AddressSpace& space, soft::SoftMachine& machine
       machine_(machine),
       vcpu_(vcpu),
       ghost_end_(kGhostWindow.start),
-      scratch_end_(kScratchStart) {
+      scratch_end_(kScratchStart),
+      scratch_visible_(kScratchStart) {
   space_.add_observer(this);
 }
 
@@ -129,13 +130,11 @@ void ExcursionMemory::end() {
   // Backwards: two pages may be the same memory, and then the one set aside first has the run's contents.
   for (auto it = open_.rbegin(); it != open_.rend(); ++it) put_back(**it);
   close_idle();
-  if (scratch_end_ != kScratchStart) {
-    const Range range{kScratchStart, scratch_end_};
-    if (host_map(range.start, range.size(), PROT_NONE) == nullptr)
-      fail(ErrorKind::io, "throw-away memory can't be released: {}", errno_text(errno));
-    machine_.show(range, PROT_NONE);
-    scratch_end_ = kScratchStart;
-  }
+  // It stays visible: to hide it would cost a TLB flush, and the next excursion is likely to want it again.
+  if (scratch_end_ != kScratchStart &&
+      madvise(pointer(kScratchStart), scratch_end_ - kScratchStart, MADV_DONTNEED) != 0)
+    fail(ErrorKind::io, "throw-away memory can't be released: {}", errno_text(errno));
+  scratch_end_ = kScratchStart;
 }
 
 void ExcursionMemory::close_idle() {
@@ -199,9 +198,13 @@ std::optional<uint64_t> ExcursionMemory::map_ghost(uint64_t length) {
 std::optional<uint64_t> ExcursionMemory::map_scratch(uint64_t length) {
   if (length == 0 || length > kGhostWindow.end - scratch_end_) return std::nullopt;
   const Range range{scratch_end_, scratch_end_ + page_up(length)};
-  if (range.end > kGhostWindow.end || host_map(range.start, range.size(), PROT_READ | PROT_WRITE) == nullptr)
-    return std::nullopt;
-  machine_.show(range, PROT_READ | PROT_WRITE);
+  if (range.end > scratch_visible_) {
+    const Range more{scratch_visible_, range.end};
+    if (more.end > kGhostWindow.end || host_map(more.start, more.size(), PROT_READ | PROT_WRITE) == nullptr)
+      return std::nullopt;
+    machine_.show(more, PROT_READ | PROT_WRITE);
+    scratch_visible_ = more.end;
+  }
   scratch_end_ = range.end;
   return range.start;
 }

@@ -79,7 +79,7 @@ class ExcursionMemory : private SpaceObserver {
   std::map<uint64_t, GhostPage> ghost_;      // by address of the page
   // Of pages that were closed and had to be opened again, by address: stores that change nothing look idle.
   std::unordered_map<uint64_t, unsigned> patience_;
-  uint64_t ghost_end_ = 0, scratch_end_ = 0;
+  uint64_t ghost_end_ = 0, scratch_end_ = 0, scratch_visible_ = 0;
   bool full_ = false, ghost_used_ = false;
   // Where the guest may change its code without anybody's notice.
   std::vector<Range> writable_code_;
