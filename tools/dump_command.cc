@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <limits>
+#include <optional>
 
 #include "base/error.h"
 #include "kvm-recorder/system_call_table.h"
@@ -9,6 +10,7 @@
 #include "recording/meta.h"
 #include "recording/reader.h"
 #include "recording/store.h"
+#include "replay-engine/recorded_code.h"
 #include "tools/command.h"
 #include "tools/event_text.h"
 #include "tools/output.h"
@@ -25,7 +27,7 @@ constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 
 struct Arguments {
   std::filesystem::path directory;
-  bool json = false, verbose = false;
+  bool json = false, verbose = false, symbols = false;
   uint64_t from = 0, to = kNoLimit, limit = kNoLimit;
 };
 
@@ -136,10 +138,12 @@ void print_details(const Event& event, Output& output) {
                        out.digest));
 }
 
-void print_text(const Event& event, uint64_t number, bool verbose, Output& output) {
+void print_text(const Event& event, uint64_t number, bool verbose, const std::string& symbol,
+                Output& output) {
   output.line(fmt::format("{:>8} {:>14.6f} {}{}", number, static_cast<double>(event.time_ns) * 1e-9,
                           describe(event),
-                          event.kind == EventKind::syscall ? " = " + describe_result(event) : ""));
+                          event.kind == EventKind::syscall ? " = " + describe_result(event) : "") +
+              (symbol.empty() ? "" : "  in " + symbol));
   if (verbose) print_details(event, output);
 }
 
@@ -166,10 +170,11 @@ Json to_json(const SpaceOp& op) {
 }
 
 // Addresses and register values are strings: they exceed what JSON numbers hold exactly in many readers.
-Json to_json(const Event& event, uint64_t number) {
+Json to_json(const Event& event, uint64_t number, const std::string& symbol) {
   Json json{
       {"event", number}, {"kind", name(event.kind)}, {"thread", event.thread}, {"time_ns", event.time_ns}};
   json["rip"] = hex(event.rip);
+  if (!symbol.empty()) json["symbol"] = symbol;
   json["text"] = describe(event);
   if (event.kind == EventKind::syscall) {
     if (!event.operands.empty()) json["call"] = system_call_name(event.operands[0]);
@@ -204,6 +209,14 @@ int run(const Arguments& arguments, Console& console) {
   recording::read_meta(arguments.directory);  // says so when this is no recording
   recording::Reader reader(arguments.directory);
   Output output;
+  std::optional<RecordedCode> code;
+  if (arguments.symbols) code.emplace(arguments.directory);
+  // Where an exit happened is told by what was mapped before its answer.
+  const auto symbol = [&code](const Event& event, uint64_t number) -> std::string {
+    if (!code || number == 0 || event.kind == EventKind::continuation) return "";
+    code->answered(number - 1);
+    return code->symbols().text(event.rip);
+  };
   uint64_t printed = 0;
   bool stopped = false;
   try {
@@ -215,9 +228,9 @@ int run(const Arguments& arguments, Console& console) {
       }
       if (number < arguments.from) continue;
       if (arguments.json)
-        output.json_line(to_json(*event, number));
+        output.json_line(to_json(*event, number, symbol(*event, number)));
       else
-        print_text(*event, number, arguments.verbose, output);
+        print_text(*event, number, arguments.verbose, symbol(*event, number), output);
       ++printed;
     }
   } catch (const Error& error) {
@@ -243,6 +256,7 @@ Command add_dump(CLI::App& parent) {
   app->add_option("--limit", arguments->limit, "At most so many events")->type_name("N");
   app->add_flag("-v,--verbose", arguments->verbose,
                 "Also what was answered: registers, mappings, memory written, code patches, outputs");
+  app->add_flag("--symbols", arguments->symbols, "Also the function that the program was in");
   app->footer(
       "Each line has the event's number, the seconds since the start, and what happened: for system calls\n"
       "name, arguments and result. Strings are not shown: a log holds only what the program was answered.\n\n"

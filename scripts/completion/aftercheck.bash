@@ -34,7 +34,7 @@ _aftercheck() {
     replay) words='--machine --pt -q --no-output --json -v --verbose --help' ;;
     check) words='--machine --file --function --site --hits --events --limit-failures --check-limit --json --html --show-output --help' ;;
     info) words='--json --verbose --help' ;;
-    dump) words='--json --verbose --from --to --limit --help' ;;
+    dump) words='--json --symbols --verbose --from --to --limit --help' ;;
     pt) words='digest dump flow plan synth --help' ;;
     'pt flow') words='--image --pages --cpu --bits --noretcomp --pid --branches --limit --stats --lcov --folded --chrome --chrome-limit -q --quiet --json --help' ;;
     'pt plan') words='--to --event --stream --most-blocks --image --pages --cpu --bits --noretcomp --pid --json --help' ;;

@@ -239,6 +239,14 @@ TEST_CASE("exits of the digest and marks of the dump name the recording's events
   CHECK_THAT(run_on_recording({"flow", "--branches"}).out, Contains("recursive+"));
 }
 
+TEST_CASE("events of a recording are told with the function that the program was in") {
+  const Finished dump = run_tool({"dump", "--symbols", "r"}, recorded().path());
+  CHECK(dump.status == 0);
+  CHECK_THAT(dump.out, Contains("in __write+") || Contains("in write+") || Contains("in __GI___libc_write+"));
+  const Finished lines = run_tool({"dump", "--symbols", "--json", "r"}, recorded().path());
+  CHECK_THAT(lines.out, Contains("\"symbol\":\"") && Contains("(libc.so.6)"));
+}
+
 TEST_CASE("a recording without a trace is told how to get one, and takes no --image") {
   const Workplace place;
   record_hello(place);

@@ -1,0 +1,1 @@
+aftercheck_test(recorded_code_test SOURCES recorded_code_test.cc LIBS aftercheck_replay)
