@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
 #include "base/error.h"
@@ -22,10 +23,19 @@ constexpr std::array<uint8_t, 4> mode_bits = {3, 0, 2, 1};
 
 }  // namespace
 
-void Encoder::begin_packet() { bytes_.insert(bytes_.end(), options_.pad_before_packet, 0); }
+void Encoder::begin_packet() {
+  spill();
+  if (options_.pad_before_packet != 0) bytes_.insert(bytes_.end(), options_.pad_before_packet, 0);
+}
+
+void Encoder::spill() {
+  bytes_.insert(bytes_.end(), quick_, quick_ + quick_size_);
+  quick_size_ = 0;
+}
 
 void Encoder::put(uint64_t value, unsigned size) {
-  for (unsigned i = 0; i < size; ++i) bytes_.push_back(static_cast<uint8_t>(value >> (8 * i)));
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&value);  // little-endian, as x86-64 is
+  bytes_.insert(bytes_.end(), bytes, bytes + size);
 }
 
 void Encoder::ip_packet(uint8_t opcode, uint64_t ip) {
@@ -45,8 +55,10 @@ void Encoder::ip_packet(uint8_t opcode, uint64_t ip) {
   }
   const auto code = static_cast<uint8_t>(compression);
   begin_packet();
-  put(static_cast<uint8_t>(opcode | code << 5), 1);
-  put(ip, ip_payload_size[code]);
+  std::array<uint8_t, 9> packet;
+  packet[0] = static_cast<uint8_t>(opcode | code << 5);
+  std::memcpy(&packet[1], &ip, sizeof ip);  // little-endian, as x86-64 is
+  bytes_.insert(bytes_.end(), packet.begin(), packet.begin() + 1 + ip_payload_size[code]);
   last_ip_ = ip;
 }
 
@@ -118,11 +130,11 @@ void Encoder::synchronise() {
   }
   begin_packet();
   put(0x2302, 2);
-  psb_end_ = taken_ + bytes_.size();
+  psb_end_ = taken_ + size();
 }
 
 void Encoder::psb_if_due() {
-  if (!started_ || (options_.psb_period != 0 && taken_ + bytes_.size() - psb_end_ >= options_.psb_period))
+  if (!started_ || (options_.psb_period != 0 && taken_ + size() - psb_end_ >= options_.psb_period))
     synchronise();
 }
 
@@ -152,16 +164,28 @@ void Encoder::conditional(bool taken, uint64_t next) {
 }
 
 void Encoder::conditionals(uint64_t outcomes, unsigned count, uint64_t next) {
-  const unsigned limit = tnt_limit();
-  while (count > 0) {
-    // Smaller limits may have been set since outcomes began to wait.
-    const unsigned part = std::min(count, limit > outcome_count_ ? limit - outcome_count_ : 1);
-    count -= part;
-    outcomes_ = outcomes_ << part | (outcomes >> count & ((uint64_t{1} << part) - 1));
-    outcome_count_ += part;
-    if (outcome_count_ >= limit) {
-      write_tnt();
-      timing_packet();
+  if (is_plain() && deferred_.empty()) [[likely]] {
+    // One byte for six outcomes, with a stop bit above them; at most nine of them.
+    const uint64_t waiting = outcomes_ << count | outcomes;
+    unsigned left = outcome_count_ + count;
+    uint8_t* to = quick_ + quick_size_;
+    for (; left >= 6; left -= 6) *to++ = static_cast<uint8_t>((0x40 | (waiting >> (left - 6) & 0x3f)) << 1);
+    quick_size_ = static_cast<size_t>(to - quick_);
+    if (quick_size_ >= quick_capacity) spill();
+    outcomes_ = waiting & ((uint64_t{1} << left) - 1);
+    outcome_count_ = left;
+  } else {
+    const unsigned limit = tnt_limit();
+    while (count > 0) {
+      // Smaller limits may have been set since outcomes began to wait.
+      const unsigned part = std::min(count, limit > outcome_count_ ? limit - outcome_count_ : 1);
+      count -= part;
+      outcomes_ = outcomes_ << part | (outcomes >> count & ((uint64_t{1} << part) - 1));
+      outcome_count_ += part;
+      if (outcome_count_ >= limit) {
+        write_tnt();
+        timing_packet();
+      }
     }
   }
   current_ = next;
@@ -170,6 +194,20 @@ void Encoder::conditionals(uint64_t outcomes, unsigned count, uint64_t next) {
 
 void Encoder::indirect(uint64_t target) {
   current_ = target;
+  const uint64_t change = target ^ last_ip_;
+  if (is_plain() && deferred_.empty() && (change >> 32 == 0 || sign_extend48(target) == target)) [[likely]] {
+    uint8_t* to = quick_ + quick_size_;
+    if (outcome_count_ != 0) *to++ = static_cast<uint8_t>((1u << outcome_count_ | outcomes_) << 1);
+    outcomes_ = 0;
+    outcome_count_ = 0;
+    const unsigned code = change >> 16 == 0 ? 1 : change >> 32 == 0 ? 2 : 3;  // IpCompression
+    *to = static_cast<uint8_t>(opcode_tip | code << 5);
+    std::memcpy(to + 1, &target, sizeof target);  // little-endian, as x86-64 is
+    quick_size_ = static_cast<size_t>(to - quick_) + 1 + ip_payload_size[code];
+    last_ip_ = target;
+    if (quick_size_ >= quick_capacity) spill();
+    return psb_if_due();
+  }
   if (options_.defer_tips && outcome_count_ > 0) {
     deferred_.push_back(target);
     return;
@@ -266,11 +304,13 @@ void Encoder::core_bus_ratio(uint8_t ratio) {
 }
 
 void Encoder::discard() {
+  spill();
   taken_ += bytes_.size();
   bytes_.clear();
 }
 
 std::vector<uint8_t> Encoder::take() {
+  spill();
   taken_ += bytes_.size();
   return std::exchange(bytes_, {});
 }

@@ -83,7 +83,11 @@ class Encoder {
   // Writes out conditional outcomes that still wait for their packet to fill.
   void flush();
 
-  const std::vector<uint8_t>& bytes() const { return bytes_; }
+  const std::vector<uint8_t>& bytes() {
+    spill();
+    return bytes_;
+  }
+  size_t size() const { return bytes_.size() + quick_size_; }
   // Hands over what has been written and goes on with an empty buffer.
   std::vector<uint8_t> take();
   // The same for a caller who has copied bytes().
@@ -97,11 +101,22 @@ class Encoder {
   void mode_exec();
   void write_tnt();
   unsigned tnt_limit() const;
+  // As EncoderOptions are by default, so that packets need no further look at them.
+  bool is_plain() const {
+    return options_.tnt_short_bits == 6 && options_.tnt_long_bits == 0 && !options_.defer_tips &&
+           options_.ip_style == IpStyle::shortest && options_.pad_before_packet == 0 && !options_.timing &&
+           outcome_count_ < 6;
+  }
+  void spill();
   void psb_if_due();
   void timing_packet();
 
   EncoderOptions options_;
   std::vector<uint8_t> bytes_;
+  // Packets that follow bytes_: the frequent ones are written here, without a look at a vector's capacity.
+  static constexpr size_t quick_capacity = 1024;
+  uint8_t quick_[quick_capacity + 16];
+  size_t quick_size_ = 0;
   std::vector<uint64_t> deferred_;  // TIP targets that wait for the TNT before them
   uint64_t taken_ = 0;              // bytes already handed over
   uint64_t psb_end_ = 0;            // place of the last PSBEND in the whole trace

@@ -25,7 +25,7 @@ void SoftTracer::hand_over() {
 }
 
 void SoftTracer::hand_over_if_much() {
-  if (encoder_.bytes().size() < kMuch) return;
+  if (encoder_.size() < kMuch) return;
   hand_over();
   if (std::exchange(dropped_, false)) encoder_.synchronise();
 }

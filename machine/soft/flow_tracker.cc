@@ -64,11 +64,49 @@ bool flags_satisfy(unsigned condition, uint64_t flags) {
 FlowTracker::FlowTracker(ControlFlow& sink, uc_engine* engine, const PageTables& tables)
     : sink_(sink), engine_(engine), tables_(tables), wants_code_(sink.wants_code()) {}
 
+const FlowTracker::Entry FlowTracker::kNowhere{.block = kNone, .kind = Kind::nowhere};
+
+void FlowTracker::translated(uint64_t address) {
+  Entry& entry = entries_[slot(address)];
+  if (previous_ == &entry) {
+    spare_ = entry;
+    previous_ = &spare_;
+  }
+  entry.block = kNone;
+  translated_ = true;
+}
+
+void FlowTracker::slow_block(uint64_t address, uint32_t size) {
+  translated_ = false;
+  const Entry& from = *previous_;
+  Entry& entry = entries_[slot(address)];
+  if (from.kind == Kind::indirect && !wants_code_ && address + size - from.block > from.last) [[likely]] {
+    if (count_ != 0) flush(address);
+    sink_.indirect(address);
+  } else {
+    transition(from, address, size);
+  }
+  if (entry.block != address || entry.size != size) [[unlikely]]
+    decode(address, size, entry);
+  previous_ = &entry;
+}
+
+void FlowTracker::outcome(bool taken, uint64_t next) {
+  bits_ = bits_ << 1 | (taken ? 1 : 0);
+  if (++count_ == kMostBits) flush(next);
+}
+
+void FlowTracker::flush(uint64_t next) {
+  if (count_ != 0) sink_.conditionals(bits_, count_, next);
+  bits_ = 0;
+  count_ = 0;
+}
+
 void FlowTracker::stop(uint64_t rip, Stop how) {
-  const bool untranslated = how == Stop::untranslated && translated_;
-  if (previous_ != nullptr && how != Stop::system_call) {
-    const Entry& entry = *previous_;
-    const bool between_iterations = entry.kind == Kind::repeated && rip == entry.last;
+  const Entry& entry = *previous_;
+  if (entry.kind != Kind::nowhere && how != Stop::system_call) {
+    const bool untranslated = how == Stop::untranslated && translated_;
+    const bool between_iterations = entry.kind == Kind::repeated && rip == entry.last_address();
     const bool inside = rip - entry.block < entry.size;
     if ((how == Stop::completed && !between_iterations) || untranslated || !inside) {
       // No block starts, so this one can't have been started again in its middle.
@@ -76,41 +114,73 @@ void FlowTracker::stop(uint64_t rip, Stop how) {
     } else if (wants_code_ && rip != entry.block) {
       sink_.executed(entry.block, rip);
     }
-  } else if (previous_ != nullptr && wants_code_) {
-    sink_.executed(previous_->block, previous_->block + previous_->size);
+  } else if (entry.kind != Kind::nowhere && wants_code_) {
+    sink_.executed(entry.block, entry.next());
   }
   flush(rip);
-  previous_ = nullptr;
+  previous_ = &kNowhere;
   translated_ = false;
 }
 
-FlowTracker::Entry FlowTracker::decode(uint64_t address, uint32_t size) const {
+// `size` of the block that starts at `to`; 0: none does.
+void FlowTracker::transition(const Entry& from, uint64_t to, uint32_t size) {
+  if (from.kind == Kind::nowhere) return;
+  if (to - from.block < from.size && size != 0 && restarts(from, to, size)) {
+    if (wants_code_ && to != from.block) sink_.executed(from.block, to);
+    return;
+  }
+  if (wants_code_) tell_code(from, to);
+  switch (from.kind) {
+    case Kind::conditional:
+      if (to == from.target() || to == from.next()) return outcome(to == from.target(), to);
+      break;
+    case Kind::indirect:
+      flush(to);
+      return sink_.indirect(to);
+    case Kind::direct:
+      if (to == from.target()) return;
+      break;
+    case Kind::plain:
+      if (to == from.next()) return;
+      break;
+    case Kind::repeated:
+      if (to == from.next() || to == from.last_address()) return;
+      break;
+    case Kind::degenerate:
+      if (to == from.next()) return outcome(condition_holds(from), to);
+      break;
+    case Kind::nowhere:
+      return;
+  }
+  flush(to);
+  sink_.lost(to);
+}
+
+void FlowTracker::decode(uint64_t address, uint32_t size, Entry& entry) const {
   static const ZydisDecoder decoder = make_decoder();
-  Entry entry;
-  entry.block = address;
-  entry.size = size;
-  entry.last = address;
+  entry = Entry{.block = address};
+  entry.size = size & kMostSize;
   const uint64_t end = address + size;
   ZydisDecodedInstruction instruction;
   for (uint64_t at = address; at < end; at += instruction.length) {
     const std::span<const uint8_t> code = code_at(at, tables_);
     if (code.empty() || !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data(),
                                                                     code.size(), &instruction)))
-      return entry;  // it faults: nothing follows it by itself
-    entry.last = at;
-    ++entry.instructions;
+      return;  // it faults: nothing follows it by itself
+    entry.last = (at - address) & kMostSize;
+    entry.single = at == address;
   }
-  if (entry.instructions == 0) return entry;
-  const uint64_t target = end + static_cast<uint64_t>(instruction.raw.imm[0].value.s);
+  if (size == 0) return;
+  const auto distance = static_cast<int32_t>(instruction.raw.imm[0].value.s);
   switch (instruction.meta.category) {
     case ZYDIS_CATEGORY_COND_BR:
-      entry.kind = target == end ? Kind::degenerate : Kind::conditional;
-      entry.target = target;
+      entry.kind = distance == 0 ? Kind::degenerate : Kind::conditional;
+      entry.distance = distance;
       break;
     case ZYDIS_CATEGORY_UNCOND_BR:
     case ZYDIS_CATEGORY_CALL:
       entry.kind = is_relative(instruction) ? Kind::direct : Kind::indirect;
-      entry.target = target;
+      if (entry.kind == Kind::direct) entry.distance = distance;
       break;
     case ZYDIS_CATEGORY_RET:
       entry.kind = Kind::indirect;
@@ -118,7 +188,9 @@ FlowTracker::Entry FlowTracker::decode(uint64_t address, uint32_t size) const {
     default:
       entry.kind = is_repeated(instruction) ? Kind::repeated : Kind::plain;
   }
-  return entry;
+  entry.is_conditional = entry.kind == Kind::conditional;
+  entry.is_simple =
+      !wants_code_ && (entry.is_conditional || entry.kind == Kind::plain || entry.kind == Kind::direct);
 }
 
 // A block that writes into itself is left before the writing instruction, which is then executed as a block
@@ -126,8 +198,10 @@ FlowTracker::Entry FlowTracker::decode(uint64_t address, uint32_t size) const {
 // block of one plain instruction in the middle of one that goes on behind it arises in no other way.
 bool FlowTracker::restarts(const Entry& from, uint64_t to, uint32_t size) const {
   if (from.kind == Kind::plain) return true;
-  const Entry there = decode(to, size);
-  return there.instructions == 1 && there.kind == Kind::plain;
+  if (to + size > from.last_address()) return false;
+  Entry there;
+  decode(to, size, there);
+  return there.single && there.kind == Kind::plain;
 }
 
 // The state is that behind the branch, which changed no flags.
@@ -135,7 +209,7 @@ bool FlowTracker::condition_holds(const Entry& from) const {
   uint64_t flags = 0, count = 0;
   uc_reg_read(engine_, UC_X86_REG_EFLAGS, &flags);
   uc_reg_read(engine_, UC_X86_REG_RCX, &count);
-  std::span<const uint8_t> code = code_at(from.last, tables_);
+  std::span<const uint8_t> code = code_at(from.last_address(), tables_);
   while (code.size() > 2 && code[0] != 0x0f && (code[0] & 0xf0) != 0x70 && (code[0] & 0xfc) != 0xe0) {
     if (code[0] == 0x67) count &= 0xffffffff;  // the address size is that of the counter
     code = code.subspan(1);
@@ -160,8 +234,8 @@ bool FlowTracker::condition_holds(const Entry& from) const {
 
 void FlowTracker::tell_code(const Entry& from, uint64_t to) {
   // The iterations of a repeated instruction are blocks; the last one counts.
-  const bool again = from.kind == Kind::repeated && to == from.last;
-  const uint64_t end = again ? from.last : from.block + from.size;
+  const bool again = from.kind == Kind::repeated && to == from.last_address();
+  const uint64_t end = again ? to : from.next();
   if (end != from.block) sink_.executed(from.block, end);
 }
 

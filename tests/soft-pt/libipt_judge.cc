@@ -11,9 +11,7 @@
 
 namespace aftercheck::test {
 
-LibiptImage::LibiptImage()
-    : cache_(pt_iscache_alloc(nullptr)),
-      image_(pt_image_alloc(nullptr)) {
+LibiptImage::LibiptImage() : cache_(pt_iscache_alloc(nullptr)), image_(pt_image_alloc(nullptr)) {
   // Without the limit libipt maps sections again and again.
   pt_iscache_set_limit(cache_, uint64_t{1} << 32);
 }
