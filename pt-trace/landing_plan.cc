@@ -34,12 +34,10 @@ void SegmentFlow::add(std::span<const BlockId> blocks) {
     if (id >= code_.size() || code_[id].empty()) learn(id);
     const auto& counts = per_wanted_[id];
     for (size_t i = 0; i < counts.size(); ++i) hits_[i] += counts[i];
-    if (kept_.size() < most_blocks_) {
-      kept_.push_back(id);
-      continue;
-    }
-    const BlockId old = std::exchange(kept_[first_], id);
-    first_ = (first_ + 1) % kept_.size();
+    kept_.push_back(id);
+    if (kept_.size() <= most_blocks_) continue;
+    const BlockId old = kept_.front();
+    kept_.pop_front();
     ++dropped_;
     if (old >= dropped_counts_.size()) dropped_counts_.resize(code_.size());
     ++dropped_counts_[old];
@@ -56,7 +54,6 @@ void SegmentFlow::add(const FlowEvent& event) {
 void SegmentFlow::clear() {
   interrupted_.clear();
   kept_.clear();
-  first_ = 0;
   dropped_ = 0;
   dropped_counts_.clear();
   std::fill(hits_.begin(), hits_.end(), 0);
@@ -126,7 +123,7 @@ std::vector<SegmentFlow::Placed> SegmentFlow::place(std::span<const Goal> goals)
   for (auto& list : waiting) std::sort(list.rbegin(), list.rend());
   std::vector<Placed> placed;
   for (size_t i = 0; i < kept_.size() && placed.size() < open.size(); ++i) {
-    const BlockId id = kept(i);
+    const BlockId id = kept_[i];
     if (per_wanted_[id].empty()) continue;
     for (size_t c = 0; c < in_block_[id].size(); ++c)
       for (size_t w = 0; w < wanted_.size(); ++w) {
@@ -149,18 +146,18 @@ std::vector<SegmentFlow::Placed> SegmentFlow::place(std::span<const Goal> goals)
 LandingPlan SegmentFlow::chain(const Place* start, const Place& goal) {
   const uint64_t chain = ++chains_;
   uint64_t round = ++rounds_;
-  std::vector<uint32_t> members{in_block_[kept(goal.block)][goal.candidate]};
+  std::vector<uint32_t> members{in_block_[kept_[goal.block]][goal.candidate]};
   member_of_[members[0]] = chain;
   size_t unmet = 1;              // members of this round; those that join in it are met already
   std::vector<uint32_t> chosen;  // the last stop first
   Place at = goal;
   bool arrived = false;
   while (!arrived) {
-    while (at.candidate == 0 && at.block > 0) at.candidate = in_block_[kept(--at.block)].size();
+    while (at.candidate == 0 && at.block > 0) at.candidate = in_block_[kept_[--at.block]].size();
     if (at.candidate == 0) break;
     --at.candidate;
     arrived = start != nullptr && at == *start;
-    const uint32_t met = in_block_[kept(at.block)][at.candidate];
+    const uint32_t met = in_block_[kept_[at.block]][at.candidate];
     if (member_of_[met] != chain) {
       member_of_[met] = chain;
       members.push_back(met);

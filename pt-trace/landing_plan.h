@@ -4,6 +4,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <vector>
@@ -77,7 +78,6 @@ class SegmentFlow {
 
   void learn(BlockId id);
   void find_candidates();
-  BlockId kept(size_t i) const { return kept_[(first_ + i) % kept_.size()]; }
   // The places of goals, in order of execution.
   struct Placed {
     Goal goal;
@@ -94,8 +94,7 @@ class SegmentFlow {
   std::vector<std::vector<uint32_t>> per_wanted_;  // by block: executions of each wanted address; empty: none
   std::vector<uint64_t> hits_;
 
-  std::vector<BlockId> kept_;  // a ring once it is full
-  size_t first_ = 0;           // of the ring
+  std::deque<BlockId> kept_;  // grows without copies
   uint64_t dropped_ = 0;
   std::vector<uint64_t> dropped_counts_;  // by block
 
