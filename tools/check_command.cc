@@ -10,6 +10,7 @@
 #include "kvm-recorder/system_call_table.h"
 #include "replay-engine/checker.h"
 #include "replay-engine/replayer.h"
+#include "tools/check_jobs.h"
 #include "tools/check_writers.h"
 #include "tools/command.h"
 #include "tools/output.h"
@@ -23,6 +24,7 @@ struct Arguments {
   std::string machine, hits, events, html;
   std::vector<std::string> files, functions, sites;
   uint64_t limit_millions = ExcursionOptions::kDefaultLimit / 1'000'000;
+  unsigned jobs = 1;
   bool json = false, show_output = false;
 };
 
@@ -110,6 +112,9 @@ void take(Arguments& arguments) {
     if (colon == std::string::npos || colon == 0 || !number(std::string_view(site).substr(colon + 1)))
       fail(ErrorKind::usage, "--site {}: say FILE:LINE", site);
   }
+  if (arguments.jobs > 1 && !arguments.hits.empty())
+    fail(ErrorKind::usage,
+         "--hits counts from the start of --events, and jobs start in between: leave one of them");
   arguments.check.wanted = [&arguments](const SiteText& text) { return wanted(arguments, text); };
   arguments.check.excursion.limit = arguments.limit_millions * 1'000'000;
   arguments.check.excursion.system_call_name = system_call_name;
@@ -135,36 +140,71 @@ bool any_failed(const CheckReport& report) {
   return std::any_of(report.sites.begin(), report.sites.end(), has_failed);
 }
 
-int run(Arguments& arguments, Console& console) {
-  take(arguments);
+// One replay. Job number 0 shows progress and the program's output.
+CheckOutcome replay_once(const Arguments& arguments, EventSpan part, unsigned number, Console& console) {
   Output output;
-  ReplayOptions& options = arguments.replay;
-  if (arguments.show_output)
+  ReplayOptions options = arguments.replay;
+  if (arguments.show_output && number == 0)
     options.output = [&](int stream, const std::byte* bytes, size_t size) {
       show(stream, bytes, size, output);
     };
-  options.progress = [&](double share, uint64_t events) {
-    console.progress(share, fmt::format("event {}", human_count(events)));
-  };
-  Checker checker(arguments.check);
+  if (number == 0)
+    options.progress = [&](double share, uint64_t events) {
+      console.progress(share, fmt::format("event {}", human_count(events)));
+    };
+  CheckOptions chosen = arguments.check;
+  chosen.first_event = part.first;
+  chosen.last_event = part.last;
+  Checker checker(std::move(chosen));
   options.participants.push_back(&checker);
-
-  CheckRun result;
-  result.recording = options.directory.string();
-  result.machine = arguments.machine;
-  const auto start = std::chrono::steady_clock::now();
-  int status = 0;
+  CheckOutcome outcome;
   try {
     replay(options);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::internal) throw;
-    result.error = error.what();
-    result.verdict = error.kind() == ErrorKind::divergence ? "divergence" : "error";
-    status = exit_status(error.kind());
+    outcome.error = error.what();
+    outcome.kind = error.kind();
+  }
+  output.flush();
+  outcome.report = checker.report();
+  return outcome;
+}
+
+CheckOutcome check_all(Arguments& arguments, std::string& remark, Console& console) {
+  const EventSpan whole{arguments.check.first_event, arguments.check.last_event};
+  if (arguments.jobs > 1) {
+    const auto parts = split_events(arguments.replay.directory, whole, arguments.jobs);
+    CheckOutcome outcome = check_in_parts(
+        parts, arguments.check.most_failures, arguments.check.most_logs,
+        [&](EventSpan part, unsigned number) { return replay_once(arguments, part, number, console); });
+    console.clear_progress();
+    // A check could see what those before it left there, which were another job's.
+    if (!outcome.report.ghost_used) return outcome;
+    remark = "the checks keep ghost state, so they were run again one after the other (without --jobs)";
+    arguments.show_output = false;
+  }
+  return replay_once(arguments, whole, 0, console);
+}
+
+int run(Arguments& arguments, Console& console) {
+  take(arguments);
+  Output output;
+  CheckRun result;
+  result.recording = arguments.replay.directory.string();
+  result.machine = arguments.machine;
+  result.jobs = arguments.jobs;
+  const auto start = std::chrono::steady_clock::now();
+  CheckOutcome outcome = check_all(arguments, result.remark, console);
+  int status = 0;
+  if (!outcome.error.empty()) {
+    result.error = outcome.error;
+    if (outcome.kind == ErrorKind::internal) fail(ErrorKind::internal, "{}", outcome.error);
+    result.verdict = outcome.kind == ErrorKind::divergence ? "divergence" : "error";
+    status = exit_status(outcome.kind);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   console.clear_progress();
-  result.report = checker.report();
+  result.report = std::move(outcome.report);
   if (status == 0) {
     status = any_failed(result.report) ? 1 : 0;
     result.verdict = status == 0 ? "held" : "failed";
@@ -211,6 +251,11 @@ Command add_check(CLI::App& parent) {
                   "Millions of instructions that one check may take")
       ->type_name("N")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40).description(""))
+      ->capture_default_str();
+  app->add_option("--jobs", arguments->jobs,
+                  "Processes that replay at once, each checking a part of the events")
+      ->type_name("N")
+      ->check(CLI::Range(1U, 256U).description(""))
       ->capture_default_str();
   CLI::Option* json = app->add_flag("--json", arguments->json, "Print the report as JSON");
   app->add_option("--html", arguments->html, "Write the report as a page for browsers too")
