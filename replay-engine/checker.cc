@@ -35,8 +35,8 @@ void Checker::applied(const recording::Event& event, uint64_t number) {
 // With a plan, what is armed is decided anew for each segment.
 void Checker::running(uint64_t number) {
   if (!plan_) return;
-  planned_ = in_range() && !places_.empty() && plan_segment(number);
-  if (!planned_) set_armed(in_range() ? all_places() : std::vector<uint64_t>());
+  planned_ = in_range() && !places_.empty() && !any_feeds_ && plan_segment(number);
+  if (!planned_) set_armed(in_range() || any_feeds_ ? all_places() : std::vector<uint64_t>());
 }
 
 bool Checker::plan_segment(uint64_t number) {
@@ -86,6 +86,7 @@ void Checker::take_tables() {
     wanted_.push_back(!options_.wanted || options_.wanted(site.text) ? 1 : 0);
   }
   places_.clear();
+  any_feeds_ = false;
   armed_in_.clear();
   for (const auto& [start, module] : tables_->modules()) {
     Range around{UINT64_MAX, 0};
@@ -93,8 +94,10 @@ void Checker::take_tables() {
       SiteReport& site = sites_[place.site];
       if (site.module.empty()) site.module = module.name;
       if (known_places_.insert(address).second) ++site.places;
-      if (wanted_[place.site] == 0) continue;
-      places_.emplace(address, Place{place.site, place.check});
+      const bool feeds = !module.ghosts.empty();
+      if (wanted_[place.site] == 0 && !feeds) continue;
+      any_feeds_ |= feeds;
+      places_.emplace(address, Place{place.site, place.check, feeds});
       around = {std::min(around.start, address), std::max(around.end, address + 1)};
     }
     if (around.start < around.end) armed_in_.push_back(around);
@@ -134,7 +137,7 @@ bool Checker::lost_breakpoints(const recording::Event& event) const {
 // Only wanted sites are armed; `changed`: not all of them may be as they were.
 void Checker::arm(bool changed) {
   Breakpoints& breakpoints = guest_->breakpoints;
-  const bool on = in_range();
+  const bool on = in_range() || any_feeds_;
   if (!changed && on == !armed_.empty()) return;
   std::erase_if(armed_, [&](uint64_t address) {
     if (!breakpoints.at(address)) return true;
@@ -167,10 +170,12 @@ void Checker::set_armed(const std::vector<uint64_t>& addresses) {
 
 bool Checker::count(const Place& place) {
   SiteReport& site = sites_[place.site];
-  ++site.hits;
-  const uint64_t number = ++own_hits_[place.site], in_segment = ++in_segment_[place.site];
-  if (!options_.hits.includes(number) || site.endless >= kMostEndless) return false;
-  under_way_.push_back({number, in_segment});
+  const bool in = in_range();
+  const uint64_t number = own_hits_[place.site] += in, in_segment = in_segment_[place.site] += in;
+  site.hits += in;
+  const bool selected = in && options_.hits.includes(number), reported = selected && wanted_[place.site] != 0;
+  if ((!reported && !place.feeds) || site.endless >= kMostEndless) return false;
+  under_way_.push_back({number, in_segment, selected, reported});
   return true;
 }
 
@@ -199,9 +204,10 @@ std::optional<uint64_t> Checker::nested_check(uint64_t address) {
   const auto found = places_.find(address);
   if (found == places_.end() || !armed_.contains(address)) return std::nullopt;
   SiteReport& site = sites_[found->second.site];
-  ++site.hits;
+  const bool selected = under_way_.back().selected, reported = selected && wanted_[found->second.site] != 0;
+  if (reported) ++site.hits;
   if (site.endless >= kMostEndless) return std::nullopt;
-  under_way_.push_back({site.hits, in_segment_[found->second.site]});
+  under_way_.push_back({site.hits, in_segment_[found->second.site], selected, reported});
   return found->second.check;
 }
 
@@ -209,6 +215,8 @@ void Checker::left(const CheckVisit& visit) {
   SiteReport& site = sites_[places_.at(visit.site).site];
   const Hit hit = under_way_.back();
   under_way_.pop_back();
+  if (visit.verdict == Verdict::endless) ++site.endless;
+  if (!hit.reported) return;
   ++site.checked;
   site.logged += visit.logs.size();
   if (visit.verdict == Verdict::passed) {
@@ -221,7 +229,6 @@ void Checker::left(const CheckVisit& visit) {
     return;
   }
   ++(visit.verdict == Verdict::failed ? site.failed : site.broken);
-  if (visit.verdict == Verdict::endless) ++site.endless;
   if (site.failures.size() < options_.most_failures) keep(site, visit, hit);
 }
 

@@ -52,9 +52,14 @@ class Checker : public Participant, private ExcursionSites {
   struct Place {
     uint32_t site = 0;
     uint64_t check = 0;
+    // Its module has ghost variables, so the check may be needed by later ones: it is run in any case, and
+    // only reported if it is wanted.
+    bool feeds = false;
   };
   struct Hit {
     uint64_t number = 0, in_segment = 0;
+    bool selected = true;  // by HitSelection and range of events
+    bool reported = true;  // selected, and the site is wanted
   };
 
   const CheckOptions options_;
@@ -62,7 +67,8 @@ class Checker : public Participant, private ExcursionSites {
   std::unique_ptr<SiteTables> tables_;
   std::unique_ptr<Backtraces> backtraces_;
   std::unique_ptr<Excursions> excursions_;      // made when the first site is armed
-  std::unordered_map<uint64_t, Place> places_;  // wanted sites that are mapped, by address
+  std::unordered_map<uint64_t, Place> places_;  // sites to run that are mapped, by address
+  bool any_feeds_ = false;                      // among them
   std::unordered_set<uint64_t> armed_;
   std::vector<Range> armed_in_;  // stretches of memory around armed sites
   std::vector<Range> ghosts_;

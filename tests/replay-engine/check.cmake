@@ -36,7 +36,7 @@ vassert_guest(many ${many} -O1)
 add_custom_target(vassert_guests ALL DEPENDS ${guest_files})
 
 aftercheck_test(check_test
-  SOURCES check_test.cc check_isolation_test.cc check_plan_test.cc check_sites_test.cc
+  SOURCES check_test.cc check_isolation_test.cc check_ghost_test.cc check_plan_test.cc check_sites_test.cc
     ${PROJECT_SOURCE_DIR}/tests/tools/tool_runner.cc
   LIBS aftercheck_replay aftercheck_recorder nlohmann_json::nlohmann_json)
 target_compile_definitions(check_test PRIVATE AFTERCHECK_BINARY="$<TARGET_FILE:aftercheck>"
