@@ -20,7 +20,7 @@ TEST_CASE("ghosts: a filter changes what is reported, not what the checks find")
   const json only_log = check_json(place, {"--site", "verdicts.c:27"});
   CHECK(site_at(only_log, "27")["logged"].size() == 10);
   for (size_t i = 0; i < 10; ++i)
-    CHECK(site_at(only_log, "27")["logged"][i]["log"] == logged["logged"][i]["logs"]);
+    CHECK(site_at(only_log, "27")["logged"][i]["logs"] == logged["logged"][i]["logs"]);
 
   // The third hit alone still is the third.
   const json third = check_json(place, {"--site", "verdicts.c:28", "--hits", "3"});

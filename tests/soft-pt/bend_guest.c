@@ -1,5 +1,5 @@
-// Computes in ways that depend on memory which the test changes behind its back. Each getppid() carries the address of
-// that memory in a register that the call ignores.
+// Computes in ways that depend on memory which the test changes behind its back. Each getppid() carries the
+// address of that memory in a register that the call ignores.
 #define _GNU_SOURCE
 #include <sys/syscall.h>
 #include <unistd.h>
