@@ -197,12 +197,12 @@ bool SiteTables::update(const std::vector<recording::SpaceOp>& changes) {
     const auto known = layouts_.find(start);
     // What was mapped anew has its old layout but lost its breakpoints.
     const bool same = known != layouts_.end() && known->second == layout;
-    const bool had = modules_.contains(start);
-    const bool replaced =
-        had && std::any_of(changes.begin(), changes.end(), [&](const recording::SpaceOp& op) {
-          return op.kind != recording::SpaceOpKind::protect &&
-                 overlap(modules_.at(start).range, {op.address, op.address + op.length});
-        });
+    const auto module_there = modules_.find(start);
+    const bool replaced = module_there != modules_.end() &&
+                          std::any_of(changes.begin(), changes.end(), [&](const recording::SpaceOp& op) {
+                            return op.kind != recording::SpaceOpKind::protect &&
+                                   overlap(module_there->second.range, {op.address, op.address + op.length});
+                          });
     if (same && !replaced) continue;
     layouts_[start] = std::move(layout);
     changed = modules_.erase(start) != 0 || changed;

@@ -214,7 +214,7 @@ TEST_CASE("any order of mapping, moving and taking away gives what a page-by-pag
   }
 }
 
-TEST_CASE("logs that lie are refused, or give less code; they do no harm") {
+TEST_CASE("logs that lie are refused, or give less code, and do no harm") {
   const auto code_of = [](const std::function<void(Recording&)>& fill) {
     Recording r;
     fill(r);

@@ -217,7 +217,7 @@ TEST_CASE("PT check: lost data is not compared, and never called a divergence") 
   CHECK_THAT(outcome.pt.reason, Catch::Contains("truncated"));
 }
 
-TEST_CASE("PT check: a trace that lost its end leaves the rest uncompared; a damaged one is an error") {
+TEST_CASE("PT check: a trace that lost its end leaves the rest uncompared, a damaged one is an error") {
   const Folder folder;
   const fs::path directory = folder / "cut";
   copy_with(directory, [&](const PtRecord& record, PtLogWriter& writer) {

@@ -81,8 +81,7 @@ TEST_CASE("real traces go through all commands, and flow finds every instruction
   }
 }
 
-TEST_CASE(
-    "perf.data is read as a file and as a pipe's stream; files that it names and are gone are warned of") {
+TEST_CASE("perf.data is read as a file and as a pipe's stream, missing files are warned of") {
   const auto folder = data_folder();
   if (!folder) return;
   const Workplace place;
