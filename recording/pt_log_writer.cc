@@ -130,7 +130,7 @@ class PtLogWriter::Impl {
     header_.aux_bytes = aux_.size();
     header_.record_bytes = records_.size();
     header_.last = last ? 1 : 0;
-    std::memcpy(records_.reserve_more(aux_.size()), aux_.data(), aux_.size());
+    if (header_.aux_bytes != 0) std::memcpy(records_.reserve_more(aux_.size()), aux_.data(), aux_.size());
     records_.grow(aux_.size());
     out_.clear();
     std::byte* room = out_.reserve_more(sizeof header_ + ZSTD_compressBound(records_.size()));
