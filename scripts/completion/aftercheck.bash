@@ -32,7 +32,7 @@ _aftercheck() {
     '') words='record replay check info dump pt doctor --help --version' ;;
     record) words='-o --output --machine --pt --cpu --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
     replay) words='--machine --pt -q --no-output --json -v --verbose --help' ;;
-    check) words='--machine --file --function --site --hits --events --limit-failures --check-limit --jobs --json --html --show-output --help' ;;
+    check) words='--machine --file --function --site --hits --events --limit-failures --no-plan --check-limit --jobs --json --html --show-output --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --symbols --verbose --from --to --limit --help' ;;
     pt) words='digest dump flow plan synth --help' ;;
