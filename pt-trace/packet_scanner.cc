@@ -42,23 +42,27 @@ bool PacketScanner::next(ScannedPacket& result) {
     return false;
   }
   result.offset = base_ + position_;
-  result.has_ip = false;
   position_ += result.packet.size;
-  switch (result.packet.type) {
+  take_ip(result, last_ip_);
+  return true;
+}
+
+void take_ip(ScannedPacket& scanned, LastIp& last_ip) {
+  scanned.has_ip = false;
+  switch (scanned.packet.type) {
     case PacketType::psb:
-      last_ip_.reset();
+      last_ip.reset();
       break;
     case PacketType::tip:
     case PacketType::tip_pge:
     case PacketType::tip_pgd:
     case PacketType::fup:
-      result.has_ip = last_ip_.update(static_cast<IpCompression>(result.packet.aux), result.packet.value);
-      result.ip = last_ip_.value();
+      scanned.has_ip = last_ip.update(static_cast<IpCompression>(scanned.packet.aux), scanned.packet.value);
+      scanned.ip = last_ip.value();
       break;
     default:
       break;
   }
-  return true;
 }
 
 }  // namespace aftercheck::pt

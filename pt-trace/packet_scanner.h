@@ -18,6 +18,9 @@ struct ScannedPacket {
   bool has_ip = false;
 };
 
+// Fills in the address of a packet that has one, by the addresses before it.
+void take_ip(ScannedPacket& scanned, LastIp& last_ip);
+
 // What stopped a scan, and where.
 struct ScanError {
   DecodeStatus status = DecodeStatus::ok;

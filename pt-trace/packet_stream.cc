@@ -52,20 +52,7 @@ size_t PacketStream::parse(const uint8_t* begin, size_t size, uint64_t offset) {
     }
     result.offset = offset + at;
     at += result.packet.size;
-    switch (result.packet.type) {
-      case PacketType::psb:
-        last_ip_.reset();
-        break;
-      case PacketType::tip:
-      case PacketType::tip_pge:
-      case PacketType::tip_pgd:
-      case PacketType::fup:
-        result.has_ip = last_ip_.update(static_cast<IpCompression>(result.packet.aux), result.packet.value);
-        result.ip = last_ip_.value();
-        break;
-      default:
-        break;
-    }
+    take_ip(result, last_ip_);
     on_packet_(result);
   }
   return at;
