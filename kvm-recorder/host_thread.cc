@@ -1,29 +1,22 @@
 #include "kvm-recorder/host_thread.h"
 
-#include <pthread.h>
 #include <sched.h>
 
-#include <csignal>
 #include <exception>
 #include <system_error>
 #include <utility>
 
 #include "base/error.h"
+#include "base/thread.h"
 
 namespace aftercheck {
 
 HostThread::HostThread() {
-  // Signals are the guest's business and must reach the thread that runs it.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    thread_ = std::thread([this] { loop(); });
+    thread_ = start_without_signals([this] { loop(); });
   } catch (const std::system_error& error) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
     fail(ErrorKind::io, "can't start a thread for the recording's files: {}", error.what());
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   run([] {});  // what the thread unshares must be unshared before the guest changes it
 }
 

@@ -1,12 +1,12 @@
 #include "pt-trace/aux_drain.h"
 
 #include <poll.h>
-#include <pthread.h>
 
 #include <algorithm>
-#include <csignal>
 #include <exception>
 #include <utility>
+
+#include "base/thread.h"
 
 namespace aftercheck::pt {
 namespace {
@@ -77,17 +77,7 @@ class AuxDrain::Splitter : public AuxSink {
 
 AuxDrain::AuxDrain(const AuxRings& rings, MarkedAuxSink& sink, Options options)
     : rings_(rings), sink_(sink), options_(std::move(options)) {
-  // Signals are the guest's business and must reach the threads that run it.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    thread_ = std::thread([this] { run(); });
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = start_without_signals([this] { run(); });
 }
 
 AuxDrain::~AuxDrain() { finish(); }

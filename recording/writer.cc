@@ -1,7 +1,6 @@
 #include "recording/writer.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -9,7 +8,6 @@
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
-#include <csignal>
 #include <deque>
 #include <mutex>
 #include <thread>
@@ -19,6 +17,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/guarded_copy.h"
+#include "base/thread.h"
 #include "recording/chunk_builder.h"
 #include "recording/file_io.h"
 
@@ -127,18 +126,8 @@ class Writer::Impl {
     uint64_t first_event = 0;
   };
 
-  // Signals are the guest's business and must reach the threads that run it.
   void start_thread() {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-      thread_ = std::thread([this] { run(); });
-    } catch (...) {
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
-      throw;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    thread_ = start_without_signals([this] { run(); });
   }
 
   // Gives the current chunk to the writer thread. Waits while too many are on their way.
