@@ -18,6 +18,15 @@ constexpr uint8_t opcode_fup = 0x1d;
 
 uint64_t sign_extend48(uint64_t ip) { return static_cast<uint64_t>(static_cast<int64_t>(ip << 16) >> 16); }
 
+// Eight short TNT packets (manual: TNT packet definition): of 48 outcomes six in each byte, with the stop bit
+// above them. The oldest comes first in memory.
+uint64_t full_tnts(uint64_t outcomes) {
+  outcomes = (outcomes & 0xffffff000000) << 8 | (outcomes & 0xffffff);
+  outcomes = (outcomes & 0x00fff00000fff000) << 4 | (outcomes & 0x00000fff00000fff);
+  outcomes = (outcomes & 0x0fc00fc00fc00fc0) << 2 | (outcomes & 0x003f003f003f003f);
+  return __builtin_bswap64(outcomes << 1 | 0x8080808080808080);
+}
+
 // Second byte of the payload's encoding: MODE.Exec bits for each ExecMode.
 constexpr std::array<uint8_t, 4> mode_bits = {3, 0, 2, 1};
 
@@ -163,51 +172,90 @@ void Encoder::conditional(bool taken, uint64_t next) {
   }
 }
 
-void Encoder::conditionals(uint64_t outcomes, unsigned count, uint64_t next) {
-  if (is_plain() && deferred_.empty()) [[likely]] {
-    // One byte for six outcomes, with a stop bit above them; at most nine of them.
-    const uint64_t waiting = outcomes_ << count | outcomes;
-    unsigned left = outcome_count_ + count;
-    uint8_t* to = quick_ + quick_size_;
-    for (; left >= 6; left -= 6) *to++ = static_cast<uint8_t>((0x40 | (waiting >> (left - 6) & 0x3f)) << 1);
-    quick_size_ = static_cast<size_t>(to - quick_);
-    if (quick_size_ >= quick_capacity) spill();
-    outcomes_ = waiting & ((uint64_t{1} << left) - 1);
-    outcome_count_ = left;
-  } else {
-    const unsigned limit = tnt_limit();
-    while (count > 0) {
-      // Smaller limits may have been set since outcomes began to wait.
-      const unsigned part = std::min(count, limit > outcome_count_ ? limit - outcome_count_ : 1);
-      count -= part;
-      outcomes_ = outcomes_ << part | (outcomes >> count & ((uint64_t{1} << part) - 1));
-      outcome_count_ += part;
-      if (outcome_count_ >= limit) {
-        write_tnt();
-        timing_packet();
-      }
+void Encoder::outcomes(uint64_t outcomes, unsigned count) {
+  const unsigned limit = tnt_limit();
+  while (count > 0) {
+    // Smaller limits may have been set since outcomes began to wait.
+    const unsigned part = std::min(count, limit > outcome_count_ ? limit - outcome_count_ : 1);
+    count -= part;
+    outcomes_ = outcomes_ << part | (outcomes >> count & ((uint64_t{1} << part) - 1));
+    outcome_count_ += part;
+    if (outcome_count_ >= limit) {
+      write_tnt();
+      timing_packet();
     }
   }
-  current_ = next;
-  psb_if_due();
+}
+
+void Encoder::branches(std::span<const BranchRun> runs) {
+  while (!runs.empty()) {
+    if (is_plain() && deferred_.empty()) [[likely]] {
+      const size_t done = quick_branches(runs);
+      psb_if_due();
+      runs = runs.subspan(done);
+      if (done != 0) continue;
+    }
+    const BranchRun& run = runs.front();
+    outcomes(run.outcomes, run.count);
+    if (run.indirect) {
+      indirect(run.next);
+    } else {
+      current_ = run.next;
+      psb_if_due();
+    }
+    runs = runs.subspan(1);
+  }
+}
+
+size_t Encoder::quick_branches(std::span<const BranchRun> runs) {
+  // Of the members only copies that stay in registers.
+  uint8_t* to = quick_ + quick_size_;
+  uint64_t waiting = outcomes_, last_ip = last_ip_;
+  unsigned waiting_count = outcome_count_;
+  // Behind the run that goes beyond this, there is something else to do.
+  const uint64_t since_psb = taken_ + size() - psb_end_;
+  size_t room = quick_capacity - quick_size_;
+  if (!started_ || (options_.psb_period != 0 && since_psb >= options_.psb_period))
+    room = 0;
+  else if (options_.psb_period != 0)
+    room = std::min(room, static_cast<size_t>(options_.psb_period - since_psb));
+  const uint8_t* const stop = to + room;
+  const BranchRun* run = runs.data();
+  for (const BranchRun* const end = run + runs.size(); run != end && to < stop; ++run) {
+    const uint64_t change = run->next ^ last_ip;
+    if (run->indirect && change >> 32 != 0 && sign_extend48(run->next) != run->next) [[unlikely]]
+      break;
+    waiting = waiting << run->count | run->outcomes;
+    waiting_count += run->count;
+    const unsigned full = waiting_count / 6;
+    waiting_count -= 6 * full;
+    const uint64_t packets = full_tnts(waiting >> waiting_count << (48 - 6 * full));
+    std::memcpy(to, &packets, sizeof packets);
+    to += full;
+    waiting &= (uint64_t{1} << waiting_count) - 1;
+    if (!run->indirect) continue;
+    *to = static_cast<uint8_t>((1U << waiting_count | waiting) << 1);
+    to += waiting_count != 0 ? 1 : 0;
+    waiting = 0;
+    waiting_count = 0;
+    const unsigned code = 1 + (change >> 16 != 0 ? 1U : 0U) + (change >> 32 != 0 ? 1U : 0U);  // IpCompression
+    *to = static_cast<uint8_t>(opcode_tip | code << 5);
+    std::memcpy(to + 1, &run->next, sizeof run->next);  // little-endian, as x86-64 is
+    to += 1 + 2 * code;                                 // ip_payload_size
+    last_ip = run->next;
+  }
+  quick_size_ = static_cast<size_t>(to - quick_);
+  outcomes_ = waiting;
+  outcome_count_ = waiting_count;
+  last_ip_ = last_ip;
+  const auto done = static_cast<size_t>(run - runs.data());
+  if (done != 0) current_ = run[-1].next;
+  if (quick_size_ >= quick_capacity) spill();
+  return done;
 }
 
 void Encoder::indirect(uint64_t target) {
   current_ = target;
-  const uint64_t change = target ^ last_ip_;
-  if (is_plain() && deferred_.empty() && (change >> 32 == 0 || sign_extend48(target) == target)) [[likely]] {
-    uint8_t* to = quick_ + quick_size_;
-    if (outcome_count_ != 0) *to++ = static_cast<uint8_t>((1u << outcome_count_ | outcomes_) << 1);
-    outcomes_ = 0;
-    outcome_count_ = 0;
-    const unsigned code = change >> 16 == 0 ? 1 : change >> 32 == 0 ? 2 : 3;  // IpCompression
-    *to = static_cast<uint8_t>(opcode_tip | code << 5);
-    std::memcpy(to + 1, &target, sizeof target);  // little-endian, as x86-64 is
-    quick_size_ = static_cast<size_t>(to - quick_) + 1 + ip_payload_size[code];
-    last_ip_ = target;
-    if (quick_size_ >= quick_capacity) spill();
-    return psb_if_due();
-  }
   if (options_.defer_tips && outcome_count_ > 0) {
     deferred_.push_back(target);
     return;

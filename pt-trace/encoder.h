@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "base/branch_run.h"
 #include "pt-trace/packet.h"
 
 namespace aftercheck::pt {
@@ -47,9 +49,9 @@ class Encoder {
   void enable(uint64_t ip, ExecMode mode = ExecMode::bits64);
   // A conditional branch; execution goes on at `next`. Also for compressed returns (taken).
   void conditional(bool taken, uint64_t next);
-  // As `count` (at most 48) calls of conditional(), the oldest outcome in the highest bit, but faster; PSB+
-  // comes behind the last at the earliest.
-  void conditionals(uint64_t outcomes, unsigned count, uint64_t next);
+  // As the calls of conditional() and indirect() that they stand for, but faster; PSB+ comes at the end of a
+  // run at the earliest.
+  void branches(std::span<const BranchRun> runs);
   // An indirect jump or call, a return, or a far transfer that stays traced.
   void indirect(uint64_t target);
   // Interrupt, exception or fault that stays traced: `from` did not execute.
@@ -107,6 +109,9 @@ class Encoder {
            options_.ip_style == IpStyle::shortest && options_.pad_before_packet == 0 && !options_.timing &&
            outcome_count_ < 6;
   }
+  void outcomes(uint64_t outcomes, unsigned count);
+  // The frequent ones of branches(): those before the first run for which something else is due.
+  size_t quick_branches(std::span<const BranchRun> runs);
   void spill();
   void psb_if_due();
   void timing_packet();
@@ -114,8 +119,12 @@ class Encoder {
   EncoderOptions options_;
   std::vector<uint8_t> bytes_;
   // Packets that follow bytes_: the frequent ones are written here, without a look at a vector's capacity.
-  static constexpr size_t quick_capacity = 1024;
-  uint8_t quick_[quick_capacity + 16];
+  static constexpr size_t quick_capacity = 4096;
+  // Of one run: eight full TNTs, one that is not full, and a TIP with eight bytes, all written whatever their
+  // number and length is.
+  static_assert((5 + BranchRun::kMost) / 6 <= 8);
+  static constexpr size_t quick_slack = 8 + 1 + 9;
+  uint8_t quick_[quick_capacity + quick_slack];
   size_t quick_size_ = 0;
   std::vector<uint64_t> deferred_;  // TIP targets that wait for the TNT before them
   uint64_t taken_ = 0;              // bytes already handed over

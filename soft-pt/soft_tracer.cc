@@ -30,17 +30,10 @@ void SoftTracer::hand_over_if_much() {
   if (std::exchange(dropped_, false)) encoder_.synchronise();
 }
 
-void SoftTracer::conditionals(uint64_t outcomes, unsigned count, uint64_t next) {
+void SoftTracer::branches(std::span<const BranchRun> runs) {
   if (!on_) turn_on();
-  totals_.branches += count;
-  encoder_.conditionals(outcomes, count, next);
-  hand_over_if_much();
-}
-
-void SoftTracer::indirect(uint64_t target) {
-  if (!on_) turn_on();
-  ++totals_.branches;
-  encoder_.indirect(target);
+  for (const BranchRun& run : runs) totals_.branches += run.count + (run.indirect ? 1U : 0U);
+  encoder_.branches(runs);
   hand_over_if_much();
 }
 

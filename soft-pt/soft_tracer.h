@@ -31,8 +31,7 @@ class SoftTracer : public ControlFlow {
   // Of a guest that still runs, what is known of it comes out.
   void flush();
 
-  void conditionals(uint64_t outcomes, unsigned count, uint64_t next) override;
-  void indirect(uint64_t target) override;
+  void branches(std::span<const BranchRun> runs) override;
   void lost(uint64_t next) override;
 
   struct Totals {

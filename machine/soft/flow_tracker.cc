@@ -61,116 +61,66 @@ bool flags_satisfy(unsigned condition, uint64_t flags) {
 
 }  // namespace
 
-FlowTracker::FlowTracker(ControlFlow& sink, uc_engine* engine, const PageTables& tables)
-    : sink_(sink), engine_(engine), tables_(tables), wants_code_(sink.wants_code()) {}
+FlowTracker::FlowTracker(ControlFlow& sink, uc_engine* engine, const PageTables& tables, BlockLog& log)
+    : sink_(sink), engine_(engine), tables_(tables), wants_code_(sink.wants_code()), log_(log) {
+  logged_[0] = kNowhere;
+  log_.at = &logged_[1];
+}
 
-const FlowTracker::Entry FlowTracker::kNowhere{.block = kNone, .kind = Kind::nowhere};
+size_t FlowTracker::cache_slot(Block block) {
+  const uint64_t address = address_of(block);
+  return (address ^ address >> kCacheBits) % (size_t{1} << kCacheBits);
+}
 
-void FlowTracker::translated(uint64_t address) {
-  Entry& entry = entries_[slot(address)];
-  if (previous_ == &entry) {
-    spare_ = entry;
-    previous_ = &spare_;
+// --- what blocks there are ---
+
+void FlowTracker::translated(uint64_t address, uint32_t size) {
+  read_log();  // with what the blocks were until now
+  if (blocks_.size() >= kMostBlocks) {
+    const Block before = logged_[0];
+    const Entry entry = entry_of(before);
+    blocks_.clear();
+    blocks_.emplace(before, entry);
   }
-  entry.block = kNone;
   translated_ = true;
-}
-
-void FlowTracker::slow_block(uint64_t address, uint32_t size) {
-  translated_ = false;
-  const Entry& from = *previous_;
-  Entry& entry = entries_[slot(address)];
-  if (from.kind == Kind::indirect && !wants_code_ && address + size - from.block > from.last) [[likely]] {
-    if (count_ != 0) flush(address);
-    sink_.indirect(address);
-  } else {
-    transition(from, address, size);
+  const Block block = BlockLog::name(address, size);
+  const Entry entry = decode(address, size);
+  const auto [known, is_new] = blocks_.try_emplace(block, entry);
+  if (!is_new && known->second != entry) {
+    known->second = entry;
+    cache_[cache_slot(block)].block = kNowhere;
+    ++generation_;
   }
-  if (entry.block != address || entry.size != size) [[unlikely]]
-    decode(address, size, entry);
-  previous_ = &entry;
+  // Its outcome is taken from the flags, so what follows must be looked at when it starts.
+  if (entry.kind == Kind::degenerate) end_ = &logged_[2];
 }
 
-void FlowTracker::outcome(bool taken, uint64_t next) {
-  bits_ = bits_ << 1 | (taken ? 1 : 0);
-  if (++count_ == kMostBits) flush(next);
-}
-
-void FlowTracker::flush(uint64_t next) {
-  if (count_ != 0) sink_.conditionals(bits_, count_, next);
-  bits_ = 0;
-  count_ = 0;
-}
-
-void FlowTracker::stop(uint64_t rip, Stop how) {
-  const Entry& entry = *previous_;
-  if (entry.kind != Kind::nowhere && how != Stop::system_call) {
-    const bool untranslated = how == Stop::untranslated && translated_;
-    const bool between_iterations = entry.kind == Kind::repeated && rip == entry.last_address();
-    const bool inside = rip - entry.block < entry.size;
-    if ((how == Stop::completed && !between_iterations) || untranslated || !inside) {
-      // No block starts, so this one can't have been started again in its middle.
-      transition(entry, rip, 0);
-    } else if (wants_code_ && rip != entry.block) {
-      sink_.executed(entry.block, rip);
-    }
-  } else if (entry.kind != Kind::nowhere && wants_code_) {
-    sink_.executed(entry.block, entry.next());
+FlowTracker::Entry FlowTracker::entry_of(Block block) {
+  if (block == kNowhere) return {.kind = Kind::nowhere};
+  Cached& cached = cache_[cache_slot(block)];
+  if (cached.block != block) {
+    auto known = blocks_.find(block);
+    if (known == blocks_.end())
+      known = blocks_.emplace(block, decode(address_of(block), size_of(block))).first;
+    cached = {block, known->second};
   }
-  flush(rip);
-  previous_ = &kNowhere;
-  translated_ = false;
+  return cached.entry;
 }
 
-// `size` of the block that starts at `to`; 0: none does.
-void FlowTracker::transition(const Entry& from, uint64_t to, uint32_t size) {
-  if (from.kind == Kind::nowhere) return;
-  if (to - from.block < from.size && size != 0 && restarts(from, to, size)) {
-    if (wants_code_ && to != from.block) sink_.executed(from.block, to);
-    return;
-  }
-  if (wants_code_) tell_code(from, to);
-  switch (from.kind) {
-    case Kind::conditional:
-      if (to == from.target() || to == from.next()) return outcome(to == from.target(), to);
-      break;
-    case Kind::indirect:
-      flush(to);
-      return sink_.indirect(to);
-    case Kind::direct:
-      if (to == from.target()) return;
-      break;
-    case Kind::plain:
-      if (to == from.next()) return;
-      break;
-    case Kind::repeated:
-      if (to == from.next() || to == from.last_address()) return;
-      break;
-    case Kind::degenerate:
-      if (to == from.next()) return outcome(condition_holds(from), to);
-      break;
-    case Kind::nowhere:
-      return;
-  }
-  flush(to);
-  sink_.lost(to);
-}
-
-void FlowTracker::decode(uint64_t address, uint32_t size, Entry& entry) const {
+FlowTracker::Entry FlowTracker::decode(uint64_t address, uint32_t size) const {
   static const ZydisDecoder decoder = make_decoder();
-  entry = Entry{.block = address};
-  entry.size = size & kMostSize;
+  Entry entry;
   const uint64_t end = address + size;
   ZydisDecodedInstruction instruction;
   for (uint64_t at = address; at < end; at += instruction.length) {
     const std::span<const uint8_t> code = code_at(at, tables_);
     if (code.empty() || !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data(),
                                                                     code.size(), &instruction)))
-      return;  // it faults: nothing follows it by itself
-    entry.last = (at - address) & kMostSize;
+      return entry;  // it faults: nothing follows it by itself
+    entry.last = static_cast<uint16_t>(at - address);
     entry.single = at == address;
   }
-  if (size == 0) return;
+  if (size == 0) return entry;
   const auto distance = static_cast<int32_t>(instruction.raw.imm[0].value.s);
   switch (instruction.meta.category) {
     case ZYDIS_CATEGORY_COND_BR:
@@ -188,28 +138,197 @@ void FlowTracker::decode(uint64_t address, uint32_t size, Entry& entry) const {
     default:
       entry.kind = is_repeated(instruction) ? Kind::repeated : Kind::plain;
   }
-  entry.is_conditional = entry.kind == Kind::conditional;
-  entry.is_simple =
-      !wants_code_ && (entry.is_conditional || entry.kind == Kind::plain || entry.kind == Kind::direct);
+  return entry;
 }
+
+// --- what follows what ---
 
 // A block that writes into itself is left before the writing instruction, which is then executed as a block
 // of its own (precise self-modifying code): execution has only come to `to`, it has not branched there. A
 // block of one plain instruction in the middle of one that goes on behind it arises in no other way.
-bool FlowTracker::restarts(const Entry& from, uint64_t to, uint32_t size) const {
+// `size` 0: no block starts.
+bool FlowTracker::comes_again(const Entry& from, Block from_block, uint64_t to, uint32_t size) {
+  if (size == 0 || to - address_of(from_block) >= size_of(from_block)) return false;
   if (from.kind == Kind::plain) return true;
-  if (to + size > from.last_address()) return false;
-  Entry there;
-  decode(to, size, there);
+  if (to + size > address_of(from_block) + from.last) return false;
+  const Entry there = entry_of(BlockLog::name(to, size));
   return there.single && there.kind == Kind::plain;
 }
 
+FlowTracker::Step FlowTracker::step(const Entry& from, Block from_block, uint64_t to, uint32_t size) {
+  if (from.kind == Kind::nowhere || comes_again(from, from_block, to, size)) return Step::nothing;
+  const uint64_t next = end_of(from_block);
+  const uint64_t target = next + static_cast<uint64_t>(static_cast<int64_t>(from.distance));
+  const uint64_t last = address_of(from_block) + from.last;
+  switch (from.kind) {
+    case Kind::conditional:
+      if (to == target) return Step::taken;
+      return to == next ? Step::not_taken : Step::lost;
+    case Kind::indirect:
+      return Step::indirect;
+    case Kind::direct:
+      return to == target ? Step::nothing : Step::lost;
+    case Kind::plain:
+      return to == next ? Step::nothing : Step::lost;
+    case Kind::repeated:
+      return to == next || to == last ? Step::nothing : Step::lost;
+    case Kind::degenerate:
+      if (to != next) return Step::lost;
+      return condition_holds(last) ? Step::taken : Step::not_taken;
+    case Kind::nowhere:
+      break;
+  }
+  return Step::nothing;
+}
+
+void FlowTracker::follow(Step step, uint64_t to) {
+  switch (step) {
+    case Step::nothing:
+      return;
+    case Step::not_taken:
+    case Step::taken:
+      outcomes_ = outcomes_ << 1 | (step == Step::taken ? 1 : 0);
+      if (++count_ == BranchRun::kMost) put(to, false);
+      return;
+    case Step::indirect:
+      return put(to, true);
+    case Step::lost:
+      if (count_ != 0) put(to, false);
+      hand_over();
+      return sink_.lost(to);
+  }
+}
+
+void FlowTracker::put(uint64_t next, bool indirect) {
+  runs_[run_count_] = {outcomes_, next, count_, indirect};
+  outcomes_ = 0;
+  count_ = 0;
+  if (++run_count_ >= kRuns) hand_over();
+}
+
+void FlowTracker::hand_over() {
+  if (run_count_ != 0) sink_.branches({runs_.data(), run_count_});
+  run_count_ = 0;
+}
+
+// --- many at once ---
+
+void FlowTracker::drain() {
+  const Block* at = logged_.get();
+  const Block* const last = log_.at - 1;
+  translated_ = false;
+  if (wants_code_) {
+    for (const Block* from = at; from != last; ++from)
+      tell_code(entry_of(from[0]), from[0], address_of(from[1]), size_of(from[1]));
+  }
+  at = follow_paths(at, last);
+  for (; at != last; ++at) {
+    const uint64_t to = address_of(at[1]);
+    follow(step(entry_of(at[0]), at[0], to, size_of(at[1])), to);
+  }
+  if (count_ > BranchRun::kMost - kSteps) put(address_of(*last), false);  // so that a path's outcomes fit
+  logged_[0] = *last;
+  log_.at = &logged_[1];
+  hand_over();
+}
+
+const FlowTracker::Block* FlowTracker::follow_paths(const Block* at, const Block* last) {
+  // Copies that stay in registers.
+  uint64_t outcomes = outcomes_;
+  uint32_t count = count_;
+  BranchRun* run = &runs_[run_count_];
+  const auto store = [&] {
+    outcomes_ = outcomes;
+    count_ = count;
+    run_count_ = static_cast<size_t>(run - runs_.data());
+  };
+  for (; last - at >= kSteps; at += kSteps) {
+    constexpr std::make_index_sequence<kSteps + 1> kAll;
+    Path& path = paths_[path_slot(at, kAll)];
+    const uint64_t different = difference(at, path) | (generation_ ^ path.generation);
+    if (different != 0 || run >= &runs_[kRuns]) [[unlikely]] {
+      store();
+      hand_over();
+      learn(at, path);
+      outcomes = outcomes_;
+      count = count_;
+      run = &runs_[run_count_];
+      continue;
+    }
+    for (unsigned i = 0; i < path.indirects; ++i) {
+      const Path::Indirect& indirect = path.indirect[i];
+      *run++ = {outcomes << indirect.count | indirect.outcomes, address_of(at[indirect.to]),
+                count + indirect.count, true};
+      outcomes = 0;
+      count = 0;
+    }
+    outcomes = outcomes << path.count | path.outcomes;
+    count += path.count;
+    if (count > BranchRun::kMost - kSteps) {
+      *run++ = {outcomes, address_of(at[kSteps]), count, false};
+      outcomes = 0;
+      count = 0;
+    }
+  }
+  store();
+  return at;
+}
+
+void FlowTracker::learn(const Block* at, Path& path) {
+  Path seen;
+  bool always = true;  // it is so whenever these blocks follow each other
+  for (unsigned i = 0; i < kSteps; ++i) {
+    seen.blocks[i] = at[i];
+    const uint64_t to = address_of(at[i + 1]);
+    const Entry from = entry_of(at[i]);
+    const Step step = this->step(from, at[i], to, size_of(at[i + 1]));
+    follow(step, to);
+    always &= step != Step::lost && from.kind != Kind::degenerate;
+    if (step == Step::taken || step == Step::not_taken) {
+      seen.outcomes = static_cast<uint8_t>(seen.outcomes << 1 | (step == Step::taken ? 1 : 0));
+      ++seen.count;
+    } else if (step == Step::indirect) {
+      seen.indirect[seen.indirects++] = {seen.outcomes, seen.count, static_cast<uint8_t>(i + 1)};
+      seen.outcomes = seen.count = 0;
+    }
+  }
+  if (count_ > BranchRun::kMost - kSteps) put(address_of(at[kSteps]), false);
+  if (!always) return;
+  seen.blocks[kSteps] = at[kSteps];
+  seen.generation = generation_;
+  path = seen;
+}
+
+void FlowTracker::stop(uint64_t rip, Stop how) {
+  read_log();
+  const Block block = logged_[0];
+  if (block != kNowhere) {
+    const Entry entry = entry_of(block);
+    const bool inside = rip - address_of(block) < size_of(block);
+    const bool between_iterations = entry.kind == Kind::repeated && rip == address_of(block) + entry.last;
+    if (how == Stop::system_call) {
+      if (wants_code_) sink_.executed(address_of(block), end_of(block));
+    } else if ((how == Stop::completed && !between_iterations) ||
+               (how == Stop::untranslated && translated_) || !inside) {
+      // No block starts, so this one can't have been started again in its middle.
+      if (wants_code_) tell_code(entry, block, rip, 0);
+      follow(step(entry, block, rip, 0), rip);
+    } else if (wants_code_ && rip != address_of(block)) {
+      sink_.executed(address_of(block), rip);
+    }
+  }
+  if (count_ != 0) put(rip, false);
+  hand_over();
+  logged_[0] = kNowhere;
+  translated_ = false;
+}
+
 // The state is that behind the branch, which changed no flags.
-bool FlowTracker::condition_holds(const Entry& from) const {
+bool FlowTracker::condition_holds(uint64_t address) const {
   uint64_t flags = 0, count = 0;
   uc_reg_read(engine_, UC_X86_REG_EFLAGS, &flags);
   uc_reg_read(engine_, UC_X86_REG_RCX, &count);
-  std::span<const uint8_t> code = code_at(from.last_address(), tables_);
+  std::span<const uint8_t> code = code_at(address, tables_);
   while (code.size() > 2 && code[0] != 0x0f && (code[0] & 0xf0) != 0x70 && (code[0] & 0xfc) != 0xe0) {
     if (code[0] == 0x67) count &= 0xffffffff;  // the address size is that of the counter
     code = code.subspan(1);
@@ -232,11 +351,12 @@ bool FlowTracker::condition_holds(const Entry& from) const {
   }
 }
 
-void FlowTracker::tell_code(const Entry& from, uint64_t to) {
+void FlowTracker::tell_code(const Entry& from, Block from_block, uint64_t to, uint32_t size) {
+  if (from.kind == Kind::nowhere) return;
   // The iterations of a repeated instruction are blocks; the last one counts.
-  const bool again = from.kind == Kind::repeated && to == from.last_address();
-  const uint64_t end = again ? to : from.next();
-  if (end != from.block) sink_.executed(from.block, end);
+  const bool again = from.kind == Kind::repeated && to == address_of(from_block) + from.last;
+  const uint64_t end = again || comes_again(from, from_block, to, size) ? to : end_of(from_block);
+  if (end != address_of(from_block)) sink_.executed(address_of(from_block), end);
 }
 
 }  // namespace aftercheck::soft

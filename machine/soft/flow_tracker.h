@@ -2,8 +2,14 @@
 // instruction of the first says what that was.
 #pragma once
 
+#include <emmintrin.h>
+
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
+#include <utility>
 
 #include "machine/control_flow.h"
 #include "machine/soft/page_tables.h"
@@ -12,10 +18,32 @@ typedef struct uc_struct uc_engine;  // unicorn/unicorn.h
 
 namespace aftercheck::soft {
 
+// The blocks that have started, by address and size. The vCPU adds to it at every block, so that must cost
+// next to nothing: what else is to be seen to then is made known by setting `limit` to nullptr, which any
+// thread may do. The blocks' own count is checked wherever that is seen.
+struct BlockLog {
+  // Guest addresses have 47 bits, and a block ends at most one page behind the page it starts in.
+  using Block = uint64_t;
+  static constexpr unsigned kAddressBits = 48;
+  static Block name(uint64_t address, uint64_t size) { return size << kAddressBits | address; }
+
+  Block* at = nullptr;  // of the next
+  std::atomic<Block*> limit{nullptr};
+
+  // False: there is something to do.
+  bool add(uint64_t address, uint32_t size) {
+    *at = name(address, size);
+    return ++at < limit.load(std::memory_order_relaxed);
+  }
+};
+
+// The vCPU only notes its blocks; what they mean is worked out a thousand at a time, and of every eight in a
+// row only once: the next time their outcomes and targets are looked up.
 class FlowTracker {
  public:
-  // All must outlive the tracker.
-  FlowTracker(ControlFlow& sink, uc_engine* engine, const PageTables& tables);
+  // All must outlive the tracker. What the engine has translated before must be forgotten. Sets `log.at` here
+  // and whenever the log is read, and leaves `log.limit` alone.
+  FlowTracker(ControlFlow& sink, uc_engine* engine, const PageTables& tables, BlockLog& log);
 
   // How the engine has stopped.
   enum class Stop : uint8_t {
@@ -24,36 +52,32 @@ class FlowTracker {
     system_call,   // behind the SYSCALL that ends a block
     untranslated,  // before the block at RIP, which has just been translated for the first time
   };
-  void start() { previous_ = &kNowhere; }
+  // The engine has stopped, and everything is told. What starts next follows nothing.
   void stop(uint64_t rip, Stop how);
 
-  // A block of `size` bytes starts. What is frequent is done here, with one branch that is easy to predict
-  // and without saving registers; all else in slow_block().
-  void block(uint64_t address, uint32_t size) {
-    const Entry& from = *previous_;
-    const Entry& entry = entries_[slot(address)];
-    const unsigned conditional = from.is_conditional ? 1 : 0, taken = address == from.target() ? 1 : 0;
-    // The last: not in the middle of the block before, see restarts().
-    const bool simple = from.is_simple & ((taken | (conditional & (address == from.next() ? 1U : 0U))) != 0) &
-                        (entry.block == address) & (entry.size == size) & (count_ + 1 < kMostBits) &
-                        (address + size - from.block > from.last);
-    if (!simple) [[unlikely]]
-      return slow_block(address, size);
-    bits_ = bits_ << conditional | (taken & conditional);
-    count_ += conditional;
-    previous_ = &entry;
-    translated_ = false;
+  // Where `log.at` must not go beyond.
+  BlockLog::Block* log_end() const { return end_; }
+  void read_log() {
+    if (log_.at != &logged_[1]) drain();
   }
-  // The block at `address` has been translated anew; so does every block whose code has changed start.
-  void translated(uint64_t address);
-  // The host has executed the instruction at `address`.
+  // A block of `size` bytes has been translated, and has not started yet. So does every block whose code has
+  // changed.
+  void translated(uint64_t address, uint32_t size);
+  // The host has executed the instruction at `address`. Only after stop().
   void executed_by_host(uint64_t address, uint64_t end) {
     if (wants_code_) sink_.executed(address, end);
   }
 
  private:
+  using Block = BlockLog::Block;
+  static constexpr unsigned kAddressBits = BlockLog::kAddressBits;
+  static constexpr Block kNowhere = ~Block{0};  // no block has started
+  static uint64_t address_of(Block block) { return block & ((uint64_t{1} << kAddressBits) - 1); }
+  static uint32_t size_of(Block block) { return static_cast<uint32_t>(block >> kAddressBits); }
+  static uint64_t end_of(Block block) { return address_of(block) + size_of(block); }
+
   // The last instruction of a block.
-  enum class Kind : uint32_t {
+  enum class Kind : uint8_t {
     plain,  // goes on behind it
     repeated,
     conditional,
@@ -62,54 +86,97 @@ class FlowTracker {
     indirect,
     nowhere,  // no block has started
   };
-  // Small, because the tables of the guest's own translated code fill the caches already.
   struct Entry {
-    uint64_t block = kNone;
-    int32_t distance = 0;    // of the branch's target from the block's end; 0 where there is none
-    uint32_t size : 13 = 0;  // of the block: at most 512 instructions, the translator's limit
-    uint32_t last : 13 = 0;  // where the last instruction starts, counted from the block's start
-    Kind kind : 3 = Kind::plain;
-    bool single : 1 = false;  // the last instruction is the only one
-    // For block(): plain, direct or conditional, and nobody wants to know the code; conditional.
-    bool is_simple : 1 = false, is_conditional : 1 = false;
-
-    uint64_t next() const { return block + size; }
-    uint64_t target() const { return next() + static_cast<uint64_t>(static_cast<int64_t>(distance)); }
-    uint64_t last_address() const { return block + last; }
+    int32_t distance = 0;  // of the branch's target from the block's end; 0 where there is none
+    uint16_t last = 0;     // where the last instruction starts, counted from the block's start
+    Kind kind = Kind::plain;
+    bool single = false;  // the last instruction is the only one
+    bool operator==(const Entry&) const = default;
   };
-  static_assert(sizeof(Entry) == 16);
-  static constexpr uint64_t kNone = ~uint64_t{0};
-  static constexpr uint32_t kMostSize = (1 << 13) - 1;
-  static const Entry kNowhere;
-  static constexpr unsigned kEntryBits = 16;
-  static constexpr unsigned kMostBits = 48;
+  struct Cached {
+    Block block = kNowhere;
+    Entry entry;
+  };
 
-  // Neighbours in the code are neighbours here.
-  static size_t slot(uint64_t address) {
-    return (address >> 1 ^ (address >> 12) * 0x9e3779b97f4a7c15 >> (64 - kEntryBits)) %
-           (size_t{1} << kEntryBits);
+  // What it is that one block follows another.
+  enum class Step : uint8_t { nothing, not_taken, taken, indirect, lost };
+
+  // Some steps in a row, and what they come to.
+  static constexpr unsigned kSteps = 8;
+  struct alignas(64) Path {
+    std::array<Block, kSteps + 1> blocks{};
+    uint32_t generation = 0;
+    uint8_t indirects = 0;
+    uint8_t outcomes = 0, count = 0;  // of conditional branches behind the last indirect one
+    struct Indirect {
+      uint8_t outcomes, count;  // of conditional branches before it, back to the indirect one before
+      uint8_t to;               // which of `blocks`
+    };
+    std::array<Indirect, kSteps> indirect{};
+  };
+  static_assert(sizeof(Path) == 128);
+
+  static constexpr size_t kLogged = 1024, kRuns = 256;
+  static constexpr unsigned kPathBits = 12, kCacheBits = 12;
+  static constexpr size_t kMostBlocks = size_t{1} << 20;
+
+  // Odd constants without a pattern, of a size that instructions can hold: bits 24 and up of the sum depend
+  // on the lower, telling bits of all addresses.
+  static constexpr std::array<int64_t, 9> kFactors = {0x5851f42d, 0x4c957f2d, 0x14057b7f,
+                                                      0x767814f1, 0x2545f491, 0x4f6cdd1d,
+                                                      0x369dea0f, 0x31a53f85, 0x27bb2ee7};
+  static_assert(kSteps < kFactors.size());
+  // Both written out for all blocks, by the compiler.
+  template <size_t... I>
+  static size_t path_slot(const Block* at, std::index_sequence<I...>) {
+    return (((at[I] * static_cast<uint64_t>(kFactors[I])) + ...) >> 24) % (size_t{1} << kPathBits);
   }
-
-  void slow_block(uint64_t address, uint32_t size);
-  void outcome(bool taken, uint64_t next);
-  void flush(uint64_t next);
-  void transition(const Entry& from, uint64_t to, uint32_t size);
-  void decode(uint64_t address, uint32_t size, Entry& entry) const;
-  bool restarts(const Entry& from, uint64_t to, uint32_t size) const;
-  bool condition_holds(const Entry& from) const;
-  void tell_code(const Entry& from, uint64_t to);
+  // Not 0 unless the blocks are those of the path. Two at a time, which the compiler does not see by itself.
+  static uint64_t difference(const Block* at, const Path& path) {
+    static_assert(kSteps == 8);
+    const auto pair = [&](unsigned i) {
+      const auto* these = reinterpret_cast<const __m128i*>(at + i);
+      const auto* those = reinterpret_cast<const __m128i*>(&path.blocks[i]);
+      return _mm_xor_si128(_mm_loadu_si128(these), _mm_load_si128(those));
+    };
+    const __m128i different = _mm_or_si128(_mm_or_si128(pair(0), pair(2)), _mm_or_si128(pair(4), pair(6)));
+    const __m128i folded = _mm_or_si128(different, _mm_unpackhi_epi64(different, different));
+    return static_cast<uint64_t>(_mm_cvtsi128_si64(folded)) | (at[8] ^ path.blocks[8]);
+  }
+  static size_t cache_slot(Block block);
+  void drain();
+  const Block* follow_paths(const Block* at, const Block* last);
+  void learn(const Block* at, Path& path);
+  Step step(const Entry& from, Block from_block, uint64_t to, uint32_t size);
+  void follow(Step step, uint64_t to);
+  void put(uint64_t next, bool indirect);
+  void hand_over();
+  Entry entry_of(Block block);
+  Entry decode(uint64_t address, uint32_t size) const;
+  bool comes_again(const Entry& from, Block from_block, uint64_t to, uint32_t size);
+  bool condition_holds(uint64_t address) const;
+  void tell_code(const Entry& from, Block from_block, uint64_t to, uint32_t size);
 
   ControlFlow& sink_;
   uc_engine* engine_;
   const PageTables& tables_;
   const bool wants_code_;
   bool translated_ = false;  // a block was, and has not started yet
-  const Entry* previous_ = &kNowhere;
-  uint64_t bits_ = 0;
-  unsigned count_ = 0;
-  Entry spare_;  // what previous_ points to when its place in the table is taken
-  // Direct-mapped.
-  const std::unique_ptr<Entry[]> entries_ = std::make_unique<Entry[]>(size_t{1} << kEntryBits);
+  BlockLog& log_;
+  // Of the log; the first is the block before those that wait.
+  const std::unique_ptr<Block[]> logged_ = std::make_unique<Block[]>(1 + kLogged);
+  Block* end_ = &logged_[1 + kLogged];
+  // Outcomes that wait for their run to end; runs that wait to be handed over.
+  uint64_t outcomes_ = 0;
+  uint32_t count_ = 0;
+  size_t run_count_ = 0;
+  std::array<BranchRun, kRuns + kSteps + 1> runs_;  // follow_paths() looks at their number once a path
+  // Direct-mapped: the paths; and of `blocks_` those that were asked for last.
+  const std::unique_ptr<Path[]> paths_ = std::make_unique<Path[]>(size_t{1} << kPathBits);
+  const std::unique_ptr<Cached[]> cache_ = std::make_unique<Cached[]>(size_t{1} << kCacheBits);
+  uint32_t generation_ = 1;  // paths of others are out of date
+  // As they were translated last.
+  std::unordered_map<Block, Entry> blocks_;
 };
 
 }  // namespace aftercheck::soft

@@ -70,8 +70,18 @@ void SoftVcpu::add_hooks() {
   add(UC_HOOK_INSN, callback(on_syscall), UC_X86_INS_SYSCALL);
   add(UC_HOOK_INTR, callback(on_interrupt));
   add(UC_HOOK_MEM_UNMAPPED, callback(on_unmapped));
-  add(UC_HOOK_BLOCK, callback(on_block));
   add(UC_HOOK_EDGE_GENERATED, callback(on_new_block));
+  add_block_hook();
+}
+
+// One callback or the other: the engine calls it at each block, and with one alone it does so directly.
+void SoftVcpu::add_block_hook() {
+  uc_engine* engine = engine_.get();
+  if (block_hook_ != 0) check(uc_hook_del(engine, block_hook_), "uc_hook_del");
+  check(uc_hook_add(engine, &block_hook_, UC_HOOK_BLOCK, callback(flow_ ? on_logged_block : on_block), this,
+                    1, 0),
+        "uc_hook_add");
+  for (const uint64_t page : code_pages_) changed_code_.push_back({page, page + kPageSize});
 }
 
 void SoftVcpu::stop(Stop why) {
@@ -94,13 +104,33 @@ bool SoftVcpu::on_unmapped(uc_engine*, uc_mem_type, uint64_t address, int, int64
 
 void SoftVcpu::on_block(uc_engine*, uint64_t address, uint32_t size, void* self) {
   auto* vcpu = static_cast<SoftVcpu*>(self);
-  if (vcpu->flow_) vcpu->flow_->block(address, size);
-  if (vcpu->bounded_ && vcpu->leaves_bounds(address, size)) return;
-  if (!vcpu->kicked_.load(std::memory_order_relaxed)) [[likely]]
-    return;
+  if (vcpu->bounded_ | vcpu->kicked_.load(std::memory_order_relaxed)) [[unlikely]]
+    vcpu->block_starts(address, size);
+}
+
+void SoftVcpu::on_logged_block(uc_engine*, uint64_t address, uint32_t size, void* self) {
+  auto* vcpu = static_cast<SoftVcpu*>(self);
+  if (!vcpu->flow_log_.add(address, size)) [[unlikely]]
+    vcpu->log_limit_reached(address, size);
+}
+
+void SoftVcpu::log_limit_reached(uint64_t address, uint32_t size) {
+  if (flow_log_.at >= flow_->log_end()) flow_->read_log();
+  set_log_limit();
+  block_starts(address, size);
+}
+
+// A kick that comes in between is seen when the log is full, soon.
+void SoftVcpu::set_log_limit() {
+  flow_log_.limit.store(bounded_ || kicked_ ? nullptr : flow_->log_end(), std::memory_order_relaxed);
+}
+
+void SoftVcpu::block_starts(uint64_t address, uint32_t size) {
+  if (bounded_ && leaves_bounds(address, size)) return;
+  if (!kicked_) return;
   // Each iteration of a repeated string instruction is a block event; its end is near enough.
-  if (is_repeated_string(code_at(address, vcpu->machine_.tables()))) return;
-  vcpu->stop(Stop::kick);
+  if (is_repeated_string(code_at(address, machine_.tables()))) return;
+  stop(Stop::kick);
 }
 
 bool SoftVcpu::leaves_bounds(uint64_t address, uint32_t size) {
@@ -133,7 +163,10 @@ void SoftVcpu::on_special(uc_engine*, uint64_t, uint32_t, void* self) {
 
 // Called once per translation, before the block first runs.
 void SoftVcpu::inspect(const uc_tb& block) {
-  if (flow_) flow_->translated(block.pc);
+  if (flow_) {
+    flow_->translated(block.pc, block.size);
+    set_log_limit();
+  }
   const PageTables& tables = machine_.tables();
   const uint64_t end = block.pc + std::max<uint64_t>(block.size, 1);
   code_pages_.insert(page_down(block.pc));
@@ -212,6 +245,7 @@ Exit SoftVcpu::run() {
 
 void SoftVcpu::set_bounds(uint64_t end, uint64_t code_bytes) {
   bounded_ = true;
+  flow_log_.limit.store(nullptr, std::memory_order_relaxed);
   end_ = end;
   code_left_ = code_bytes;
 }
@@ -258,7 +292,6 @@ std::optional<Exit> SoftVcpu::turn(bool single) {
   if (single) registers_.rflags |= rflags::kTrap;
   engine_.load(registers_);
   stop_ = Stop::none;
-  if (flow_) flow_->start();
   const uc_err error = uc_emu_start(engine_.get(), rip, 0, 0, 0);
   engine_.store(registers_);
   if (flow_) tell_stop(error);
@@ -281,7 +314,12 @@ void SoftVcpu::after_step(uint64_t rip, bool trap_flag) {
 }
 
 bool SoftVcpu::set_control_flow(ControlFlow* flow) {
-  flow_ = flow == nullptr ? nullptr : std::make_unique<FlowTracker>(*flow, engine_.get(), machine_.tables());
+  flow_.reset();
+  if (flow != nullptr) {
+    flow_ = std::make_unique<FlowTracker>(*flow, engine_.get(), machine_.tables(), flow_log_);
+    set_log_limit();
+  }
+  add_block_hook();
   return true;
 }
 
@@ -308,7 +346,7 @@ std::optional<Exit> SoftVcpu::after_stop(uc_err error, bool single) {
     case Stop::interrupt:
       return interrupt(single);
     case Stop::kick:
-      // exchange: clear_kick() may have come in between, and then nobody wants this exit.
+      // clear_kick() may have come in between, and then nobody wants this exit.
       if (kicked_.exchange(false)) return plain(ExitKind::kick);
       return std::nullopt;
     case Stop::special:

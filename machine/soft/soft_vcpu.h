@@ -32,8 +32,11 @@ class SoftVcpu : public Vcpu {
   Registers& registers() override { return registers_; }
   FpuState fpu() override;
   void set_fpu(const FpuState& state) override;
-  void kick() noexcept override { kicked_.store(true, std::memory_order_relaxed); }
-  void clear_kick() noexcept override { kicked_.store(false, std::memory_order_relaxed); }
+  void kick() noexcept override {
+    kicked_.store(true);
+    flow_log_.limit.store(nullptr, std::memory_order_relaxed);
+  }
+  void clear_kick() noexcept override { kicked_.store(false); }
 
   bool set_control_flow(ControlFlow* flow) override;
 
@@ -70,22 +73,29 @@ class SoftVcpu : public Vcpu {
   // set_bounds()
   bool bounded_ = false, leaving_end_ = false;
   uint64_t end_ = 0, code_left_ = 0;
+  uc_hook block_hook_ = 0;
   std::unique_ptr<FlowTracker> flow_;  // while control flow is asked for
-  std::set<uint64_t> code_pages_;      // with translated code
+  BlockLog flow_log_;
+  std::set<uint64_t> code_pages_;  // with translated code
   std::vector<Range> changed_code_;
   bool flush_tlb_ = false;
 
   void add_hooks();
+  void add_block_hook();
   static void on_syscall(uc_engine* engine, void* self);
   static void on_interrupt(uc_engine* engine, uint32_t number, void* self);
   static bool on_unmapped(uc_engine* engine, uc_mem_type type, uint64_t address, int size, int64_t value,
                           void* self);
   static void on_block(uc_engine* engine, uint64_t address, uint32_t size, void* self);
+  static void on_logged_block(uc_engine* engine, uint64_t address, uint32_t size, void* self);
   static void on_new_block(uc_engine* engine, uc_tb* block, uc_tb* previous, void* self);
   static void on_arrival(uc_engine* engine, uint64_t address, uint32_t size, void* self);
   static void on_special(uc_engine* engine, uint64_t address, uint32_t size, void* self);
 
   void stop(Stop why);
+  void block_starts(uint64_t address, uint32_t size);
+  [[gnu::noinline]] void log_limit_reached(uint64_t address, uint32_t size);
+  void set_log_limit();
   bool leaves_bounds(uint64_t address, uint32_t size);
   void inspect(const uc_tb& block);
   void apply_changes();

@@ -4,8 +4,11 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "machine/breakpoints.h"
@@ -21,12 +24,17 @@ using Code = std::vector<uint8_t>;
 // "TNNT>0x10 " : outcomes, and targets relative to the code.
 class Notes : public ControlFlow {
  public:
-  void conditionals(uint64_t outcomes, unsigned count, uint64_t) override {
-    while (count-- > 0) text += (outcomes >> count & 1) != 0 ? 'T' : 'N';
+  explicit Notes(bool code) : code_(code) {}
+
+  void branches(std::span<const BranchRun> runs) override {
+    for (const BranchRun& run : runs) {
+      well_formed &= run.count <= BranchRun::kMost && run.outcomes >> run.count == 0;
+      for (unsigned i = run.count; i-- > 0;) text += (run.outcomes >> i & 1) != 0 ? 'T' : 'N';
+      if (run.indirect) text += fmt::format(">{:#x} ", run.next - kCode);
+    }
   }
-  void indirect(uint64_t target) override { text += fmt::format(">{:#x} ", target - kCode); }
   void lost(uint64_t next) override { text += fmt::format("?{:#x} ", next - kCode); }
-  bool wants_code() const override { return true; }
+  bool wants_code() const override { return code_; }
   void executed(uint64_t start, uint64_t end) override {
     if (!ranges.empty() && ranges.back().second == start)
       ranges.back().second = end;
@@ -41,6 +49,10 @@ class Notes : public ControlFlow {
 
   std::string text;
   std::vector<std::pair<uint64_t, uint64_t>> ranges;
+  bool well_formed = true;
+
+ private:
+  const bool code_;
 };
 
 struct Guest {
@@ -49,7 +61,7 @@ struct Guest {
   std::unique_ptr<Vcpu> vcpu;
   Notes notes;
 
-  explicit Guest(const Code& code) {
+  explicit Guest(const Code& code, bool wants_code = true) : notes(wants_code) {
     REQUIRE(space.map_anonymous({kCode, kCode + 0x10000}, kRwx, false) == 0);
     REQUIRE(space.map_anonymous({kData, kData + 0x8000}, kRw, false) == 0);
     vcpu = machine->create_vcpu();
@@ -62,6 +74,7 @@ struct Guest {
     REQUIRE(space.write(kCode, code.data(), code.size()));
     REQUIRE(vcpu->set_control_flow(&notes));
   }
+  ~Guest() { CHECK(notes.well_formed); }
 };
 
 // A loop of three turns with a call, a return, an indirect jump and a repeated string instruction; then
@@ -194,6 +207,148 @@ TEST_CASE("control flow: code that the host changes is told as changed") {
   guest.vcpu->registers().rip = kCode;
   CHECK(guest.vcpu->run().kind == ExitKind::syscall);
   CHECK(guest.notes.text == "TN");
+}
+
+namespace {
+
+// 20,000 turns of a loop whose branches follow the bits of a linear congruential generator in EAX.
+constexpr unsigned kTurns = 20000;
+const Code kRandomTurns = {
+    0xb9, 0x20, 0x4e, 0,    0,           // 00 mov ecx, 20000
+    0x69, 0xc0, 0x6d, 0x4e, 0xc6, 0x41,  // 05 imul eax, eax, 1103515245
+    0x05, 0x39, 0x30, 0,    0,           // 0b add eax, 12345
+    0xa9, 0,    0,    1,    0,           // 10 test eax, 1 << 16
+    0x74, 0x05,                          // 15 jz 1c
+    0xe8, 0x14, 0,    0,    0,           // 17 call 30
+    0xa9, 0,    0,    2,    0,           // 1c test eax, 1 << 17
+    0x75, 0x06,                          // 21 jnz 29
+    0x48, 0x8d, 0x53, 0x29,              // 23 lea rdx, [rbx+29]
+    0xff, 0xe2,                          // 27 jmp rdx
+    0xff, 0xc9,                          // 29 dec ecx
+    0x75, 0xd8,                          // 2b jnz 05
+    0x0f, 0x05, 0x90,                    // 2d syscall; nop
+    0xc3,                                // 30 ret
+};
+const std::string& random_turns() {
+  static std::string text;
+  if (!text.empty()) return text;
+  uint32_t eax = 0;
+  for (unsigned left = kTurns; left > 0; --left) {
+    eax = eax * 1103515245 + 12345;
+    text += (eax >> 16 & 1) == 0 ? "T" : "N>0x1c ";
+    text += (eax >> 17 & 1) != 0 ? "T" : "N>0x29 ";
+    text += left > 1 ? 'T' : 'N';
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("control flow: a hundred thousand branches") {
+  const bool wants_code = GENERATE(true, false);
+  Guest guest(kRandomTurns, wants_code);
+  SECTION("at once") {
+    CHECK(guest.vcpu->run().kind == ExitKind::syscall);
+    const bool same = guest.notes.text == random_turns();
+    CHECK(same);
+  }
+  SECTION("with kicks from another thread") {
+    std::atomic<bool> done = false;
+    std::thread kicker([&] {
+      while (!done) {
+        guest.vcpu->kick();
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+      }
+    });
+    // As often as it takes on a busy machine.
+    unsigned kicks = 0, rounds = 0;
+    bool same = true;
+    for (Exit exit; kicks < 50 && rounds < 100'000; ++rounds) {
+      while ((exit = guest.vcpu->run()).kind == ExitKind::kick) ++kicks;
+      same &= exit.kind == ExitKind::syscall && guest.notes.text == random_turns();
+      guest.notes.text.clear();
+      guest.vcpu->registers().rip = kCode;
+      guest.vcpu->registers().rax = 0;
+    }
+    done = true;
+    kicker.join();
+    CHECK(same);
+    CHECK(kicks >= 50);
+  }
+}
+
+TEST_CASE("control flow: a loop that rewrites its own branch") {
+  // Each turn turns JZ into JNZ and back, so what follows the same blocks changes.
+  // 00 b9 10 27 00 00  mov ecx, 10000
+  // 05 80 73 10 01     xor byte [rbx+10], 1
+  // 09 31 c0           xor eax, eax
+  // 0b eb 01           jmp 0e
+  // 0d 90              nop
+  // 0e 85 c0           test eax, eax
+  // 10 74 01           jz 13
+  // 12 90              nop
+  // 13 ff c9           dec ecx
+  // 15 75 ee           jnz 05
+  // 17 0f 05           syscall
+  const Code code = {0xb9, 0x10, 0x27, 0,    0,    0x80, 0x73, 0x10, 1,    0x31, 0xc0, 0xeb, 0x01,
+                     0x90, 0x85, 0xc0, 0x74, 0x01, 0x90, 0xff, 0xc9, 0x75, 0xee, 0x0f, 0x05};
+  const bool wants_code = GENERATE(true, false);
+  Guest guest(code, wants_code);
+  CHECK(guest.vcpu->run().kind == ExitKind::syscall);
+  std::string expected;
+  for (unsigned left = 10000; left > 0; --left) {
+    expected += left % 2 == 0 ? 'N' : 'T';
+    expected += left > 1 ? 'T' : 'N';
+  }
+  const bool same = guest.notes.text == expected;
+  CHECK(same);
+}
+
+TEST_CASE("control flow: stops to translate code anew after any number of branches") {
+  const size_t branches = GENERATE(range(1, 40));
+  // mov ecx, 1000; 05: xor byte [rbx + at], 1; xor eax, eax
+  Code code = {0xb9, 0xe8, 3, 0, 0, 0x80, 0xb3, 0, 0, 0, 0, 1, 0x31, 0xc0};
+  std::string turn;
+  for (size_t i = 0; i < branches; ++i) {
+    code.insert(code.end(), {static_cast<uint8_t>(i % 3 == 0 ? 0x75 : 0x74), 1, 0x90});  // jnz or jz; nop
+    turn += i % 3 == 0 ? 'N' : 'T';
+  }
+  code[7] = static_cast<uint8_t>(code.size() + 1);
+  // mov al, 0 or 1; dec ecx; jnz 05; syscall
+  const auto back = static_cast<uint32_t>(5 - static_cast<int>(code.size() + 10));
+  code.insert(code.end(), {0xb0, 0, 0xff, 0xc9, 0x0f, 0x85, static_cast<uint8_t>(back),
+                           static_cast<uint8_t>(back >> 8), 0xff, 0xff, 0x0f, 0x05});
+  Guest guest(code, false);
+  CHECK(guest.vcpu->run().kind == ExitKind::syscall);
+  std::string expected;
+  for (unsigned left = 1000; left > 0; --left) expected += turn + (left > 1 ? 'T' : 'N');
+  const bool same = guest.notes.text == expected;
+  CHECK(same);
+}
+
+TEST_CASE("control flow: a branch to the next instruction among a hundred thousand others") {
+  // mov ecx, 50000; 05: test ecx, 3; jz +0; dec ecx; jnz 05; syscall
+  Guest guest({0xb9, 0x50, 0xc3, 0, 0, 0xf7, 0xc1, 3, 0, 0, 0, 0x74, 0, 0xff, 0xc9, 0x75, 0xf4, 0x0f, 0x05});
+  CHECK(guest.vcpu->run().kind == ExitKind::syscall);
+  std::string expected;
+  for (unsigned left = 50000; left > 0; --left) {
+    expected += left % 4 == 0 ? 'T' : 'N';
+    expected += left > 1 ? 'T' : 'N';
+  }
+  const bool same = guest.notes.text == expected;
+  CHECK(same);
+}
+
+TEST_CASE("control flow: asked for when the guest has run already") {
+  Guest guest(kMixed);
+  REQUIRE(guest.vcpu->set_control_flow(nullptr));
+  CHECK(guest.vcpu->run().kind == ExitKind::syscall);
+  CHECK(guest.notes.text.empty());
+  REQUIRE(guest.vcpu->set_control_flow(&guest.notes));
+  guest.vcpu->registers().rip = kCode;
+  guest.vcpu->registers().rsi = kData;
+  CHECK(guest.vcpu->run().kind == ExitKind::syscall);
+  CHECK(guest.notes.text == kMixedFlow);
 }
 
 }  // namespace aftercheck

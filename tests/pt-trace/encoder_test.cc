@@ -70,6 +70,41 @@ TEST_CASE("libipt and the flow decoder read back what the encoder wrote") {
   }
 }
 
+TEST_CASE("branches told in runs are read back the same, from every PSB on") {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    INFO("seed " << seed);
+    Random random(seed);
+    const Program program(random, 20 + random.below(200));
+    EncoderOptions options;
+    if (seed % 3 == 0) options = random_options(random);
+    options.defer_tips = false;
+    options.psb_period = static_cast<uint32_t>(random.below(300));
+    const auto execution = program.execute(random, random, 5000, options, seed % 2 == 0 ? 0 : 200, true);
+    judge_by_libipt(program, execution);
+    judge_by_us(program, execution, false);
+    unsigned places = 0;
+    for (size_t psb = find_psb(execution.trace, 1); psb != npos && places < 30; ++places) {
+      INFO("from the PSB at " << psb);
+      const std::vector<uint8_t> rest(execution.trace.begin() + static_cast<ptrdiff_t>(psb),
+                                      execution.trace.end());
+      const CodeImage image = program.image();
+      Collector ours;
+      FlowOptions flow;
+      flow.return_compression = false;
+      FlowDecoder decoder(image, ours, flow);
+      ours.decoder = &decoder;
+      decoder.feed(rest);
+      decoder.finish();
+      CHECK(ours.errors.empty());
+      REQUIRE(ours.ips.size() <= execution.ips.size());
+      const bool same = std::equal(ours.ips.rbegin(), ours.ips.rend(), execution.ips.rbegin());
+      REQUIRE(same);
+      psb = find_psb(execution.trace, psb + 1 + random.below(execution.trace.size() / 20));
+    }
+    CHECK((places > 5 || options.psb_period == 0));
+  }
+}
+
 TEST_CASE("deferred TIPs, which libipt doesn't accept, are put in their places by the flow decoder") {
   for (uint64_t seed = 0; seed < 20; ++seed) {
     INFO("seed " << seed);

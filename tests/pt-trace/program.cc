@@ -105,10 +105,53 @@ RealTrace Program::as_trace(std::vector<uint8_t> bytes) const {
   return trace;
 }
 
+namespace {
+
+// Branches for an encoder, one at a time or up to `most` runs at a time.
+class Runs {
+ public:
+  Runs(Encoder& encoder, size_t most) : encoder_(encoder), most_(most) {}
+
+  void conditional(bool taken, uint64_t next) {
+    if (most_ == 0) return encoder_.conditional(taken, next);
+    run_.outcomes = run_.outcomes << 1 | (taken ? 1 : 0);
+    run_.next = next;
+    if (++run_.count == BranchRun::kMost) end_run();
+  }
+  void indirect(uint64_t next) {
+    if (most_ == 0) return encoder_.indirect(next);
+    run_.next = next;
+    run_.indirect = true;
+    end_run();
+  }
+  void tell() {
+    if (run_.count != 0) end_run();
+    encoder_.branches(runs_);
+    runs_.clear();
+  }
+
+ private:
+  Encoder& encoder_;
+  size_t most_;
+  BranchRun run_;
+  std::vector<BranchRun> runs_;
+
+  void end_run() {
+    runs_.push_back(run_);
+    run_ = {};
+    if (runs_.size() < most_) return;
+    encoder_.branches(runs_);
+    runs_.clear();
+  }
+};
+
+}  // namespace
+
 Program::Execution Program::execute(Random& choices, Random& host, size_t branches,
-                                    const EncoderOptions& options, unsigned noise) const {
+                                    const EncoderOptions& options, unsigned noise, bool in_runs) const {
   Execution execution;
   Encoder encoder(options);
+  Runs runs(encoder, in_runs ? host.below(40) : 0);
   uint64_t ip = starts_[0];
   std::vector<uint64_t> arrivals;  // where branches since the last packet led
   encoder.enable(ip, mode_);
@@ -117,6 +160,7 @@ Program::Execution Program::execute(Random& choices, Random& host, size_t branch
     // Interruptions and faults strike before any instruction.
     const uint64_t strike = choices.below(400);
     if (strike < 2) {
+      runs.tell();
       const uint64_t handler = random_block(choices);
       if (strike == 0) {
         encoder.asynchronous(ip, handler);
@@ -128,7 +172,10 @@ Program::Execution Program::execute(Random& choices, Random& host, size_t branch
       arrivals = {ip};
       continue;
     }
-    if (noise != 0 && host.below(noise * 4) == 0) encoder.host_interruption(ip);
+    if (noise != 0 && host.below(noise * 4) == 0) {
+      runs.tell();
+      encoder.host_interruption(ip);
+    }
     execution.ips.push_back(ip);
     const uint64_t behind = ip + instruction.size;
     uint64_t next = behind;
@@ -145,7 +192,7 @@ Program::Execution Program::execute(Random& choices, Random& host, size_t branch
       case Kind::conditional: {
         const bool taken = choices.below(3) == 0;
         if (taken) next = instruction.target;
-        encoder.conditional(taken, next);
+        runs.conditional(taken, next);
         break;
       }
       case Kind::indirect_jump:
@@ -154,12 +201,15 @@ Program::Execution Program::execute(Random& choices, Random& host, size_t branch
         next = random_block(choices);
         // TIP.PGD could as well belong to an earlier direct or conditional branch to the same address, if
         // there is one.
-        if (noise != 0 && host.below(noise) == 0 && std::ranges::count(arrivals, next) == 0)
+        if (noise != 0 && host.below(noise) == 0 && std::ranges::count(arrivals, next) == 0) {
+          runs.tell();
           encoder.host_interruption_at_indirect(next);
-        else
-          encoder.indirect(next);
+        } else {
+          runs.indirect(next);
+        }
         break;
       case Kind::system_call:
+        runs.tell();
         encoder.disable();
         encoder.paging(0x5000, true);
         encoder.enable(behind, mode_);
@@ -171,6 +221,7 @@ Program::Execution Program::execute(Random& choices, Random& host, size_t branch
     if (!branch) continue;
     --branches;
     if (noise != 0 && host.below(noise) == 0) {
+      runs.tell();
       const bool deferred = encoder.options().defer_tips;
       encoder.options() = options;
       encoder.options().defer_tips = deferred;
@@ -181,6 +232,7 @@ Program::Execution Program::execute(Random& choices, Random& host, size_t branch
     }
   }
   // End where the trace shows it: decoders go on by themselves as far as they can.
+  runs.tell();
   encoder.disable_asynchronous(ip);
   execution.trace = encoder.take();
   return execution;

@@ -32,9 +32,10 @@ class Program {
     std::vector<uint8_t> trace;
   };
   // Executes about `branches` branches. `options` are changed and the host interferes as `noise` says (0:
-  // never, else once in so many branches). `choices` decides outcomes, `host` the noise.
+  // never, else once in so many branches). `choices` decides outcomes, `host` the noise. `in_runs`: the
+  // encoder is told many branches at a time.
   Execution execute(Random& choices, Random& host, size_t branches, const EncoderOptions& options,
-                    unsigned noise) const;
+                    unsigned noise, bool in_runs = false) const;
 
  private:
   enum class Kind { plain, conditional, jump, call, indirect_jump, indirect_call, ret, system_call };

@@ -30,8 +30,11 @@ void run(SoftTracer& tracer, unsigned exits, AtExit at_exit) {
     for (uint64_t i = random() % 600; i > 0; --i) {
       const auto count = static_cast<unsigned>(1 + random() % 48);
       rip = 0x400000 + random() % 0x100000;
-      tracer.conditionals(random() & ((uint64_t{1} << count) - 1), count, rip);
-      if (random() % 3 == 0) tracer.indirect(rip = 0x7f0000000000 + random() % 0x1000000);
+      const uint64_t outcomes = random() & ((uint64_t{1} << count) - 1);
+      const bool indirect = random() % 3 == 0;
+      if (indirect) rip = 0x7f0000000000 + random() % 0x1000000;
+      const BranchRun run{outcomes, rip, count, indirect};
+      tracer.branches({&run, 1});
     }
     if (random() % 4 == 0)
       tracer.exit_before(rip);
@@ -183,16 +186,23 @@ TEST_CASE("encoder: outcomes told many at a time give the same stream as one by 
     pt::Encoder one(options), many(options);
     one.enable(0x1000);
     many.enable(0x1000);
-    for (unsigned i = 0; i < 200; ++i) {
-      const auto count = static_cast<unsigned>(1 + random() % 48);
-      const uint64_t bits = random() & ((uint64_t{1} << count) - 1), next = 0x1000 + random() % 4096;
-      for (unsigned bit = count; bit-- > 0;) one.conditional((bits >> bit & 1) != 0, next);
-      many.conditionals(bits, count, next);
-      if (random() % 5 == 0) {
-        one.indirect(next);
-        many.indirect(next);
-      }
+    std::vector<BranchRun> runs;
+    for (unsigned i = 0; i < 2000; ++i) {
+      BranchRun run;
+      run.count = static_cast<uint32_t>(random() % (BranchRun::kMost + 1));
+      run.outcomes = random() & ((uint64_t{1} << run.count) - 1);
+      // Near, far, and where only eight bytes can tell.
+      run.next = random() % 4096 + (random() % 8 == 0 ? random() % 2 << 40 : 0x1000);
+      if (random() % 50 == 0) run.next |= uint64_t{1} << 60;
+      run.indirect = random() % 5 == 0;
+      for (unsigned bit = run.count; bit-- > 0;) one.conditional((run.outcomes >> bit & 1) != 0, run.next);
+      if (run.indirect) one.indirect(run.next);
+      runs.push_back(run);
+      if (random() % 100 != 0) continue;
+      many.branches(runs);
+      runs.clear();
     }
+    many.branches(runs);
     one.disable();
     many.disable();
     pt::StreamDigest digests[2];
