@@ -185,12 +185,10 @@ __attribute__((noinline)) static int pool_empty(apr_pool_t* pool) {
 
 __attribute__((always_inline)) static inline void* guarded(apr_pool_t* pool, size_t size,
                                                            const void* caller) {
-  size_t with_guard;
   (void)caller; /* for the checks */
   CHECK(pool_will_give, pool, size, caller);
-  if (__builtin_add_overflow(size, 1, &with_guard))
-    return next_palloc(pool, size); /* fails as it always did */
-  unsigned char* block = next_palloc(pool, with_guard);
+  /* What is too large already stays so, and fails as it always did. */
+  unsigned char* block = next_palloc(pool, size + (size != SIZE_MAX));
   if (!block) return NULL;
   block[size] = GUARD;
   CHECK(pool_gave, block);
