@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE /* RTLD_NEXT, dladdr */
 #include <dlfcn.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -185,10 +186,13 @@ __attribute__((noinline)) static int pool_empty(apr_pool_t* pool) {
 
 __attribute__((always_inline)) static inline void* guarded(apr_pool_t* pool, size_t size,
                                                            const void* caller) {
+  size_t with_guard;
   (void)caller; /* for the checks */
   CHECK(pool_will_give, pool, size, caller);
   /* What is too large already stays so, and fails as it always did. */
-  unsigned char* block = next_palloc(pool, size + (size != SIZE_MAX));
+  bool too_large = __builtin_add_overflow(size, 1, &with_guard);
+  with_guard -= too_large;
+  unsigned char* block = next_palloc(pool, with_guard);
   if (!block) return NULL;
   block[size] = GUARD;
   CHECK(pool_gave, block);
