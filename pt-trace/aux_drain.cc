@@ -160,8 +160,8 @@ void AuxDrain::run() {
     const bool any = drained.bytes != 0 || marks;
     if (last && !any) return;
     if (last) continue;
-    // Too short naps take the guest's processor time. Who writes the ring by software cuts a long one short by
-    // hurry() when it is full; a processor doesn't wait.
+    // Too short naps take the guest's processor time. Who writes the ring by software cuts a long one short
+    // by hurry() when it is full; a processor doesn't wait.
     const bool short_nap = options_.poll_fd >= 0 ? any : drained.bytes > rings_.aux.size() / 16;
     pause = short_nap ? kShortNap : std::min(pause * 2, kLongNap);
     nap(pause);
