@@ -1,5 +1,5 @@
 // checked KIND COUNT: a site of that kind, hit COUNT times: "compare" (a comparison), "write" (a check that
-// writes and allocates) or "read" (one that reads 64 KiB).
+// writes and allocates), "read" (one that reads 64 KiB) or "nested" (a comparison, in loops of ten turns).
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +32,22 @@ __attribute__((noinline)) static int with_reads(int i) {
   return i ^ 5;
 }
 
+// `count` turns, by loops of ten within each other; some turns go another way.
+__attribute__((noinline)) static int nested(int from, int count) {
+  int sum = 0;
+  if (count <= 10) {
+    for (int i = from; i < from + count; ++i) {
+      VASSERT(i >= from);
+      sum += i & 1;
+    }
+    return sum;
+  }
+  const int part = (count + 9) / 10;
+  for (int done = 0; done < count; done += part)
+    sum += nested(from + done, count - done < part ? count - done : part);
+  return sum;
+}
+
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   int (*const step)(int) = argv[1][0] == 'c' ? compare : argv[1][0] == 'w' ? with_writes : with_reads;
@@ -40,7 +56,8 @@ int main(int argc, char** argv) {
   memcpy(own, bytes, argc);
   int sum = own[0];
   free(own);
-  for (int i = 0; i < atoi(argv[2]); ++i) sum += step(i) & 1;
+  if (argv[1][0] == 'n') sum += nested(0, atoi(argv[2]));
+  for (int i = 0; argv[1][0] != 'n' && i < atoi(argv[2]); ++i) sum += step(i) & 1;
   printf("%d\n", sum);
   return 0;
 }

@@ -3,6 +3,8 @@
 #include <Zydis/Zydis.h>
 #include <unicorn/unicorn.h>
 
+#include <algorithm>
+
 #include "machine/registers.h"
 #include "machine/soft/fault_analysis.h"
 
@@ -77,16 +79,18 @@ size_t FlowTracker::cache_slot(Block block) {
 void FlowTracker::translated(uint64_t address, uint32_t size) {
   read_log();  // with what the blocks were until now
   if (blocks_.size() >= kMostBlocks) {
-    const Block before = logged_[0];
-    const Entry entry = entry_of(before);
+    const Entry entry = first_entry();
     blocks_.clear();
-    blocks_.emplace(before, entry);
+    blocks_.emplace(logged_[0], entry);
+    std::fill_n(cache_.get(), size_t{1} << kCacheBits, Cached{});
+    ++generation_;
   }
   translated_ = true;
   const Block block = BlockLog::name(address, size);
   const Entry entry = decode(address, size);
   const auto [known, is_new] = blocks_.try_emplace(block, entry);
   if (!is_new && known->second != entry) {
+    if (block == logged_[0] && !before_) before_ = known->second;
     known->second = entry;
     cache_[cache_slot(block)].block = kNowhere;
     ++generation_;
@@ -218,15 +222,22 @@ void FlowTracker::drain() {
   const Block* const last = log_.at - 1;
   translated_ = false;
   if (wants_code_) {
-    for (const Block* from = at; from != last; ++from)
+    tell_code(first_entry(), at[0], address_of(at[1]), size_of(at[1]));
+    for (const Block* from = at + 1; from != last; ++from)
       tell_code(entry_of(from[0]), from[0], address_of(from[1]), size_of(from[1]));
   }
-  at = follow_paths(at, last);
-  for (; at != last; ++at) {
+  const auto follow_one = [this, &at](const Entry& from) {
     const uint64_t to = address_of(at[1]);
-    follow(step(entry_of(at[0]), at[0], to, size_of(at[1])), to);
+    follow(step(from, at[0], to, size_of(at[1])), to);
+    if (count_ > BranchRun::kMost - kSteps) put(to, false);  // so that a path's outcomes fit
+    ++at;
+  };
+  if (before_) {
+    follow_one(*before_);
+    before_.reset();
   }
-  if (count_ > BranchRun::kMost - kSteps) put(address_of(*last), false);  // so that a path's outcomes fit
+  at = follow_paths(at, last);
+  while (at != last) follow_one(entry_of(at[0]));
   logged_[0] = *last;
   log_.at = &logged_[1];
   hand_over();
@@ -303,7 +314,7 @@ void FlowTracker::stop(uint64_t rip, Stop how) {
   read_log();
   const Block block = logged_[0];
   if (block != kNowhere) {
-    const Entry entry = entry_of(block);
+    const Entry entry = first_entry();
     const bool inside = rip - address_of(block) < size_of(block);
     const bool between_iterations = entry.kind == Kind::repeated && rip == address_of(block) + entry.last;
     if (how == Stop::system_call) {
@@ -320,6 +331,7 @@ void FlowTracker::stop(uint64_t rip, Stop how) {
   if (count_ != 0) put(rip, false);
   hand_over();
   logged_[0] = kNowhere;
+  before_.reset();
   translated_ = false;
 }
 

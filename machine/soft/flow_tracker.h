@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -152,6 +153,7 @@ class FlowTracker {
   void put(uint64_t next, bool indirect);
   void hand_over();
   Entry entry_of(Block block);
+  Entry first_entry() { return before_ ? *before_ : entry_of(logged_[0]); }
   Entry decode(uint64_t address, uint32_t size) const;
   bool comes_again(const Entry& from, Block from_block, uint64_t to, uint32_t size);
   bool condition_holds(uint64_t address) const;
@@ -175,6 +177,8 @@ class FlowTracker {
   const std::unique_ptr<Path[]> paths_ = std::make_unique<Path[]>(size_t{1} << kPathBits);
   const std::unique_ptr<Cached[]> cache_ = std::make_unique<Cached[]>(size_t{1} << kCacheBits);
   uint32_t generation_ = 1;  // paths of others are out of date
+  // What the first of `logged_` was when it ran, where its code has changed since (it wrote over itself).
+  std::optional<Entry> before_;
   // As they were translated last.
   std::unordered_map<Block, Entry> blocks_;
 };
