@@ -7,7 +7,6 @@ namespace {
 
 // Straight code of any length, and loops of direct jumps, are cut into pieces of this size.
 constexpr uint32_t most_instructions = 1024;
-constexpr unsigned page_shift = 12;
 // Parts asked for by addresses in the trace, which may be nonsense; found again when forgotten.
 constexpr size_t most_parts = 1 << 18;
 
@@ -51,14 +50,6 @@ bool BlockCache::refresh() {
   return true;
 }
 
-void BlockCache::note_code(uint64_t ip, uint8_t size) {
-  for (const uint64_t page : {ip >> page_shift, (ip + size - 1) >> page_shift}) {
-    if (page == last_code_page_) continue;
-    code_pages_.insert(page);
-    last_code_page_ = page;
-  }
-}
-
 BlockId BlockCache::find_slow(uint64_t ip, ExecMode mode) {
   auto& map = by_ip_[static_cast<size_t>(mode)];
   BlockId id;
@@ -92,13 +83,20 @@ BlockId BlockCache::decode(uint64_t ip, ExecMode mode) {
   uint64_t at = ip;
   const uint64_t mask = mode == ExecMode::bits64 ? ~uint64_t{0} : 0xffffffff;
   bool open = true;
+  // Bytes of one mapping from `code_start` on: most instructions lie in that of the one before.
+  uint64_t code_start = at;
+  std::span<const uint8_t> code = image_.at(at);
   while (open) {
     if (block.instructions == most_instructions) {
       links.end = BlockEnd::straight;
       links.next = at;
       break;
     }
-    const Instruction instruction = decoder_.decode(image_, at, mode);
+    if (at - code_start >= code.size()) {
+      code_start = at;
+      code = image_.at(at);
+    }
+    const Instruction instruction = decoder_.decode(code.subspan(at - code_start), image_, at, mode);
     if (instruction.size == 0) {
       links.end = BlockEnd::unmapped;
       links.next = at;

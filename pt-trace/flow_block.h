@@ -101,6 +101,7 @@ class BlockCache {
   };
   static constexpr unsigned first_slot_bits = 6;
   static constexpr size_t most_slots = 1 << 16;
+  static constexpr unsigned page_shift = 12;
   size_t slot_index(uint64_t ip, ExecMode mode) const {
     return (ip + static_cast<uint64_t>(mode)) * 0x9e3779b97f4a7c15 >> slot_shift_;
   }
@@ -121,7 +122,13 @@ class BlockCache {
   BlockId decode(uint64_t ip, ExecMode mode);
   template <typename Stop>
   BlockId part(BlockId block, Part key, Stop stop);
-  void note_code(uint64_t ip, uint8_t size);
+  void note_code(uint64_t ip, uint8_t size) {
+    const uint64_t first = ip >> page_shift;
+    const uint64_t last = (ip + (size - 1)) >> page_shift;
+    if (first != last_code_page_) code_pages_.insert(first);
+    if (last != first) code_pages_.insert(last);
+    last_code_page_ = last;
+  }
   void clear_all();
   void clear_maps();
 

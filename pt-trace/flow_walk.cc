@@ -142,14 +142,13 @@ void FlowDecoder::Impl::on_tip(bool has_ip) {
   update_waiting();
 }
 
-// Executes up to, not including, the instruction at `stop`. False after an error.
+// Executes up to, not including, the instruction at `stop`; current_ is spent. False after an error.
 bool FlowDecoder::Impl::run_to(uint64_t stop) {
   const uint64_t start = current_ip();
   for (unsigned i = 0; i < most_straight; ++i) {
     const BlockId part = cache_.up_to(current_, stop);
     if (part != BlockCache::no_block) {
       if (part != 0) emit(part);
-      go_to(stop);
       return true;
     }
     if (cache_.links(current_).end != BlockEnd::straight) break;
@@ -182,7 +181,7 @@ void FlowDecoder::Impl::on_pgd(bool has_ip) {
     e.from = fup_ip_;
     if (!run_to(fup_ip_)) return;
     if (options_.errata.skd022 && cache_.instruction(fup_ip_, mode_).vm_entry) {
-      emit(current_);
+      emit(cache_.find(fup_ip_, mode_));
       e.kind = FlowEventKind::disabled;
     }
   } else if (current_ != 0) {
@@ -241,6 +240,7 @@ void FlowDecoder::Impl::on_fup(bool has_ip) {
     if (current_ != 0) {
       if (options_.errata.bdm64 && aborted && cache_.up_to(current_, ip) == BlockCache::no_block) go_to(ip);
       if (!run_to(ip)) return;
+      go_to(ip);
     }
     FlowEvent e{FlowEventKind::transaction};
     e.from = ip;

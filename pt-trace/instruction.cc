@@ -66,8 +66,8 @@ InstructionKind kind_of(const ZydisDecodedInstruction& decoded) {
 
 }  // namespace
 
-Instruction InstructionDecoder::decode(const CodeImage& image, uint64_t address, ExecMode mode) const {
-  const auto bytes = image.at(address);
+Instruction InstructionDecoder::decode(std::span<const uint8_t> bytes, const CodeImage& image,
+                                       uint64_t address, ExecMode mode) const {
   if (bytes.size() >= 16 && (mode == ExecMode::bits64 || mode == ExecMode::bits32)) {
     const Instruction common = decode_common(bytes.data(), address, mode);
     if (common.size != 0) return common;

@@ -36,8 +36,13 @@ class InstructionDecoder {
   ~InstructionDecoder();
   InstructionDecoder(const InstructionDecoder&) = delete;
   InstructionDecoder& operator=(const InstructionDecoder&) = delete;
-  Instruction decode(const CodeImage& image, uint64_t address, ExecMode mode) const;
-  // The same without the shortcut for common instructions; `bytes` is image.at(address).
+  Instruction decode(const CodeImage& image, uint64_t address, ExecMode mode) const {
+    return decode(image.at(address), image, address, mode);
+  }
+  // The same where `bytes`, which is image.at(address), is known already.
+  Instruction decode(std::span<const uint8_t> bytes, const CodeImage& image, uint64_t address,
+                     ExecMode mode) const;
+  // The same without the shortcut for common instructions.
   Instruction decode_any(std::span<const uint8_t> bytes, const CodeImage& image, uint64_t address,
                          ExecMode mode) const;
 
