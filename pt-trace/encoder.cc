@@ -162,18 +162,13 @@ unsigned Encoder::tnt_limit() const {
 }
 
 void Encoder::conditional(bool taken, uint64_t next) {
-  outcomes_ = outcomes_ << 1 | (taken ? 1 : 0);
-  ++outcome_count_;
   current_ = next;
-  if (outcome_count_ >= tnt_limit()) {
-    write_tnt();
-    timing_packet();
-    psb_if_due();
-  }
+  if (outcomes(taken ? 1 : 0, 1)) psb_if_due();
 }
 
-void Encoder::outcomes(uint64_t outcomes, unsigned count) {
+bool Encoder::outcomes(uint64_t outcomes, unsigned count) {
   const unsigned limit = tnt_limit();
+  bool wrote = false;
   while (count > 0) {
     // Smaller limits may have been set since outcomes began to wait.
     const unsigned part = std::min(count, limit > outcome_count_ ? limit - outcome_count_ : 1);
@@ -183,8 +178,10 @@ void Encoder::outcomes(uint64_t outcomes, unsigned count) {
     if (outcome_count_ >= limit) {
       write_tnt();
       timing_packet();
+      wrote = true;
     }
   }
+  return wrote;
 }
 
 void Encoder::branches(std::span<const BranchRun> runs) {

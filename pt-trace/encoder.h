@@ -109,7 +109,8 @@ class Encoder {
            options_.ip_style == IpStyle::shortest && options_.pad_before_packet == 0 && !options_.timing &&
            outcome_count_ < 6;
   }
-  void outcomes(uint64_t outcomes, unsigned count);
+  // True when packets were written, so that a PSB may be due.
+  bool outcomes(uint64_t outcomes, unsigned count);
   // The frequent ones of branches(): those before the first run for which something else is due.
   size_t quick_branches(std::span<const BranchRun> runs);
   void spill();

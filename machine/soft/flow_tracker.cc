@@ -192,7 +192,8 @@ void FlowTracker::follow(Step step, uint64_t to) {
     case Step::not_taken:
     case Step::taken:
       outcomes_ = outcomes_ << 1 | (step == Step::taken ? 1 : 0);
-      if (++count_ == BranchRun::kMost) put(to, false);
+      // Those of a path have room behind them.
+      if (++count_ > BranchRun::kMost - kSteps) put(to, false);
       return;
     case Step::indirect:
       return put(to, true);
@@ -229,7 +230,6 @@ void FlowTracker::drain() {
   const auto follow_one = [this, &at](const Entry& from) {
     const uint64_t to = address_of(at[1]);
     follow(step(from, at[0], to, size_of(at[1])), to);
-    if (count_ > BranchRun::kMost - kSteps) put(to, false);  // so that a path's outcomes fit
     ++at;
   };
   if (before_) {
@@ -303,7 +303,6 @@ void FlowTracker::learn(const Block* at, Path& path) {
       seen.outcomes = seen.count = 0;
     }
   }
-  if (count_ > BranchRun::kMost - kSteps) put(address_of(at[kSteps]), false);
   if (!always) return;
   seen.blocks[kSteps] = at[kSteps];
   seen.generation = generation_;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
@@ -75,7 +76,29 @@ struct Guest {
     REQUIRE(vcpu->set_control_flow(&notes));
   }
   ~Guest() { CHECK(notes.well_formed); }
+
+  // Runs to SYSCALL; the text may be too long to be shown.
+  void check_flow(const std::string& expected) {
+    CHECK(vcpu->run().kind == ExitKind::syscall);
+    const auto different =
+        std::mismatch(notes.text.begin(), notes.text.end(), expected.begin(), expected.end());
+    UNSCOPED_INFO("the same for " << different.first - notes.text.begin() << " characters of "
+                                  << expected.size());
+    const bool same = notes.text == expected;
+    CHECK(same);
+  }
 };
+
+// What a loop comes to whose `turn(turns left)` ends in a branch back to its start.
+template <typename Turn>
+std::string loop_flow(unsigned turns, Turn turn) {
+  std::string all;
+  for (unsigned left = turns; left > 0; --left) {
+    all += turn(left);
+    all += left > 1 ? 'T' : 'N';
+  }
+  return all;
+}
 
 // A loop of three turns with a call, a return, an indirect jump and a repeated string instruction; then
 // SYSCALL.
@@ -230,15 +253,13 @@ const Code kRandomTurns = {
     0xc3,                                // 30 ret
 };
 const std::string& random_turns() {
-  static std::string text;
-  if (!text.empty()) return text;
-  uint32_t eax = 0;
-  for (unsigned left = kTurns; left > 0; --left) {
-    eax = eax * 1103515245 + 12345;
-    text += (eax >> 16 & 1) == 0 ? "T" : "N>0x1c ";
-    text += (eax >> 17 & 1) != 0 ? "T" : "N>0x29 ";
-    text += left > 1 ? 'T' : 'N';
-  }
+  static const std::string text = [] {
+    uint32_t eax = 0;
+    return loop_flow(kTurns, [&eax](unsigned) {
+      eax = eax * 1103515245 + 12345;
+      return std::string((eax >> 16 & 1) == 0 ? "T" : "N>0x1c ") + ((eax >> 17 & 1) != 0 ? "T" : "N>0x29 ");
+    });
+  }();
   return text;
 }
 
@@ -247,11 +268,7 @@ const std::string& random_turns() {
 TEST_CASE("control flow: a hundred thousand branches") {
   const bool wants_code = GENERATE(true, false);
   Guest guest(kRandomTurns, wants_code);
-  SECTION("at once") {
-    CHECK(guest.vcpu->run().kind == ExitKind::syscall);
-    const bool same = guest.notes.text == random_turns();
-    CHECK(same);
-  }
+  SECTION("at once") { guest.check_flow(random_turns()); }
   SECTION("with kicks from another thread") {
     std::atomic<bool> done = false;
     std::thread kicker([&] {
@@ -294,14 +311,7 @@ TEST_CASE("control flow: a loop that rewrites its own branch") {
                      0x90, 0x85, 0xc0, 0x74, 0x01, 0x90, 0xff, 0xc9, 0x75, 0xee, 0x0f, 0x05};
   const bool wants_code = GENERATE(true, false);
   Guest guest(code, wants_code);
-  CHECK(guest.vcpu->run().kind == ExitKind::syscall);
-  std::string expected;
-  for (unsigned left = 10000; left > 0; --left) {
-    expected += left % 2 == 0 ? 'N' : 'T';
-    expected += left > 1 ? 'T' : 'N';
-  }
-  const bool same = guest.notes.text == expected;
-  CHECK(same);
+  guest.check_flow(loop_flow(10000, [](unsigned left) { return left % 2 == 0 ? 'N' : 'T'; }));
 }
 
 TEST_CASE("control flow: a block that writes over itself becomes another of its size") {
@@ -334,24 +344,13 @@ TEST_CASE("control flow: stops to translate code anew after any number of branch
   code.insert(code.end(), {0xb0, 0, 0xff, 0xc9, 0x0f, 0x85, static_cast<uint8_t>(back),
                            static_cast<uint8_t>(back >> 8), 0xff, 0xff, 0x0f, 0x05});
   Guest guest(code, false);
-  CHECK(guest.vcpu->run().kind == ExitKind::syscall);
-  std::string expected;
-  for (unsigned left = 1000; left > 0; --left) expected += turn + (left > 1 ? 'T' : 'N');
-  const bool same = guest.notes.text == expected;
-  CHECK(same);
+  guest.check_flow(loop_flow(1000, [&turn](unsigned) { return turn; }));
 }
 
 TEST_CASE("control flow: a branch to the next instruction among a hundred thousand others") {
   // mov ecx, 50000; 05: test ecx, 3; jz +0; dec ecx; jnz 05; syscall
   Guest guest({0xb9, 0x50, 0xc3, 0, 0, 0xf7, 0xc1, 3, 0, 0, 0, 0x74, 0, 0xff, 0xc9, 0x75, 0xf4, 0x0f, 0x05});
-  CHECK(guest.vcpu->run().kind == ExitKind::syscall);
-  std::string expected;
-  for (unsigned left = 50000; left > 0; --left) {
-    expected += left % 4 == 0 ? 'T' : 'N';
-    expected += left > 1 ? 'T' : 'N';
-  }
-  const bool same = guest.notes.text == expected;
-  CHECK(same);
+  guest.check_flow(loop_flow(50000, [](unsigned left) { return left % 4 == 0 ? 'T' : 'N'; }));
 }
 
 TEST_CASE("control flow: asked for when the guest has run already") {
