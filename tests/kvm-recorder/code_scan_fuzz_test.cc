@@ -10,6 +10,7 @@
 #include <random>
 
 #include "scan_test_util.h"
+#include "scan_whole.h"
 
 using namespace aftercheck;
 using namespace aftercheck::test;
@@ -37,27 +38,6 @@ class MemoryFile {
  private:
   UniqueFd fd_;
 };
-
-// What a loader would scan of this file if it believed it, and the whole file as one range.
-void scan_all(const Bytes& bytes, const MemoryFile& file) {
-  const auto scan_range = [&](uint64_t offset, uint64_t size) {
-    if (offset >= bytes.size()) return;
-    const auto part = std::span<const uint8_t>(bytes).subspan(offset, std::min(size, bytes.size() - offset));
-    uint64_t end = 0;
-    for (const CodePatch& patch : find_trapped_instructions({0x10000, part, file.fd(), offset})) {
-      REQUIRE(patch.address >= 0x10000 + end);
-      end = patch.address - 0x10000 + patch.instruction.length;
-      REQUIRE(end <= part.size());
-    }
-  };
-  scan_range(0, bytes.size());
-  const auto elf = ElfFile::open(file.fd());
-  if (!elf) return;
-  int ranges = 0;
-  for (const Elf64_Phdr& segment : elf->segments())
-    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_X) != 0 && ++ranges <= 4)
-      scan_range(segment.p_offset, segment.p_filesz);
-}
 
 // Values that break careless arithmetic.
 uint64_t nasty(std::mt19937& rng) {
@@ -127,7 +107,7 @@ TEST_CASE("Mutated ELF files are scanned without harm") {
       file.set(bytes);
       INFO(name << ", round " << round);
       const auto start = Clock::now();
-      scan_all(bytes, file);
+      scan_whole(bytes, file.fd());
       worst = std::max(worst, std::chrono::duration<double>(Clock::now() - start).count());
       ++scanned;
     }
@@ -142,7 +122,7 @@ TEST_CASE("Truncated files give a result at every length") {
   for (size_t size = 0; size < original.size(); size += size < 600 ? 1 : 97) {
     const Bytes bytes(original.begin(), original.begin() + static_cast<ptrdiff_t>(size));
     file.set(bytes);
-    scan_all(bytes, file);
+    scan_whole(bytes, file.fd());
   }
   SUCCEED();
 }
@@ -185,7 +165,7 @@ TEST_CASE("Hostile text takes linear time") {
     const Bytes bytes = hostile_text(pattern);
     file.set(bytes);
     const auto start = Clock::now();
-    scan_all(bytes, file);
+    scan_whole(bytes, file.fd());
     const std::chrono::duration<double> took = Clock::now() - start;
     INFO("pattern of " << pattern.size() << " bytes starting with " << static_cast<int>(pattern[0]));
     CHECK(took.count() < 5);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "collector.h"
+#include "executions.h"
 #include "program.h"
 #include "pt-trace/branch_stream.h"
 #include "pt-trace/packet_scanner.h"
@@ -64,6 +65,19 @@ const Program& fuzz_program() {
 }
 
 }  // namespace
+
+std::vector<std::vector<uint8_t>> fuzz_traces() {
+  std::vector<std::vector<uint8_t>> seeds;
+  const Program& program = fuzz_program();
+  Random random(2);
+  for (int i = 0; i < 24; ++i) {
+    EncoderOptions options = random_options(random);
+    options.psb_period = static_cast<uint32_t>(64 + random.below(512));
+    seeds.push_back(program.execute(random, random, 100 + random.below(600), options, 15).trace);
+    seeds.push_back(encode(random_execution(random, 300), options));
+  }
+  return seeds;
+}
 
 void fuzz_packets(std::span<const uint8_t> input) {
   PacketScanner scanner(input);

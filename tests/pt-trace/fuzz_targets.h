@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace aftercheck::pt::test {
 
@@ -12,5 +13,8 @@ void fuzz_packets(std::span<const uint8_t> input);
 // The first 64 KiB at most are trace; the program is built in.
 void fuzz_flow(std::span<const uint8_t> input);
 void fuzz_perf_data(std::span<const uint8_t> input);
+
+// Valid traces to begin with, many of the program that fuzz_flow knows.
+std::vector<std::vector<uint8_t>> fuzz_traces();
 
 }  // namespace aftercheck::pt::test

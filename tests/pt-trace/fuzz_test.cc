@@ -1,8 +1,6 @@
-// Deterministic fuzzing: mutations of valid input, the same in every run. For more, build with
-// -DAFTERCHECK_FUZZ=ON (clang) and run pt_fuzz_*.
+// Deterministic fuzzing: mutations of valid input, the same in every run. scripts/fuzz does more.
 #include <catch2/catch.hpp>
 
-#include "executions.h"
 #include "fuzz_targets.h"
 #include "program.h"
 #include "pt-trace/perf_data.h"
@@ -63,24 +61,11 @@ void hammer(const std::vector<std::vector<uint8_t>>& seeds, uint64_t rounds, Tar
   SUCCEED(rounds << " rounds");
 }
 
-std::vector<std::vector<uint8_t>> made_up_traces() {
-  std::vector<std::vector<uint8_t>> seeds;
-  Random random(1);
-  const Program program(random, 300);  // the program that fuzz_flow knows
-  for (int i = 0; i < 24; ++i) {
-    EncoderOptions options = random_options(random);
-    options.psb_period = static_cast<uint32_t>(64 + random.below(512));
-    seeds.push_back(program.execute(random, random, 100 + random.below(600), options, 15).trace);
-    seeds.push_back(encode(random_execution(random, 300), options));
-  }
-  return seeds;
-}
-
 }  // namespace
 
-TEST_CASE("fuzzing: packets and branch stream") { hammer(made_up_traces(), 60000, fuzz_packets); }
+TEST_CASE("fuzzing: packets and branch stream") { hammer(fuzz_traces(), 60000, fuzz_packets); }
 
-TEST_CASE("fuzzing: flow decoding") { hammer(made_up_traces(), 30000, fuzz_flow); }
+TEST_CASE("fuzzing: flow decoding") { hammer(fuzz_traces(), 30000, fuzz_flow); }
 
 TEST_CASE("fuzzing: perf.data") {
   PT_DATA_OR_SKIP(folder);

@@ -135,7 +135,8 @@ TEST_CASE("all lines with code are listed, at addresses that have them") {
   size_t count = 0;
   object->for_each_line([&](uint64_t address, const SourceLine& line) {
     ++count;
-    if (*line.file != fs::path(SYMBOLS_SAMPLE_SOURCE)) return;
+    // A compiler cache may have compiled it in another folder.
+    if (fs::path(*line.file).filename() != fs::path(SYMBOLS_SAMPLE_SOURCE).filename()) return;
     middle |= line.line == marked_line("middle");
     CHECK(object->address_of_offset(address).has_value());
   });
