@@ -123,7 +123,11 @@ std::vector<CodePatch> scan_text(const CodeRange& code, const ElfFile& file, con
     const uint64_t offset = text.file_offset + *start;
     const auto insn = decode_trapped(text.bytes.subspan(*start));
     if (offset < code.file_offset || offset + insn->length > code_end) continue;
-    add_patch(code, offset - code.file_offset, *insn, patches);
+    const uint64_t at = offset - code.file_offset;
+    // Hostile code may jump into an operand of FXSAVE that is another one of these. Only one can be replaced.
+    if (!patches.empty() && code.address + at < patches.back().address + patches.back().instruction.length)
+      continue;
+    add_patch(code, at, *insn, patches);
   }
   return patches;
 }

@@ -16,12 +16,12 @@ struct CodeRange {
   uint64_t file_offset = 0;        // of bytes[0]
 };
 
-// Patches by ascending address. Only real instructions: the same bytes inside other instructions, in
-// immediates or as data between functions are left alone. Instructions are found by decoding with Zydis from
-// known starts (functions of .eh_frame, symbol tables, the entry point) along the control flow; a search for
-// the byte patterns first keeps clean pages cheap. For anonymous code (fd < 0) a linear sweep from the start
-// of the range is all there is. Untrusted input: any bytes and any file give a result, never a crash or an
-// endless loop.
+// Patches by ascending address, none of which overlap: of two instructions that do, the first. Only real
+// instructions: the same bytes inside other instructions, in immediates or as data between functions are left
+// alone. Instructions are found by decoding with Zydis from known starts (functions of .eh_frame, symbol
+// tables, the entry point) along the control flow; a search for the byte patterns first keeps clean pages
+// cheap. For anonymous code (fd < 0) a linear sweep from the start of the range is all there is. Untrusted
+// input: any bytes and any file give a result, never a crash or an endless loop.
 std::vector<CodePatch> find_trapped_instructions(const CodeRange& code);
 
 }  // namespace aftercheck

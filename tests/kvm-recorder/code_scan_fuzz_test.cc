@@ -151,6 +151,19 @@ Bytes hostile_text(const Bytes& pattern) {
   return bytes;
 }
 
+TEST_CASE("Of two trapped instructions that overlap the first is taken") {
+  // 0: jz 5; 2: fxsave [rdi+rcx], whose last byte begins RDTSC at 5; 6: xor eax, eax; 8: ret
+  const Bytes bytes = hostile_text({0x74, 0x03, 0x0f, 0xae, 0x04, 0x0f, 0x31, 0xc0, 0xc3, 0xc3});
+  MemoryFile file;
+  file.set(bytes);
+  const auto patches =
+      find_trapped_instructions({0x1000, std::span(bytes).subspan(4096, 4096), file.fd(), 4096});
+  REQUIRE_FALSE(patches.empty());
+  CHECK(patches[0].address == 0x1002);
+  CHECK(patches[0].instruction.length == 4);
+  scan_whole(bytes, file.fd());
+}
+
 TEST_CASE("Hostile text takes linear time") {
   MemoryFile file;
   const Bytes patterns[] = {{0x0f, 0x31},                                // all candidates
