@@ -59,6 +59,12 @@ void CodeImage::insert(uint64_t address, Mapping mapping) {
   mappings_.emplace(address, std::move(mapping));
 }
 
+void CodeImage::fill(uint64_t address, std::shared_ptr<const std::vector<uint8_t>> bytes) {
+  const size_t changes = changes_.size();
+  map(address, std::move(bytes));
+  changes_.resize(changes);
+}
+
 void CodeImage::unmap(uint64_t address, uint64_t size) {
   if (size == 0) return;
   carve(address, size);
@@ -85,6 +91,13 @@ void CodeImage::carve(uint64_t address, uint64_t size) {
 }
 
 std::span<const uint8_t> CodeImage::at(uint64_t address) const {
+  const auto bytes = mapped_at(address);
+  if (!bytes.empty() || !source_) return bytes;
+  source_(address);
+  return mapped_at(address);
+}
+
+std::span<const uint8_t> CodeImage::mapped_at(uint64_t address) const {
   auto it = mappings_.upper_bound(address);
   if (it == mappings_.begin()) return {};
   --it;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -26,8 +27,17 @@ class CodeImage {
   void map_file(uint64_t address, const std::string& path, uint64_t offset, uint64_t size);
   void unmap(uint64_t address, uint64_t size);
 
-  // Mapped bytes from `address` on, up to the end of that mapping; empty when nothing is mapped there.
+  // Whoever can give code that is not mapped yet: called out of at() and read(), it may fill() the address.
+  using Source = std::function<void(uint64_t address)>;
+  void set_source(Source source) { source_ = std::move(source); }
+  // For sources: as map(), where nothing is mapped. That is no change: the code was always there.
+  void fill(uint64_t address, std::shared_ptr<const std::vector<uint8_t>> bytes);
+
+  // Mapped bytes from `address` on, up to the end of that mapping; empty when nothing is mapped there. Valid
+  // until the next change.
   std::span<const uint8_t> at(uint64_t address) const;
+  // The same without asking the source.
+  std::span<const uint8_t> mapped_at(uint64_t address) const;
   // Copies up to `size` bytes across adjoining mappings; returns how many.
   size_t read(uint64_t address, uint8_t* buffer, size_t size) const;
 
@@ -53,6 +63,7 @@ class CodeImage {
 
   std::map<uint64_t, Mapping> mappings_;  // by start, never overlapping
   std::vector<Change> changes_;
+  Source source_;
 };
 
 }  // namespace aftercheck::pt

@@ -12,23 +12,6 @@ constexpr size_t most_parts = 1 << 18;
 
 }  // namespace
 
-void BlockCache::clear_all() {
-  blocks_.assign(2, {});
-  links_.assign(2, {});
-  returns_.clear();
-  clear_maps();
-}
-
-void BlockCache::clear_maps() {
-  slot_shift_ = 64 - first_slot_bits;
-  slots_.assign(size_t{1} << first_slot_bits, {});
-  for (auto& map : by_ip_) map.clear();
-  parts_.clear();
-  code_pages_.clear();
-  last_code_page_ = ~uint64_t{0};
-  any_unmapped_ = false;
-}
-
 bool BlockCache::refresh() {
   if (generation_ == image_.generation()) return false;
   const auto changes = image_.changes_since(generation_);
@@ -45,8 +28,12 @@ bool BlockCache::refresh() {
                        [&](uint64_t page) { return page >= first && page <= last; });
   };
   if (!any_unmapped_ && std::none_of(changes.begin(), changes.end(), touches_code)) return false;
-  clear_maps();
+  ++epoch_;
+  slots_.assign(slots_.size(), {});
   for (auto& links : links_) links.taken_block = links.next_block = 0;
+  code_pages_.clear();
+  last_code_page_ = ~uint64_t{0};
+  any_unmapped_ = false;
   return true;
 }
 
@@ -55,6 +42,11 @@ BlockId BlockCache::find_slow(uint64_t ip, ExecMode mode) {
   BlockId id;
   if (const auto it = map.find(ip); it != map.end()) {
     id = it->second;
+    if (links_[id].epoch != epoch_) {
+      id = renew(id);
+      if (id == nowhere) return id;
+      it->second = id;
+    }
   } else {
     id = decode(ip, mode);
     if (id == nowhere) return id;
@@ -65,6 +57,22 @@ BlockId BlockCache::find_slow(uint64_t ip, ExecMode mode) {
     }
   }
   slots_[slot_index(ip, mode)] = {ip, id, mode};
+  return id;
+}
+
+// Decodes a block again. The same one, if nothing has changed that matters: so memory does not grow with the
+// number of changes elsewhere.
+BlockId BlockCache::renew(BlockId id) {
+  const BlockId now = decode(blocks_[id].ip, blocks_[id].mode);
+  if (now == nowhere) return now;
+  const BlockLinks &before = links_[id], &after = links_[now];
+  if (before.shape != after.shape || before.end != after.end || before.taken != after.taken ||
+      before.next != after.next)
+    return now;
+  returns_.resize(after.first_call);
+  blocks_.pop_back();
+  links_.pop_back();
+  links_[id].epoch = epoch_;
   return id;
 }
 
@@ -80,6 +88,7 @@ BlockId BlockCache::decode(uint64_t ip, ExecMode mode) {
   FlowBlock block{ip, ip, 0, mode};
   BlockLinks links;
   links.first_call = static_cast<uint32_t>(returns_.size());
+  links.epoch = epoch_;
   uint64_t at = ip;
   const uint64_t mask = mode == ExecMode::bits64 ? ~uint64_t{0} : 0xffffffff;
   bool open = true;
@@ -104,6 +113,7 @@ BlockId BlockCache::decode(uint64_t ip, ExecMode mode) {
       break;
     }
     note_code(at, instruction.size);
+    links.shape = (links.shape + (at << 4 | static_cast<uint64_t>(instruction.kind))) * 0x9e3779b97f4a7c15;
     ++block.instructions;
     block.end = at;
     const uint64_t behind = (at + instruction.size) & mask;

@@ -44,14 +44,14 @@ struct BlockLinks {
   uint32_t call_count = 0;
   BlockEnd end = BlockEnd::unmapped;
   bool far = false;
+  uint32_t epoch = 0;  // when the code was looked at last
+  uint64_t shape = 0;  // hash of the instructions' addresses and kinds
 };
 
 // Decodes blocks and finds them by address. Memory grows with the code executed, not with the trace.
 class BlockCache {
  public:
-  explicit BlockCache(const CodeImage& image) : image_(image), generation_(image.generation()) {
-    clear_all();
-  }
+  explicit BlockCache(const CodeImage& image) : image_(image), generation_(image.generation()) {}
 
   // The block that starts at `ip`; decoded if it is new. Never 0. Where the image has no instruction at all,
   // it is nowhere(), whose links tell the last such address: a hostile trace must not fill memory with bad
@@ -89,8 +89,9 @@ class BlockCache {
   size_t size() const { return blocks_.size() - 2; }
   Instruction instruction(uint64_t ip, ExecMode mode) const { return decoder_.decode(image_, ip, mode); }
 
-  // Notices changes of the image: forgets what may be outdated (ids stay valid as names of what was
-  // executed). True when anything was forgotten.
+  // Notices changes of the image: what is known may be outdated and is looked at again before it is given
+  // out. A block that has changed gets another id; the old one stays the name of what was executed. True when
+  // blocks that were found before must be found again.
   bool refresh();
 
  private:
@@ -118,6 +119,7 @@ class BlockCache {
   };
 
   BlockId find_slow(uint64_t ip, ExecMode mode);
+  BlockId renew(BlockId id);
   BlockId resolve(BlockId id, bool taken);
   BlockId decode(uint64_t ip, ExecMode mode);
   template <typename Stop>
@@ -129,21 +131,21 @@ class BlockCache {
     if (last != first) code_pages_.insert(last);
     last_code_page_ = last;
   }
-  void clear_all();
-  void clear_maps();
 
   const CodeImage& image_;
   InstructionDecoder decoder_;
   uint64_t generation_;
-  std::vector<FlowBlock> blocks_;
-  std::vector<BlockLinks> links_;
+  uint32_t epoch_ = 0;  // grows when the code may have changed
+  std::vector<FlowBlock> blocks_ = std::vector<FlowBlock>(2);
+  std::vector<BlockLinks> links_ = std::vector<BlockLinks>(2);
   std::vector<uint64_t> returns_;
-  std::vector<Slot> slots_;  // grows with the number of blocks
-  unsigned slot_shift_ = 0;
+  // Grows with the number of blocks.
+  std::vector<Slot> slots_ = std::vector<Slot>(size_t{1} << first_slot_bits);
+  unsigned slot_shift_ = 64 - first_slot_bits;
   std::unordered_map<uint64_t, BlockId> by_ip_[4];
   std::unordered_map<Part, BlockId, PartHash> parts_;
   std::unordered_set<uint64_t> code_pages_;
-  uint64_t last_code_page_ = 0;
+  uint64_t last_code_page_ = ~uint64_t{0};
   bool any_unmapped_ = false;
 };
 

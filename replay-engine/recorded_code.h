@@ -1,5 +1,6 @@
 // The code and the symbols of a recorded program, as they were at each event: what a trace of it is decoded
-// with. Needs no replay; code that the program wrote itself is not in a log, so it is missing here.
+// with. Needs no replay; code that the program wrote itself is not in a log, so it is missing here: see
+// written_code.h.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ class RecordedCode {
   ~RecordedCode();
 
   const pt::CodeImage& image() const { return image_; }
+  pt::CodeImage& image() { return image_; }
   const symbols::Symbols& symbols() const { return symbols_; }
 
   // Goes on to where this event (as recording::Reader counts) has been answered, its continuations too. Never

@@ -39,6 +39,8 @@ class PtCode {
   const pt::CodeImage& image() const { return recorded_ ? recorded_->image() : image_; }
   const symbols::Symbols& symbols() const { return recorded_ ? recorded_->symbols() : symbols_; }
   const pt::FlowOptions& flow_options() const { return flow_options_; }
+  // Null, or of a recording.
+  RecordedCode* recorded() { return recorded_.get(); }
   // Of recordings: this event was answered. True when the program was replaced.
   bool answered(uint64_t event) { return recorded_ != nullptr && recorded_->answered(event); }
 

@@ -8,6 +8,7 @@
 #include "tools/output.h"
 #include "tools/pt_code.h"
 #include "tools/pt_command.h"
+#include "tools/pt_replay.h"
 #include "tools/pt_source.h"
 
 namespace aftercheck::tools {
@@ -19,7 +20,8 @@ constexpr size_t kTopFunctions = 20;
 struct Arguments {
   std::string input, lcov, folded, chrome;
   PtCodeOptions code;
-  bool json = false, branches = false, stats = false, quiet = false;
+  bool json = false, branches = false, stats = false, quiet = false, replay = false;
+  MachineChoice machine = MachineChoice::automatic;
   uint64_t limit = 0, chrome_limit = 1'000'000;
   bool prints() const { return !quiet && !stats && lcov.empty() && folded.empty() && chrome.empty(); }
 };
@@ -314,15 +316,14 @@ void print_stats(const Arguments& arguments, const Results& results, Output& out
 }
 
 // Errors of the trace end in status 2; code that is not at hand only in a warning.
-void judge(const Totals& totals, const std::string& input, Console& console) {
+void judge(const Totals& totals, const std::string& input, const char* why_missing, Console& console) {
   const uint64_t all = totals.error_count();
   if (all == 0) return;
   const uint64_t missing = totals.errors[static_cast<size_t>(pt::FlowStatus::no_code)];
   if (missing != 0)
     console.warning(
-        fmt::format("{}: in {} places the code that ran is not at hand (made at run time, or a file "
-                    "that was not given): what ran there is not shown",
-                    input, human_count(missing)));
+        fmt::format("{}: in {} places the code that ran is not at hand ({}): what ran there is not shown",
+                    input, human_count(missing), why_missing));
   if (all != missing)
     fail(ErrorKind::bad_input, "{}: in {} places trace and code do not fit; the first error: {}", input,
          human_count(all - missing), totals.first_error);
@@ -360,6 +361,8 @@ void write_files(const Arguments& arguments, const PtSource& source, Results& re
 
 int run(const Arguments& arguments, Console& console) {
   const auto source = open_pt_source(arguments.input);
+  if (arguments.replay && !source->is_recording())
+    fail(ErrorKind::usage, "{}: --replay is for recordings", source->name());
   Results results;
   if (!arguments.chrome.empty())
     results.chrome = std::make_unique<ChromeTrace>(arguments.chrome,
@@ -377,7 +380,13 @@ int run(const Arguments& arguments, Console& console) {
     if (results.chrome != nullptr) results.chrome->begin_stream(i, info.name);
     Stream stream(arguments, *codes.back(), info.name, several, results, output);
     PtProgress progress(stream, info, console);
-    source->read(i, progress);
+    if (arguments.replay) {
+      const std::string why = read_in_replay(*source, i, progress, *codes.back(), arguments.machine,
+                                             [&stream] { return stream.done(); });
+      if (!why.empty()) warnings.insert(fmt::format("{}: the trace has no end: {}", source->name(), why));
+    } else {
+      source->read(i, progress);
+    }
     stream.finish();
     if (results.chrome != nullptr) results.chrome->end_stream();
   }
@@ -388,7 +397,10 @@ int run(const Arguments& arguments, Console& console) {
   for (const std::string& warning : warnings) console.warning(warning);
   for (const std::string& warning : source->warnings())
     console.warning(fmt::format("{}: {}", source->name(), warning));
-  judge(results.totals, source->name(), console);
+  const char* const why_missing = arguments.replay         ? "written over before the next event"
+                                  : source->is_recording() ? "made at run time: --replay gets it"
+                                                           : "made at run time, or a file that was not given";
+  judge(results.totals, source->name(), why_missing, console);
   return 0;
 }
 
@@ -400,6 +412,10 @@ Command add_pt_flow(CLI::App& group) {
       group.add_subcommand("flow", "Follow a trace through the code: what executed, in which order");
   app->add_option("INPUT", arguments->input, kPtInputHelp)->required()->type_name("");
   add_pt_code_options(*app, arguments->code);
+  CLI::Option* replay =
+      app->add_flag("--replay", arguments->replay,
+                    "Replay the recording meanwhile, for the code that the program wrote at run time");
+  add_machine_option(*app, arguments->machine)->needs(replay);
   app->add_flag("--branches", arguments->branches, "Print branches that were taken, not blocks");
   app->add_option("--limit", arguments->limit, "At most so many lines of blocks or branches")->type_name("N");
   app->add_flag("--stats", arguments->stats, "Print totals and the functions that executed most");
@@ -418,7 +434,9 @@ Command add_pt_flow(CLI::App& group) {
       "there are (direct jumps and calls are followed), and the function. A recording has its code in it; "
       "for\n"
       "perf.data the files are read that it names; for raw AUX bytes name the code with --image or --pages.\n"
-      "Code that a program makes at run time is in no file: it shows as missing.\n\n"
+      "Code that a program makes at run time is in no file: of a recording --replay gets it, as it is at "
+      "the\n"
+      "end of each stretch between two events; else it shows as missing.\n\n"
       "Examples:\n"
       "  aftercheck pt flow --limit 100 recording-ls-1\n"
       "  aftercheck pt flow --folded stacks.txt perf.data && flamegraph.pl stacks.txt > flames.svg\n"
@@ -427,6 +445,7 @@ Command add_pt_flow(CLI::App& group) {
       "Exit status:\n"
       "  0   followed, except for code that was not at hand (with a warning)\n"
       "  2   usage, or trace and code do not fit somewhere (what could be followed is written)\n"
+      "  3   divergence: the replay of --replay left the recording\n"
       "  70  a bug of aftercheck");
   return {app, [arguments](Console& console) { return run(*arguments, console); }, nullptr};
 }

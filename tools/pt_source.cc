@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "recording/meta.h"
-#include "recording/pt_log.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -113,17 +112,7 @@ class RecordingSource : public PtSource {
 
   void read(size_t stream, PtSink& sink) override {
     recording::PtLogReader reader(name_, threads_[stream]);
-    while (const recording::PtRecord* record = reader.next()) switch (record->kind) {
-        case recording::PtRecord::Kind::data:
-          sink.bytes(record->offset, record->bytes);
-          break;
-        case recording::PtRecord::Kind::mark:
-          sink.mark(record->offset, record->event);
-          break;
-        case recording::PtRecord::Kind::loss:
-          sink.lost(record->offset, record->offset, recording::describe_pt_loss(record->flags));
-          break;
-      }
+    while (const recording::PtRecord* record = reader.next()) pass_on(*record, sink);
     std::string why;
     if (reader.truncated(&why)) truncation_ = why;
   }
@@ -145,6 +134,17 @@ class RecordingSource : public PtSource {
 };
 
 }  // namespace
+
+void pass_on(const recording::PtRecord& record, PtSink& sink) {
+  switch (record.kind) {
+    case recording::PtRecord::Kind::data:
+      return sink.bytes(record.offset, record.bytes);
+    case recording::PtRecord::Kind::mark:
+      return sink.mark(record.offset, record.event);
+    case recording::PtRecord::Kind::loss:
+      return sink.lost(record.offset, record.offset, recording::describe_pt_loss(record.flags));
+  }
+}
 
 std::unique_ptr<PtSource> open_pt_source(const std::string& path) {
   UniqueFd fd(path == "-" ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));

@@ -11,6 +11,7 @@
 
 #include "pt-trace/flow_decoder.h"
 #include "pt-trace/perf_data.h"
+#include "recording/pt_log.h"
 #include "tools/console.h"
 
 namespace aftercheck::tools {
@@ -55,6 +56,9 @@ class PtSource {
   std::string name_;
   std::vector<PtStream> streams_;
 };
+
+// One entry of a recording's trace.
+void pass_on(const recording::PtRecord& record, PtSink& sink);
 
 // A recording (a directory), a perf.data file (by its first bytes), or raw AUX data. "-" is standard input,
 // raw. Throws Error.

@@ -36,7 +36,7 @@ _aftercheck() {
     info) words='--json --verbose --help' ;;
     dump) words='--json --symbols --verbose --from --to --limit --help' ;;
     pt) words='digest dump flow plan synth --help' ;;
-    'pt flow') words='--image --pages --cpu --bits --noretcomp --pid --branches --limit --stats --lcov --folded --chrome --chrome-limit -q --quiet --json --help' ;;
+    'pt flow') words='--image --pages --cpu --bits --noretcomp --pid --branches --limit --stats --lcov --folded --chrome --chrome-limit --replay --machine -q --quiet --json --help' ;;
     'pt plan') words='--to --event --stream --most-blocks --image --pages --cpu --bits --noretcomp --pid --json --help' ;;
     'pt digest') words='--totals --json --help' ;;
     'pt dump') words='--kind --from --to --limit --json --help' ;;

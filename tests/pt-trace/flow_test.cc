@@ -158,6 +158,78 @@ TEST_CASE("code that changes while the trace runs") {
   CHECK(sink.errors[0].from == 0x1000);
 }
 
+TEST_CASE("blocks that a change leaves as they were are the same blocks") {
+  using Bytes = std::vector<uint8_t>;
+  const auto shared = [](Bytes bytes) { return std::make_shared<const Bytes>(std::move(bytes)); };
+  constexpr int kRounds = 500;
+  Encoder encoder;
+  for (int i = 0; i < kRounds; ++i)
+    for (const uint64_t ip : {0x1000, 0x2000}) {
+      encoder.enable(ip);
+      encoder.disable();
+    }
+  const bool changes = GENERATE(false, true);
+  class Remap : public Collector {
+   public:
+    void on_event(const FlowEvent& event) override {
+      Collector::on_event(event);
+      if (event.kind == FlowEventKind::disabled) image->map(0x2000, codes[++exits / 2 % 2]);
+    }
+    CodeImage* image = nullptr;
+    std::shared_ptr<const Bytes> codes[2];
+    size_t exits = 0;
+  } sink;
+  CodeImage image;
+  image.map(0x1000, shared({0x90, 0x0f, 0x05}));
+  sink.image = &image;
+  sink.codes[0] = shared({0x90, 0x90, 0x0f, 0x05});
+  // The same length and number of instructions, but others.
+  sink.codes[1] = changes ? shared({0x66, 0x90, 0x90, 0x0f, 0x05}) : shared({0x90, 0x90, 0x0f, 0x05});
+  image.map(0x2000, sink.codes[0]);
+  FlowDecoder decoder(image, sink);
+  sink.decoder = &decoder;
+  decoder.feed(encoder.bytes());
+  decoder.finish();
+  CHECK(sink.errors.empty());
+  CHECK(decoder.block_count() == (changes ? 1 + kRounds : 2));
+  std::vector<uint64_t> expected;
+  for (uint64_t i = 0; i < kRounds; ++i) {
+    const uint64_t longer = changes ? i % 2 : 0;
+    expected.insert(expected.end(), {0x1000, 0x1001, 0x2000, 0x2001 + longer, 0x2002 + longer});
+  }
+  const bool same = sink.ips == expected;
+  CHECK(same);
+}
+
+TEST_CASE("a source gives code when it is asked for, which is no change") {
+  const auto page = std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>{0x90, 0x0f, 0x05});
+  CodeImage image;
+  std::vector<uint64_t> asked;
+  image.set_source([&](uint64_t address) {
+    asked.push_back(address);
+    if (address == 0x1000 || address == 0x2000) image.fill(address, page);
+  });
+  Encoder encoder;
+  for (const uint64_t ip : {0x1000, 0x2000, 0x3000, 0x1000}) {
+    encoder.enable(ip);
+    encoder.disable();
+  }
+  Collector sink;
+  FlowDecoder decoder(image, sink);
+  sink.decoder = &decoder;
+  decoder.feed(encoder.bytes());
+  decoder.finish();
+  CHECK(image.generation() == 0);
+  CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1001, 0x2000, 0x2001, 0x1000, 0x1001});
+  REQUIRE(sink.errors.size() == 1);
+  CHECK(sink.errors[0].status == FlowStatus::no_code);
+  CHECK(std::count(asked.begin(), asked.end(), 0x1000) == 1);
+  CHECK(image.mapped_at(0x3000).empty());
+  image.set_source({});
+  CHECK(image.at(0x4000).empty());
+  CHECK(image.at(0x1000).size() == 3);
+}
+
 TEST_CASE("errors name the packet and the address, and decoding goes on") {
   // jz +0; syscall at 0x1000
   const auto code =

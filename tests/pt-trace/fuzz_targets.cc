@@ -45,6 +45,12 @@ StreamResult run_stream(std::span<const uint8_t> input, size_t piece) {
   return result;
 }
 
+const Program& fuzz_program() {
+  static Random random(1);
+  static const Program program(random, 300);
+  return program;
+}
+
 class CountingSink : public FlowSink {
  public:
   void on_blocks(std::span<const BlockId> blocks) override {
@@ -52,17 +58,25 @@ class CountingSink : public FlowSink {
       mixed = mixed * 31 + decoder->block(id).ip + decoder->block(id).instructions;
     count += blocks.size();
   }
-  void on_event(const FlowEvent& event) override { mixed = mixed * 31 + event.offset + event.from; }
+  void on_event(const FlowEvent& event) override {
+    mixed = mixed * 31 + event.offset + event.from;
+    if (image != nullptr && event.kind != FlowEventKind::error && changes < most_changes) change();
+  }
+  // Other code, from elsewhere in the program; every second time what is there already.
+  void change() {
+    const std::vector<uint8_t>& code = fuzz_program().code();
+    const size_t size = code.size() / 8, to = changes * 97 % (code.size() - size),
+                 from = changes % 2 == 0 ? to : changes * 61 % (code.size() - size);
+    image->map(Program::base + to, std::make_shared<const std::vector<uint8_t>>(code), from, size);
+    ++changes;
+  }
+  static constexpr size_t most_changes = 50;
+  CodeImage* image = nullptr;  // to be changed while it is decoded
+  size_t changes = 0;
   const FlowDecoder* decoder = nullptr;
   uint64_t count = 0;
   uint64_t mixed = 0;
 };
-
-const Program& fuzz_program() {
-  static Random random(1);
-  static const Program program(random, 300);
-  return program;
-}
 
 }  // namespace
 
@@ -98,10 +112,11 @@ void fuzz_packets(std::span<const uint8_t> input) {
 
 void fuzz_flow(std::span<const uint8_t> input) {
   input = input.first(std::min<size_t>(input.size(), 65536));
-  const CodeImage image = fuzz_program().image();
   uint64_t results[2];
   for (const bool whole : {true, false}) {
+    CodeImage image = fuzz_program().image();
     CountingSink sink;
+    if (input.size() % 3 == 0) sink.image = &image;
     FlowOptions options;
     options.return_compression = input.size() % 2 == 0;
     options.errata = {true, true, true};
@@ -113,7 +128,8 @@ void fuzz_flow(std::span<const uint8_t> input) {
       decoder.feed(rest.first(std::min(piece, rest.size())));
     decoder.finish();
     // Blocks start at instruction addresses, in four modes, and may be cut short at any instruction.
-    require(decoder.block_count() < fuzz_program().code().size() * 64, "more blocks than the code has");
+    require(decoder.block_count() < fuzz_program().code().size() * 64 * (1 + sink.changes),
+            "more blocks than the code has");
     results[whole] = sink.mixed;
   }
   require(results[0] == results[1], "flow decoding depends on how the trace is cut");

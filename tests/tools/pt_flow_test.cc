@@ -257,4 +257,51 @@ TEST_CASE("a recording without a trace is told how to get one, and takes no --im
   CHECK_THAT(run_tool({"pt", "dump", "/tmp"}, place.path()).err, Contains("not a recording"));
 }
 
+TEST_CASE("code that the program wrote is followed along a replay") {
+  const Workplace place;
+  const Finished recorded =
+      run_tool({"record", "--machine=soft", "--pt=soft", "-o", "r", PT_JIT_GUEST}, place.path());
+  INFO(recorded.err);
+  REQUIRE(recorded.status == 0);
+  std::istringstream words(recorded.out);
+  std::string in_turn, both, file;
+  REQUIRE(words >> in_turn >> both >> file);
+
+  const Finished without = run_tool({"pt", "flow", "--json", "r"}, place.path());
+  CHECK(without.status == 0);
+  CHECK_THAT(without.err, Contains("--replay gets it"));
+
+  std::string first;
+  for (const char* machine : {"auto", "soft"}) {
+    const Finished done =
+        run_tool({"pt", "flow", "--json", "--replay", "--machine", machine, "r"}, place.path());
+    INFO(machine << ": " << done.err);
+    CHECK(done.status == 0);
+    CHECK(done.err.empty());
+    std::map<std::string, uint64_t> instructions;
+    std::istringstream lines(done.out);
+    for (std::string line; std::getline(lines, line);) {
+      const json entry = json::parse(line);
+      if (entry.contains("block")) instructions[entry["block"]] += entry["instructions"].get<uint64_t>();
+    }
+    uint64_t expected = 0;
+    for (unsigned round = 0; round < 100; ++round) expected += 1 + round % 7 + 1;
+    CHECK(instructions[in_turn] == expected + 10);
+    CHECK(instructions[both] == expected);
+    CHECK(instructions[file] == 6 + 3);
+    const bool same = first.empty() || first == done.out;
+    CHECK(same);
+    first = done.out;
+  }
+}
+
+TEST_CASE("--replay is for recordings whose trace has events in it") {
+  const Workplace place;
+  write_file(place / "raw", "\x02\x82");
+  const Finished raw = run_tool({"pt", "flow", "--replay", "raw"}, place.path());
+  CHECK(raw.status == 2);
+  CHECK_THAT(raw.err, Contains("--replay is for recordings"));
+  CHECK(run_tool({"pt", "flow", "--machine=soft", "raw"}, place.path()).status == 2);
+}
+
 }  // namespace aftercheck::test
