@@ -65,6 +65,10 @@ void CodeImage::fill(uint64_t address, std::shared_ptr<const std::vector<uint8_t
   changes_.resize(changes);
 }
 
+void CodeImage::source_changed(uint64_t address, uint64_t size) {
+  if (size != 0) changes_.push_back({address, size});
+}
+
 void CodeImage::unmap(uint64_t address, uint64_t size) {
   if (size == 0) return;
   carve(address, size);

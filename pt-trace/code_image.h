@@ -32,6 +32,8 @@ class CodeImage {
   void set_source(Source source) { source_ = std::move(source); }
   // For sources: as map(), where nothing is mapped. That is no change: the code was always there.
   void fill(uint64_t address, std::shared_ptr<const std::vector<uint8_t>> bytes);
+  // The source has code now where it had none.
+  void source_changed(uint64_t address, uint64_t size);
 
   // Mapped bytes from `address` on, up to the end of that mapping; empty when nothing is mapped there. Valid
   // until the next change.

@@ -60,16 +60,27 @@ void WrittenCode::answered(const recording::Event& event) {
       given_.clear();
       continue;
     }
-    forget({op.address, op.address + op.length});
-    if (op.kind == SpaceOpKind::remap) forget({op.new_address, op.new_address + op.new_length});
-    // Of a file it shows the bytes of the file, which the guest may have changed before.
-    if (op.kind == SpaceOpKind::protect && (op.prot & PROT_EXEC) != 0) {
-      const Mapping* const mapping = guest_.space.find(op.address);
-      if (mapping != nullptr && mapping->backing == Backing::file)
-        compare_all({op.address, std::min(op.address + op.length, mapping->end)});
+    const Range range{op.address, op.address + op.length};
+    forget(range);
+    if (op.kind == SpaceOpKind::remap) {
+      forget({op.new_address, op.new_address + op.new_length});
+      image_.source_changed(op.new_address, op.new_length);
+    } else if ((op.prot & PROT_EXEC) != 0 && op.kind != SpaceOpKind::map_blob) {
+      image_.source_changed(op.address, op.length);
     }
+    if (op.kind == SpaceOpKind::protect && (op.prot & PROT_EXEC) != 0) compare_files(range);
   }
   if (!event.space_ops.empty()) look_at_mappings();
+}
+
+// Of a file that becomes executable the image has the file's bytes, which the guest may have changed before.
+void WrittenCode::compare_files(Range range) {
+  const auto& mappings = guest_.space.mappings();
+  auto it = mappings.upper_bound(range.start);
+  if (it != mappings.begin()) --it;
+  for (; it != mappings.end() && it->first < range.end; ++it)
+    if (it->second.backing == Backing::file)
+      compare_all({std::max(it->first, range.start), std::min(it->second.end, range.end)});
 }
 
 // What is there is not what was there. The image's own files have come already.

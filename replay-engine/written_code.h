@@ -35,6 +35,7 @@ class WrittenCode {
   void give(uint64_t address);
   void compare(uint64_t page);
   void compare_all(Range range);
+  void compare_files(Range range);
   void forget(Range range);
   void look_at_mappings();
 

@@ -1,6 +1,7 @@
 // Writes code and runs it, in every way there is; pt_flow_test.cc knows how many instructions that makes.
 // Prints the addresses of its pages.
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,13 @@ static unsigned char* map(int protection, int flags, int fd) {
   void* const page = mmap(NULL, kPage, protection, flags, fd, 0);
   check(page != MAP_FAILED);
   return page;
+}
+
+// Code that goes on into a page which is executable only when it is needed.
+static unsigned char* two_pages;
+static void make_executable(int number) {
+  (void)number;
+  check(mprotect(two_pages + kPage, kPage, PROT_READ | PROT_EXEC) == 0);
 }
 
 int main(void) {
@@ -62,6 +70,15 @@ int main(void) {
   write_code(in_turn, 9);
   check(mprotect(in_turn, kPage, rx) == 0);
   run(in_turn);
-  printf("%p %p %p\n", (void*)in_turn, (void*)both, (void*)file);
+  two_pages = mmap(NULL, 2 * kPage, rw, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  check(two_pages != MAP_FAILED);
+  unsigned char* const before_end = two_pages + kPage - 4;
+  write_code(before_end, 4);
+  check(mprotect(two_pages, kPage, rx) == 0);
+  check(signal(SIGSEGV, make_executable) != SIG_ERR);
+  run(before_end);
+  run(before_end);
+  printf("%p %p %p %p %p\n", (void*)in_turn, (void*)both, (void*)file, (void*)before_end,
+         (void*)(two_pages + kPage));
   return 0;
 }
