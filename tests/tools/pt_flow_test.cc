@@ -297,7 +297,7 @@ TEST_CASE("code that the program wrote is followed along a replay") {
   }
 }
 
-TEST_CASE("--replay is for recordings whose trace has events in it") {
+TEST_CASE("replay along a trace is for recordings whose trace has events in it") {
   const Workplace place;
   write_file(place / "raw", "\x02\x82");
   const Finished raw = run_tool({"pt", "flow", "--replay", "raw"}, place.path());
