@@ -94,7 +94,7 @@ BlockId BlockCache::decode(uint64_t ip, ExecMode mode) {
   bool open = true;
   // Bytes of one mapping from `code_start` on: most instructions lie in that of the one before.
   uint64_t code_start = at;
-  std::span<const uint8_t> code = image_.at(at);
+  std::span<const uint8_t> code;
   while (open) {
     if (block.instructions == most_instructions) {
       links.end = BlockEnd::straight;
