@@ -1,7 +1,9 @@
 // A sink that turns blocks into the addresses of their instructions.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "pt-trace/flow_decoder.h"
@@ -33,5 +35,25 @@ class Collector : public FlowSink {
  private:
   std::vector<std::vector<uint64_t>> expanded_;
 };
+
+struct Decoded {
+  FlowTotals totals;
+  size_t blocks = 0;  // that the decoder knows
+};
+
+// Decodes a whole trace, given in pieces of that size, into `collector`.
+inline Decoded decode(const CodeImage& image, Collector& collector, std::span<const uint8_t> trace,
+                      const FlowOptions& options = {}, size_t piece = SIZE_MAX) {
+  FlowDecoder decoder(image, collector, options);
+  collector.decoder = &decoder;
+  while (!trace.empty()) {
+    const size_t size = std::min(piece, trace.size());
+    decoder.feed(trace.first(size));
+    trace = trace.subspan(size);
+  }
+  decoder.finish();
+  collector.decoder = nullptr;
+  return {decoder.totals(), decoder.block_count()};
+}
 
 }  // namespace aftercheck::pt::test

@@ -36,14 +36,10 @@ void judge_by_libipt(const Program& program, const Program::Execution& execution
 // From `offset` on, where a PSB must be, our decoder must give how the execution goes on.
 void judge_by_us(const Program& program, const Program::Execution& execution, bool return_compression,
                  size_t offset = 0) {
-  const CodeImage image = program.image();
   Collector ours;
   FlowOptions options;
   options.return_compression = return_compression;
-  FlowDecoder decoder(image, ours, options);
-  ours.decoder = &decoder;
-  decoder.feed(std::span(execution.trace).subspan(offset));
-  decoder.finish();
+  decode(program.image(), ours, std::span(execution.trace).subspan(offset), options);
   for (const FlowEvent& e : ours.errors)
     UNSCOPED_INFO("offset " << std::hex << e.offset << ": " << flow_status_text(e.status) << " from "
                             << e.from << " to " << e.to);
@@ -123,15 +119,11 @@ TEST_CASE("overflow: decoding goes on at the resume address") {
   encoder.disable_asynchronous(Program::base);
   const auto trace = encoder.take();
   judge_by_libipt(program, {{}, trace});
-  const CodeImage image = program.image();
   Collector ours;
-  FlowDecoder decoder(image, ours);
-  ours.decoder = &decoder;
-  decoder.feed(trace);
-  decoder.finish();
+  const Decoded done = decode(program.image(), ours, trace);
   REQUIRE(ours.errors.empty());
   REQUIRE(ours.overflows == 1);  // the second resolves while tracing is off and is told by TIP.PGE
-  REQUIRE(decoder.totals().overflows == 2);
+  REQUIRE(done.totals.overflows == 2);
   REQUIRE(ours.ips.empty());
 }
 

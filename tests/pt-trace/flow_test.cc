@@ -21,17 +21,8 @@ void require_equal(const std::vector<uint64_t>& ours, const std::vector<uint64_t
 }
 
 void decode(const RealTrace& trace, Collector& collector, size_t piece = SIZE_MAX) {
-  const CodeImage image = trace.image();
-  FlowDecoder decoder(image, collector, options_for(trace));
-  collector.decoder = &decoder;
-  std::span<const uint8_t> rest(trace.bytes);
-  while (!rest.empty()) {
-    const size_t size = std::min(piece, rest.size());
-    decoder.feed(rest.first(size));
-    rest = rest.subspan(size);
-  }
-  decoder.finish();
-  REQUIRE(decoder.totals().blocks == collector.block_count);
+  const Decoded done = decode(trace.image(), collector, trace.bytes, options_for(trace), piece);
+  REQUIRE(done.totals.blocks == collector.block_count);
   for (const FlowEvent& e : collector.errors)
     UNSCOPED_INFO("error at trace offset " << std::hex << e.offset << ": " << flow_status_text(e.status)
                                            << " from " << e.from << " to " << e.to);
@@ -146,10 +137,7 @@ TEST_CASE("code that changes while the trace runs") {
   } sink;
   sink.image = &image;
   sink.code = second;
-  FlowDecoder decoder(image, sink);
-  sink.decoder = &decoder;
-  decoder.feed(encoder.bytes());
-  decoder.finish();
+  decode(image, sink, encoder.bytes());
   const std::vector<uint64_t> expected = {0x1000, 0x1001, 0x1002, 0x1000, 0x1001,
                                           0x1002, 0x1000, 0x1003, 0x1004, 0x1005};
   CHECK(sink.ips == expected);
@@ -186,12 +174,9 @@ TEST_CASE("blocks that a change leaves as they were are the same blocks") {
   // The same length and number of instructions, but others.
   sink.codes[1] = changes ? shared({0x66, 0x90, 0x90, 0x0f, 0x05}) : shared({0x90, 0x90, 0x0f, 0x05});
   image.map(0x2000, sink.codes[0]);
-  FlowDecoder decoder(image, sink);
-  sink.decoder = &decoder;
-  decoder.feed(encoder.bytes());
-  decoder.finish();
+  const Decoded done = decode(image, sink, encoder.bytes());
   CHECK(sink.errors.empty());
-  CHECK(decoder.block_count() == (changes ? 1 + kRounds : 2));
+  CHECK(done.blocks == (changes ? 1 + kRounds : 2));
   std::vector<uint64_t> expected;
   for (uint64_t i = 0; i < kRounds; ++i) {
     const uint64_t longer = changes ? i % 2 : 0;
@@ -215,10 +200,7 @@ TEST_CASE("a source gives code when it is asked for, which is no change") {
     encoder.disable();
   }
   Collector sink;
-  FlowDecoder decoder(image, sink);
-  sink.decoder = &decoder;
-  decoder.feed(encoder.bytes());
-  decoder.finish();
+  decode(image, sink, encoder.bytes());
   CHECK(image.generation() == 0);
   CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1001, 0x2000, 0x2001, 0x1000, 0x1001});
   REQUIRE(sink.errors.size() == 1);
@@ -245,10 +227,7 @@ TEST_CASE("errors name the packet and the address, and decoding goes on") {
   encoder.conditional(true, 0x1002);
   encoder.disable();
   Collector sink;
-  FlowDecoder decoder(image, sink);
-  sink.decoder = &decoder;
-  decoder.feed(encoder.bytes());
-  decoder.finish();
+  decode(image, sink, encoder.bytes());
   REQUIRE(sink.errors.size() == 1);
   CHECK(sink.errors[0].status == FlowStatus::wrong_packet);
   CHECK(sink.errors[0].offset == bad);

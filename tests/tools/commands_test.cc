@@ -245,9 +245,7 @@ TEST_CASE("dump prints one event a line") {
                  Contains("rip ="));
 
   const Finished lines = run_tool({"dump", "--json", "recording"}, place.path());
-  std::istringstream stream(lines.out);
-  std::vector<json> events;
-  for (std::string line; std::getline(stream, line);) events.push_back(json::parse(line));
+  const std::vector<json> events = json_lines(lines.out);
   REQUIRE(events.size() == 5);
   CHECK(events[0]["kind"] == "start");
   CHECK(events[1]["call"] == "write");

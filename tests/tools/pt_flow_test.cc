@@ -104,12 +104,9 @@ TEST_CASE("all outputs agree on how many instructions were executed") {
   CHECK(in_stacks == totals["instructions"]);
 
   const Finished text = run_on_recording({"flow", "--json"});
-  std::istringstream lines(text.out);
   uint64_t in_text = 0;
-  for (std::string line; std::getline(lines, line);) {
-    const json entry = json::parse(line);
+  for (const json& entry : json_lines(text.out))
     if (entry.contains("instructions")) in_text += entry["instructions"].get<uint64_t>();
-  }
   CHECK(in_text == totals["instructions"]);
 }
 
@@ -219,10 +216,8 @@ TEST_CASE("a plan names event, stops and what the naive way costs") {
 TEST_CASE("exits of the digest and marks of the dump name the recording's events") {
   const Finished digest = run_on_recording({"digest", "--json"});
   REQUIRE(digest.status == 0);
-  std::istringstream lines(digest.out);
   uint64_t last = 0, exits = 0;
-  for (std::string line; std::getline(lines, line);) {
-    const json entry = json::parse(line);
+  for (const json& entry : json_lines(digest.out)) {
     if (entry.contains("totals")) {
       CHECK(entry["exits"] == exits);
       CHECK(entry["damaged"] == 0);
@@ -279,11 +274,8 @@ TEST_CASE("code that the program wrote is followed along a replay") {
     CHECK(done.status == 0);
     CHECK(done.err.empty());
     std::map<std::string, uint64_t> instructions;
-    std::istringstream lines(done.out);
-    for (std::string line; std::getline(lines, line);) {
-      const json entry = json::parse(line);
+    for (const json& entry : json_lines(done.out))
       if (entry.contains("block")) instructions[entry["block"]] += entry["instructions"].get<uint64_t>();
-    }
     uint64_t expected = 0;
     for (unsigned round = 0; round < 100; ++round) expected += 1 + round % 7 + 1;
     CHECK(instructions[in_turn] == expected + 10);

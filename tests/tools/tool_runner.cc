@@ -132,6 +132,13 @@ Finished run_tool(const std::vector<std::string>& arguments, const fs::path& dir
   return finished;
 }
 
+std::vector<nlohmann::json> json_lines(const std::string& text) {
+  std::istringstream lines(text);
+  std::vector<nlohmann::json> values;
+  for (std::string line; std::getline(lines, line);) values.push_back(nlohmann::json::parse(line));
+  return values;
+}
+
 void write_file(const fs::path& path, const std::string& bytes, unsigned mode) {
   std::ofstream file(path, std::ios::binary);
   file << bytes;

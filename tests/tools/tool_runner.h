@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,6 +42,9 @@ struct How {
 // Runs `aftercheck ARGUMENTS...` in `directory`, with an empty standard input. Kills it after a minute.
 Finished run_tool(const std::vector<std::string>& arguments, const std::filesystem::path& directory,
                   const How& how = {});
+
+// Of output with a JSON value on each line.
+std::vector<nlohmann::json> json_lines(const std::string& text);
 
 void write_file(const std::filesystem::path& path, const std::string& bytes, unsigned mode = 0644);
 std::string read_file(const std::filesystem::path& path);
