@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "kvm-recorder/code_scan.h"
+#include "code-scan/code_scan.h"
 #include "recording/digest.h"
 
 namespace aftercheck {

@@ -35,7 +35,7 @@ constexpr Range kLowWindow{0x10000, 0x7000'0000};
 // AddressSanitizer's shadow and of where Linux puts PIE programs (0x55..), libraries and stacks (0x7f..) of
 // the host process itself.
 constexpr Range kMainWindow{0x2000'0000'0000, 0x207d'0000'0000};
-// Never given to a guest: here the checks of a replay keep what outlives them (replay-engine/excursion.h).
+// Never given to a guest: here the checks of a replay keep what outlives them (checks/excursion.h).
 // Reserved with the windows, so that it is free when a replay needs it.
 constexpr Range kGhostWindow{0x207d'0000'0000, 0x207e'0000'0000};
 

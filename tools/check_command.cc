@@ -7,8 +7,8 @@
 #include <csignal>
 
 #include "base/error.h"
+#include "checks/checker.h"
 #include "kvm-recorder/system_call_table.h"
-#include "replay-engine/checker.h"
 #include "replay-engine/replayer.h"
 #include "tools/check_jobs.h"
 #include "tools/check_writers.h"

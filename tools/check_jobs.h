@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "base/error.h"
-#include "replay-engine/check_report.h"
+#include "checks/check_report.h"
 
 namespace aftercheck::tools {
 

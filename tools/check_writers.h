@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "replay-engine/check_report.h"
+#include "checks/check_report.h"
 #include "tools/output.h"
 
 namespace aftercheck::tools {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "pt-replay/recorded_code.h"
 #include "pt-trace/flow_decoder.h"
-#include "replay-engine/recorded_code.h"
 #include "symbols/symbols.h"
 #include "tools/command.h"
 #include "tools/pt_source.h"

@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "kvm-recorder/system_call_table.h"
+#include "pt-replay/written_code.h"
 #include "replay-engine/replayer.h"
-#include "replay-engine/written_code.h"
 
 namespace aftercheck::tools {
 namespace {

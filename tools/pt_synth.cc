@@ -1,4 +1,4 @@
-#include "replay-engine/pt_synth.h"
+#include "pt-replay/pt_synth.h"
 
 #include <chrono>
 

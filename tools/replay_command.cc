@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "kvm-recorder/system_call_table.h"
+#include "pt-replay/pt_check.h"
 #include "recording/pt_log.h"
-#include "replay-engine/pt_check.h"
 #include "replay-engine/replayer.h"
 #include "tools/command.h"
 #include "tools/output.h"

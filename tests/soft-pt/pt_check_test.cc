@@ -1,6 +1,6 @@
 // Replays against the recording's PT trace: faithful ones, ones that are bent on purpose, and traces with
 // gaps.
-#include "replay-engine/pt_check.h"
+#include "pt-replay/pt_check.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -10,9 +10,9 @@
 #include <filesystem>
 #include <fstream>
 
+#include "pt-replay/pt_synth.h"
 #include "pt-trace/packet.h"
 #include "recording/pt_log.h"
-#include "replay-engine/pt_synth.h"
 #include "replay-engine/replayer.h"
 
 namespace aftercheck {

@@ -1,0 +1,65 @@
+// What came of a recording's VAsserts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "checks/check_sites.h"
+#include "checks/excursion.h"
+#include "replay-engine/replayer.h"
+
+namespace aftercheck {
+
+// One frame of a call stack, innermost first. Inlined calls are frames of their own.
+struct CheckFrame {
+  uint64_t address = 0;
+  std::string function;  // demangled, "" if unknown
+  std::string module;    // path in the recorded run, "" if unknown
+  std::string file;      // "" if unknown
+  uint32_t line = 0;
+  bool inlined = false;
+};
+
+// One hit that has something to tell.
+struct CheckHit {
+  // Of the site's hits within the range of events that is checked, from 1. Of a nested one: of all visits.
+  uint64_t number = 0;
+  uint64_t event = 0;       // the hit is in the segment after this event
+  uint64_t in_segment = 0;  // of the site's hits in that segment, from 1
+  uint64_t time_ns = 0;     // of the event
+  uint64_t address = 0;     // of the site
+  bool nested = false;      // reached by another check, not by the program
+  Verdict verdict = Verdict::passed;
+  std::string detail;
+  std::vector<std::string> failures, logs;
+  std::string output;
+  uint64_t dropped = 0;           // bytes of text that were too many
+  std::vector<CheckFrame> stack;  // at the site; where the check ended if it could not be completed
+};
+
+struct SiteReport {
+  SiteText text;
+  std::string module;    // the first it was found in
+  uint64_t places = 0;   // addresses in the program
+  uint64_t hits = 0;     // in the range of events
+  uint64_t checked = 0;  // of these were chosen and checked
+  uint64_t passed = 0, failed = 0;
+  uint64_t broken = 0;   // checks that could not be completed: every other verdict
+  uint64_t endless = 0;  // of the broken ones; after a few, further hits are not checked
+  uint64_t logged = 0;   // lines
+  // In order; of failed and broken ones, and of those with logs or output, only the first ones.
+  std::vector<CheckHit> failures, logs;
+  uint64_t logs_dropped = 0;
+};
+
+struct CheckReport {
+  std::vector<SiteReport> sites;  // those that were wanted, in order of file and line
+  uint64_t sites_found = 0;       // wanted or not
+  bool ghost_used = false;
+  Excursions::Counts excursions;
+  uint64_t stops = 0;  // of the guest at breakpoints
+  ReplayResult replay;
+};
+
+}  // namespace aftercheck

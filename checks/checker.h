@@ -1,0 +1,107 @@
+// Evaluates VAsserts while a recording is replayed.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "checks/check_backtrace.h"
+#include "checks/check_plan.h"
+#include "checks/check_report.h"
+#include "checks/check_sites.h"
+#include "checks/excursion.h"
+#include "replay-engine/participant.h"
+
+namespace aftercheck {
+
+struct CheckOptions {
+  ExcursionOptions excursion;
+  HitSelection hits;
+  // Hits are those in the segments after these events, both included.
+  uint64_t first_event = 0, last_event = UINT64_MAX;
+  // Which sites. Null: all.
+  std::function<bool(const SiteText&)> wanted;
+  // Hits with details that are kept for each site.
+  uint64_t most_failures = 10, most_logs = 1000;
+  // Where only some hits are wanted and the recording has a trace, the guest stops where a plan says, and not
+  // at every hit. The report is the same but for `stops`.
+  bool plan = true;
+};
+
+// Register it as a participant of one replay.
+class Checker : public Participant, private ExcursionSites {
+ public:
+  explicit Checker(CheckOptions options) : options_(std::move(options)) {}
+
+  void attach(const ReplayGuest& guest) override;
+  void applied(const recording::Event& event, uint64_t number) override;
+  void running(uint64_t number) override;
+  void reached(const recording::Event& event, uint64_t number) override;
+  void stopped(Vcpu& vcpu, uint64_t address) override;
+  void finished(const ReplayResult& result) override;
+  void detach() noexcept override;
+
+  // After the replay, and also when it ended in an error: of what was reached.
+  CheckReport report() const;
+
+ private:
+  struct Place {
+    uint32_t site = 0;
+    uint64_t check = 0;
+    // Its module has ghost variables, so the check may be needed by later ones: it is run in any case, and
+    // only reported if it is wanted.
+    bool feeds = false;
+  };
+  struct Hit {
+    uint64_t number = 0, in_segment = 0;
+    bool selected = true;  // by HitSelection and range of events
+    bool reported = true;  // selected, and the site is wanted
+  };
+
+  const CheckOptions options_;
+  std::optional<ReplayGuest> guest_;
+  std::unique_ptr<SiteTables> tables_;
+  std::unique_ptr<Backtraces> backtraces_;
+  std::unique_ptr<Excursions> excursions_;      // made when the first site is armed
+  std::unordered_map<uint64_t, Place> places_;  // sites to run that are mapped, by address
+  bool any_feeds_ = false;                      // among them
+  std::unordered_set<uint64_t> armed_;
+  std::vector<Range> armed_in_;  // stretches of memory around armed sites
+  std::vector<Range> ghosts_;
+  std::vector<SiteReport> sites_;  // by number; of unwanted sites too
+  std::vector<char> wanted_;       // by number of the site
+  std::unordered_set<uint64_t> known_places_;
+  std::unordered_map<uint32_t, uint64_t> in_segment_;  // hits since event_, by site
+  std::vector<Hit> under_way_;                         // the checks that have not ended yet
+  uint64_t event_ = 0, time_ns_ = 0;
+  std::vector<uint64_t> own_hits_;           // by site: without those that other checks reached
+  std::unique_ptr<CheckPlan> plan_;          // where a trace may spare stops
+  bool planned_ = false;                     // the segment under way is
+  std::vector<CheckPlan::Place> plan_hits_;  // its places
+  uint64_t stops_ = 0;
+  ReplayResult result_;
+  Excursions::Counts counts_;
+  bool ghost_used_ = false;
+
+  bool in_range() const { return event_ >= options_.first_event && event_ <= options_.last_event; }
+  void take_tables();
+  void follow_ghosts();
+  void arm(bool changed);
+  bool lost_breakpoints(const recording::Event& event) const;
+  // Arms just these.
+  void set_armed(const std::vector<uint64_t>& addresses);
+  std::vector<uint64_t> all_places() const;
+  // Counts a hit of the program's own; true when it is to be checked.
+  bool count(const Place& place);
+  void stopped_by_plan(Vcpu& vcpu, uint64_t address);
+  bool plan_segment(uint64_t number);
+  std::optional<uint64_t> nested_check(uint64_t address) override;
+  void left(const CheckVisit& visit) override;
+  void keep(SiteReport& site, const CheckVisit& visit, const Hit& which);
+};
+
+}  // namespace aftercheck

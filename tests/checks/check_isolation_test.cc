@@ -1,0 +1,90 @@
+// Nothing of an excursion reaches the replay; if something did, the replay would say so.
+#include "base/error.h"
+#include "check_fixture.h"
+#include "checks/checker.h"
+#include "kvm-recorder/system_call_table.h"
+#include "replay-engine/replayer.h"
+
+namespace aftercheck::test {
+namespace {
+
+struct Replayed {
+  ReplayResult result;
+  std::string output;
+};
+
+Replayed replay_with(const Workplace& place, MachineChoice machine, std::vector<Participant*> participants) {
+  Replayed replayed;
+  ReplayOptions options;
+  options.directory = place / "recording";
+  options.machine = machine;
+  options.participants = std::move(participants);
+  options.output = [&](int, const std::byte* bytes, size_t size) {
+    replayed.output.append(reinterpret_cast<const char*>(bytes), size);
+  };
+  replayed.result = replay(options);
+  return replayed;
+}
+
+// What a leak would be: one byte that a check left behind.
+class Leak : public Participant {
+ public:
+  void attach(const ReplayGuest& guest) override { space_ = &guest.space; }
+  void stopped(Vcpu& vcpu, uint64_t) override {
+    if (++stops_ != 5) return;
+    const uint64_t below_stack = vcpu.registers().rsp - 3000;
+    std::byte byte{};
+    REQUIRE(space_->read(below_stack, &byte, 1));
+    byte ^= std::byte{1};
+    REQUIRE(space_->write(below_stack, &byte, 1));
+  }
+  void detach() noexcept override { space_ = nullptr; }
+
+ private:
+  AddressSpace* space_ = nullptr;
+  unsigned stops_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("excursions: memory digests and output are the same with and without checks") {
+  for (const char* guest : {"verdicts", "nested", "exceptions"}) {
+    INFO(guest);
+    const Workplace place;
+    record_guest(place, {guest});
+    for (const MachineChoice machine : {MachineChoice::soft, MachineChoice::automatic}) {
+      CheckOptions options;
+      options.excursion.limit = 10'000'000;
+      Checker checker(options);
+      const Replayed plain = replay_with(place, machine, {}),
+                     checked = replay_with(place, machine, {&checker});
+      const CheckReport report = checker.report();
+      CHECK(report.excursions.excursions > 10);
+      CHECK(report.excursions.opened_pages > 0);  // checks did write
+      // Digests of all memory at exit are among those verified.
+      CHECK(plain.result.memory_digests > 0);
+      CHECK(checked.result.memory_digests == plain.result.memory_digests);
+      CHECK(checked.result.events == plain.result.events);
+      CHECK(checked.output == plain.output);
+    }
+  }
+}
+
+TEST_CASE("excursions: a single byte that a check left behind would be a divergence") {
+  const Workplace place;
+  record_guest(place, {"verdicts"});
+  CheckOptions options;
+  options.excursion.limit = 10'000'000;
+  Checker checker(options);
+  Leak leak;
+  try {
+    replay_with(place, MachineChoice::soft, {&checker, &leak});
+    FAIL("the leak was not seen");
+  } catch (const Divergence& divergence) {
+    CHECK_THAT(divergence.what(), Catch::Matchers::Contains("has other contents"));
+  }
+  // The report has what was reached.
+  CHECK(checker.report().excursions.excursions > 5);
+}
+
+}  // namespace aftercheck::test

@@ -1,1 +1,0 @@
-aftercheck_test(recorded_code_test SOURCES recorded_code_test.cc LIBS aftercheck_replay)
