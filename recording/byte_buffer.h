@@ -25,6 +25,7 @@ class ByteBuffer {
     return bytes_.get() + size_;
   }
   void grow(size_t count) { size_ += count; }
+  size_t room() const { return capacity_ - size_; }  // bytes there are at reserve_more()'s address
   void push(std::byte value) {
     *reserve_more(1) = value;
     grow(1);

@@ -2,15 +2,12 @@
 
 #include <capnp/message.h>
 #include <capnp/serialize.h>
-#include <xxhash.h>
-#include <zstd.h>
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "base/guarded_copy.h"
 #include "log.capnp.h"
-#include "recording/meta.h"
 #include "recording/writer.h"
 
 namespace aftercheck::recording {
@@ -93,32 +90,16 @@ capnp::Data::Reader as_data(std::span<const std::byte> bytes) {
 
 capnp::Data::Reader as_data(std::span<const uint8_t> bytes) { return {bytes.data(), bytes.size()}; }
 
-void check_zstd(size_t result) {
-  if (ZSTD_isError(result)) fail(ErrorKind::internal, "zstd: {}", ZSTD_getErrorName(result));
-}
-
 // Feeds a Cap'n Proto message to zstd without gluing its segments together first.
-class CompressedStream final : public kj::OutputStream {
+class ChunkStream final : public kj::OutputStream {
  public:
-  CompressedStream(ZSTD_CCtx* context, ByteBuffer& out) : context_(context), out_(out) {}
-  void write(const void* buffer, size_t size) override { run(buffer, size, ZSTD_e_continue); }
-  void finish() { run(nullptr, 0, ZSTD_e_end); }
-
- private:
-  void run(const void* buffer, size_t size, ZSTD_EndDirective directive) {
-    ZSTD_inBuffer in{buffer, size, 0};
-    for (bool done = false; !done;) {
-      const size_t room = ZSTD_CStreamOutSize();
-      ZSTD_outBuffer piece{out_.reserve_more(room), room, 0};
-      const size_t left = ZSTD_compressStream2(context_, &piece, &in, directive);
-      check_zstd(left);
-      out_.grow(piece.pos);
-      done = directive == ZSTD_e_end ? left == 0 : in.pos == in.size;
-    }
+  explicit ChunkStream(ChunkFileWriter& file) : file_(file) {}
+  void write(const void* buffer, size_t size) override {
+    file_.add({static_cast<const std::byte*>(buffer), size});
   }
 
-  ZSTD_CCtx* context_;
-  ByteBuffer& out_;
+ private:
+  ChunkFileWriter& file_;
 };
 
 void build_shape(const Shape& shape, log::Shape::Builder out) {
@@ -374,8 +355,7 @@ void ChunkBuilder::append(const Event& event) {
   count_++;
 }
 
-uint64_t ChunkBuilder::serialize(uint64_t sequence, uint64_t first_event, ZSTD_CCtx* context,
-                                 ByteBuffer& out) const {
+uint64_t ChunkBuilder::write_to(ChunkFileWriter& file, uint64_t first_event) const {
   // One segment for all in the usual case: the estimate plus what the root and its columns' padding need.
   capnp::MallocMessageBuilder message(static_cast<unsigned>(raw_bytes() / sizeof(capnp::word) + 64));
   auto chunk = message.initRoot<log::Chunk>();
@@ -398,25 +378,11 @@ uint64_t ChunkBuilder::serialize(uint64_t sequence, uint64_t first_event, ZSTD_C
   }
 
   ChunkHeader header;
-  header.version = kFormatVersion;
-  header.sequence = sequence;
   header.raw_length = capnp::computeSerializedSizeInWords(message) * sizeof(capnp::word);
-  if (header.raw_length > kMaxPayloadBytes)
-    fail(ErrorKind::internal, "a chunk of the log has {} bytes, more than the {} a reader accepts",
-         header.raw_length, kMaxPayloadBytes);
-  out.clear();
-  out.reserve_more(sizeof header);
-  out.grow(sizeof header);
-  check_zstd(ZSTD_CCtx_reset(context, ZSTD_reset_session_only));
-  check_zstd(ZSTD_CCtx_setPledgedSrcSize(context, header.raw_length));
-  CompressedStream stream(context, out);
+  file.begin(header.raw_length);
+  ChunkStream stream(file);
   capnp::writeMessage(stream, message);
-  stream.finish();
-  const auto payload = out.span().subspan(sizeof header);
-  header.compressed_length = payload.size();
-  header.payload_checksum = XXH3_64bits(payload.data(), payload.size());
-  header.header_checksum = header_checksum(header);
-  std::memcpy(out.data(), &header, sizeof header);
+  file.end(header);
   return header.raw_length;
 }
 

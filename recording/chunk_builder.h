@@ -8,8 +8,6 @@
 #include "recording/event.h"
 #include "recording/format.h"
 
-struct ZSTD_CCtx_s;
-
 namespace aftercheck::recording {
 
 class ChunkBuilder {
@@ -28,9 +26,8 @@ class ChunkBuilder {
   uint64_t raw_bytes() const;
   void clear();
 
-  // Header and compressed payload, ready for the file. `context` is reset by its user.
-  // Returns the payload's length before compression.
-  uint64_t serialize(uint64_t sequence, uint64_t first_event, ZSTD_CCtx_s* context, ByteBuffer& out) const;
+  // Appends the chunk to the file. Returns the payload's length before compression. Throws Error(io).
+  uint64_t write_to(ChunkFileWriter& file, uint64_t first_event) const;
 
  private:
   struct KnownShape {

@@ -1,12 +1,14 @@
 #include "recording/format.h"
 
-#include <xxhash.h>
+#include "recording/meta.h"
 
 namespace aftercheck::recording {
 
-uint64_t header_checksum(const ChunkHeader& header) {
-  return XXH3_64bits(&header, offsetof(ChunkHeader, header_checksum));
-}
+constexpr uint64_t kMagic = 0x474f4c4b43544641;  // "AFTCKLOG" in the file
+
+constinit const ChunkKind kEventChunks =
+    chunk_kind<ChunkHeader>(kMagic, kFormatVersion, kMaxPayloadBytes, "format version",
+                            ": not a log of Aftercheck (wrong magic at offset 0)");
 
 uint64_t Shape::slot_count() const {
   uint64_t pieces = 0;

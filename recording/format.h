@@ -1,5 +1,5 @@
-// What writer and reader of DIR/events share: chunk header, limits, the shape of an event, varints.
-// docs/recording-format.md is the description for others.
+// What writer and reader of DIR/events share: the kind of their chunks, limits, the shape of an event,
+// varints. docs/recording-format.md is the description for others.
 #pragma once
 
 #include <cstddef>
@@ -7,14 +7,10 @@
 #include <span>
 #include <vector>
 
+#include "recording/chunk_file.h"
 #include "recording/event.h"
 
 namespace aftercheck::recording {
-
-constexpr uint64_t kChunkMagic = 0x474f4c4b43544641;  // "AFTCKLOG" in the file
-constexpr uint32_t kChunkHeaderLength = 56;
-// A header longer than this is damage, not a newer version.
-constexpr uint32_t kMaxHeaderLength = 4096;
 
 constexpr uint64_t kChunkTargetBytes = 8 << 20;  // a chunk is closed when its payload reaches this
 constexpr uint64_t kMaxPayloadBytes = 64 << 20;  // no reader accepts more
@@ -30,20 +26,8 @@ constexpr uint64_t kMaxExtraBytes = 16 << 20;
 constexpr uint8_t kLastEventKind = static_cast<uint8_t>(EventKind::asynchronous);
 constexpr uint8_t kLastSpaceOpKind = static_cast<uint8_t>(SpaceOpKind::clear);
 
-// Written as it lies in memory: little-endian, as x86-64 is.
-struct ChunkHeader {
-  uint64_t magic = kChunkMagic;
-  uint32_t version = 0;
-  uint32_t header_length = kChunkHeaderLength;
-  uint64_t sequence = 0;
-  uint64_t raw_length = 0;         // of the payload, decompressed
-  uint64_t compressed_length = 0;  // of the zstd frame that follows the header
-  uint64_t payload_checksum = 0;   // XXH3-64 of the zstd frame
-  uint64_t header_checksum = 0;    // XXH3-64 of the header up to here; always its last 8 bytes
-};
-static_assert(sizeof(ChunkHeader) == kChunkHeaderLength);
-
-uint64_t header_checksum(const ChunkHeader& header);
+// The chunks of DIR/events.
+extern const ChunkKind kEventChunks;
 
 struct OutputShape {
   uint8_t stream = 0;

@@ -4,11 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace aftercheck::recording {
+#include "recording/chunk_file.h"
 
-constexpr uint64_t kPtMagic = 0x4c54504b43544641;  // "AFTCKPTL" in the file
-constexpr uint32_t kPtVersion = 1;
-constexpr uint32_t kPtHeaderLength = 88;
+namespace aftercheck::recording {
 
 constexpr uint64_t kPtTargetAuxBytes = 1 << 20;  // a chunk is closed at either of these
 constexpr uint64_t kPtTargetRecordBytes = 256 << 10;
@@ -21,9 +19,9 @@ enum class PtEntry : uint8_t { format = 0, mark = 1, loss = 2 };
 
 // Written as it lies in memory: little-endian, as x86-64 is.
 struct PtChunkHeader {
-  uint64_t magic = kPtMagic;
-  uint32_t version = kPtVersion;
-  uint32_t header_length = kPtHeaderLength;
+  uint64_t magic = 0x4c54504b43544641;  // "AFTCKPTL" in the file
+  uint32_t version = 1;
+  uint32_t header_length = sizeof(PtChunkHeader);
   uint64_t sequence = 0;
   uint64_t start_offset = 0;       // in the AUX stream, of the chunk's first byte
   uint64_t aux_bytes = 0;          // how many AUX bytes the chunk has
@@ -34,8 +32,10 @@ struct PtChunkHeader {
   uint64_t payload_checksum = 0;   // XXH3-64 of the zstd frame
   uint64_t header_checksum = 0;    // XXH3-64 of the header up to here
 };
-static_assert(sizeof(PtChunkHeader) == kPtHeaderLength);
+static_assert(sizeof(PtChunkHeader) == 88);
 
-uint64_t header_checksum(const PtChunkHeader& header);
+inline constexpr ChunkKind kPtChunks = chunk_kind<PtChunkHeader>(
+    PtChunkHeader{}.magic, PtChunkHeader{}.version, kPtMaxAuxBytes + kPtMaxRecordBytes, "PT log version",
+    ": chunk 0 at offset 0: wrong magic: not a PT log of Aftercheck");
 
 }  // namespace aftercheck::recording

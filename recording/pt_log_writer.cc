@@ -1,15 +1,9 @@
-#include <fcntl.h>
-#include <unistd.h>
-#include <xxhash.h>
-#include <zstd.h>
-
-#include <cerrno>
 #include <cstring>
 #include <system_error>
 
 #include "base/error.h"
 #include "recording/byte_buffer.h"
-#include "recording/file_io.h"
+#include "recording/chunk_file.h"
 #include "recording/format.h"
 #include "recording/pt_log.h"
 #include "recording/pt_log_format.h"
@@ -18,7 +12,7 @@ namespace aftercheck::recording {
 namespace {
 
 // PT compresses well at any level, and the thread that does it shares the processor with the guest.
-constexpr int kLevel = 1;
+constexpr ChunkCompression kCompression = {.level = 1};
 
 std::string file_in(const std::filesystem::path& directory, const std::string& folder, uint32_t thread) {
   const std::filesystem::path place = directory / folder;
@@ -28,23 +22,13 @@ std::string file_in(const std::filesystem::path& directory, const std::string& f
   return (place / std::to_string(thread)).string();
 }
 
-struct FreeContext {
-  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
-};
-
 }  // namespace
-
-uint64_t header_checksum(const PtChunkHeader& header) {
-  return XXH3_64bits(&header, offsetof(PtChunkHeader, header_checksum));
-}
 
 class PtLogWriter::Impl {
  public:
   Impl(const std::filesystem::path& directory, uint32_t thread, const PtFormat& format,
        const std::string& folder)
-      : path_(file_in(directory, folder, thread)), file_(create_file(path_)), context_(ZSTD_createCCtx()) {
-    if (context_ == nullptr) fail(ErrorKind::io, "no memory for the compression of {}", path_);
-    ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_compressionLevel, kLevel);
+      : file_(file_in(directory, folder, thread), kPtChunks, kCompression) {
     begin_entry(PtEntry::format);
     records_.push(static_cast<std::byte>(format.source));
     records_.push(std::byte{format.return_compression});
@@ -76,7 +60,8 @@ class PtLogWriter::Impl {
   void mark(uint64_t event) {
     if (failed_) return;
     if (event < last_event_)
-      fail(ErrorKind::internal, "{}: a mark of event {} after one of event {}", path_, event, last_event_);
+      fail(ErrorKind::internal, "{}: a mark of event {} after one of event {}", file_.path(), event,
+           last_event_);
     begin_entry(PtEntry::mark);
     put(event - (header_.marks == 0 ? 0 : last_event_));
     last_event_ = event;
@@ -102,14 +87,11 @@ class PtLogWriter::Impl {
     if (finished_ || failed_) return;
     finished_ = true;
     write_chunk(true);
-    const std::string folder = std::filesystem::path(path_).parent_path().string();
-    const UniqueFd place(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (fsync(file_.get()) != 0) broken("fsync: " + errno_text(errno));
-    if (!place || fsync(place.get()) != 0) broken("fsync of its folder: " + errno_text(errno));
+    guarded([&] { file_.sync(); });
   }
 
   uint64_t aux_bytes() const { return header_.start_offset + aux_.size(); }
-  uint64_t written_bytes() const { return end_; }
+  uint64_t written_bytes() const { return file_.size(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -132,19 +114,11 @@ class PtLogWriter::Impl {
     header_.last = last ? 1 : 0;
     if (header_.aux_bytes != 0) std::memcpy(records_.reserve_more(aux_.size()), aux_.data(), aux_.size());
     records_.grow(aux_.size());
-    out_.clear();
-    std::byte* room = out_.reserve_more(sizeof header_ + ZSTD_compressBound(records_.size()));
-    const size_t size = ZSTD_compress2(context_.get(), room + sizeof header_,
-                                       ZSTD_compressBound(records_.size()), records_.data(), records_.size());
-    if (ZSTD_isError(size)) broken(fmt::format("zstd: {}", ZSTD_getErrorName(size)));
-    header_.compressed_length = size;
-    header_.payload_checksum = XXH3_64bits(room + sizeof header_, size);
-    header_.header_checksum = header_checksum(header_);
-    std::memcpy(room, &header_, sizeof header_);
-    out_.grow(sizeof header_ + size);
-    if (const int error = write_all(file_.get(), out_.span(), end_); error != 0) broken(errno_text(error));
-    end_ += out_.size();
-    ++header_.sequence;
+    guarded([&] {
+      file_.begin(records_.size());
+      file_.add(records_.span());
+      file_.end(header_);
+    });
     header_.start_offset += header_.aux_bytes;
     header_.marks = header_.losses = 0;
     last_place_ = 0;
@@ -153,20 +127,18 @@ class PtLogWriter::Impl {
     opened_ = Clock::now();
   }
 
-  [[noreturn]] void broken(const std::string& why) {
+  // From the first failure on, what comes is dropped.
+  template <typename Step>
+  void guarded(const Step& step) {
     failed_ = true;
-    // Gives the partial chunk's space back; a reader would stop at the same place without it.
-    const bool cut = ftruncate(file_.get(), static_cast<off_t>(end_)) == 0;
-    fail(ErrorKind::io, "{}: {}{}", path_, why,
-         cut ? "" : fmt::format("; an incomplete chunk stays at offset {}", end_));
+    step();
+    failed_ = false;
   }
 
-  const std::string path_;
-  UniqueFd file_;
-  std::unique_ptr<ZSTD_CCtx, FreeContext> context_;
+  ChunkFileWriter file_;
   PtChunkHeader header_;  // of the chunk that is filled
-  ByteBuffer records_, aux_, out_;
-  uint64_t last_place_ = 0, last_event_ = 0, end_ = 0;
+  ByteBuffer records_, aux_;
+  uint64_t last_place_ = 0, last_event_ = 0;
   Clock::time_point opened_ = Clock::now();
   bool finished_ = false, failed_ = false;
 };

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "recording/event.h"
+#include "recording/log_place.h"
 
 namespace aftercheck::recording {
 
@@ -15,6 +16,10 @@ class Reader {
  public:
   // Throws Error(io) or Error(bad_input).
   explicit Reader(const std::filesystem::path& directory);
+  // Starts in the middle without reading what lies before: next() gives event number `next_event`, which is
+  // in the chunk at `place` or the first one after it. Also throws Error(bad_input) with file and offset when
+  // the place does not fit the file.
+  Reader(const std::filesystem::path& directory, const LogPlace& place, uint64_t next_event);
   ~Reader();
   Reader(const Reader&) = delete;
   Reader& operator=(const Reader&) = delete;
@@ -24,8 +29,11 @@ class Reader {
   const Event* next();
   // Number of the event last returned, counting from 0 and counting continuations.
   uint64_t number() const;
-  // File offset of the chunk that holds it.
-  uint64_t chunk_offset() const;
+  // The chunk that holds it, good for another reader of the same log. Before the first next(): where this
+  // reader starts.
+  LogPlace place() const;
+  // File offset of that chunk.
+  uint64_t chunk_offset() const { return place().chunk_offset; }
 
   // True after the end was reached without an `end` event: the recorder was killed or the disk filled up.
   // `why` names file and offset ("events: the last 1234 bytes from offset 5678 on are an incomplete chunk").

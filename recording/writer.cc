@@ -1,25 +1,21 @@
 #include "recording/writer.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <zstd.h>
-
+#include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <condition_variable>
 #include <deque>
+#include <iterator>
 #include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
-#include "base/fd.h"
 #include "base/guarded_copy.h"
 #include "base/thread.h"
 #include "recording/chunk_builder.h"
-#include "recording/file_io.h"
+#include "recording/chunk_file.h"
+#include "recording/format.h"
 
 namespace aftercheck::recording {
 namespace {
@@ -28,26 +24,16 @@ namespace {
 // bounds the memory to four chunks.
 constexpr size_t kMaxWaiting = 2;
 
-struct FreeContext {
-  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
-};
-
-std::unique_ptr<ZSTD_CCtx, FreeContext> make_context(int level) {
-  if (level < ZSTD_minCLevel() || level > ZSTD_maxCLevel())  // zstd itself would quietly take the nearest
-    fail(ErrorKind::usage, "zstd level {}: levels go from {} to {}", level, ZSTD_minCLevel(),
-         ZSTD_maxCLevel());
-  std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
-  if (context == nullptr) fail(ErrorKind::io, "no memory for the log's compression");
+ChunkCompression compression(int level) {
   // Chunks start without a history. A window of the whole chunk and larger tables make up for that, so that a
   // stream in chunks takes no more than 2 % above the same stream in one frame (docs/recording-format.md has
   // numbers).
-  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, level);
-  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_windowLog, 23);
+  ChunkCompression compression{.level = level, .window_log = 23};
   if (level == WriterOptions{}.compression_level) {
-    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_hashLog, 18);
-    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_chainLog, 17);
+    compression.hash_log = 18;
+    compression.chain_log = 17;
   }
-  return context;
+  return compression;
 }
 
 }  // namespace
@@ -55,11 +41,8 @@ std::unique_ptr<ZSTD_CCtx, FreeContext> make_context(int level) {
 class Writer::Impl {
  public:
   Impl(const std::filesystem::path& directory, const WriterOptions& options)
-      : path_((directory / "events").string()),
-        directory_(directory.string()),
-        flush_interval_(options.flush_interval),
-        context_(make_context(options.compression_level)),
-        file_(create_file(path_)),
+      : flush_interval_(options.flush_interval),
+        file_((directory / "events").string(), kEventChunks, compression(options.compression_level)),
         current_(std::make_unique<ChunkBuilder>()) {
     install_fault_guard();
     start_thread();
@@ -75,7 +58,7 @@ class Writer::Impl {
   void append(const Event& event) {
     std::unique_lock lock(mutex_);
     if (finished_)
-      fail(ErrorKind::internal, "{}: an event was appended after the log had been finished", path_);
+      fail(ErrorKind::internal, "{}: an event was appended after the log had been finished", file_.path());
     if (failed_) return;
     if (current_->full()) hand_over(lock);
     if (failed_) return;
@@ -117,6 +100,15 @@ class Writer::Impl {
   Statistics statistics() const {
     std::lock_guard lock(mutex_);
     return statistics_;
+  }
+
+  std::optional<LogPlace> place_of(uint64_t event) const {
+    std::lock_guard lock(mutex_);
+    if (event >= written_events_) return std::nullopt;
+    const auto after = std::upper_bound(
+        places_.begin(), places_.end(), event,
+        [](uint64_t number, const LogPlace& place) { return number < place.chunk_first_event; });
+    return *std::prev(after);
   }
 
  private:
@@ -177,48 +169,42 @@ class Writer::Impl {
 
   void write_chunk(const Full& full) {
     if (failed_) return;
+    const LogPlace place{file_.size(), file_.sequence(), full.first_event};
     try {
-      const uint64_t raw = full.chunk->serialize(sequence_, full.first_event, context_.get(), buffer_);
-      const int error = write_all(file_.get(), buffer_.span(), end_);
-      if (error != 0) {
-        set_error(path_ + ": " + errno_text(error));
-        return;
-      }
-      sequence_++;
-      end_ += buffer_.size();
+      const uint64_t raw = full.chunk->write_to(file_, full.first_event);
       std::lock_guard lock(mutex_);
       statistics_.chunks++;
       statistics_.raw_bytes += raw;
-      statistics_.written_bytes = end_;
+      statistics_.written_bytes = file_.size();
+      places_.push_back(place);
+      written_events_ = full.first_event + full.chunk->count();
+    } catch (const Error& e) {
+      set_error(e.what());
     } catch (const std::exception& e) {
-      set_error(path_ + ": " + e.what());
+      set_error(file_.path() + ": " + e.what());
     }
   }
 
   void set_error(const std::string& text) {
-    // Gives the file system back the partial chunk's space; a reader would stop at the same place without it.
-    const bool cut = ftruncate(file_.get(), static_cast<off_t>(end_)) == 0;
     std::lock_guard lock(mutex_);
-    error_ = cut ? text : text + fmt::format("; an incomplete chunk stays at offset {}", end_);
+    error_ = text;
     failed_ = true;
     space_.notify_all();
   }
 
-  // After the thread has ended. The directory too, or the file's name could be lost with the power.
+  // After the thread has ended.
   void sync() {
     if (failed_) return;
-    if (fsync(file_.get()) != 0) set_error(path_ + ": fsync: " + errno_text(errno));
-    const UniqueFd directory(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory || fsync(directory.get()) != 0) set_error(directory_ + ": fsync: " + errno_text(errno));
+    try {
+      file_.sync();
+    } catch (const Error& e) {
+      set_error(e.what());
+    }
   }
 
-  const std::string path_, directory_;
   const std::chrono::milliseconds flush_interval_;
   // Writer thread's own, and finish()'s after it has ended.
-  std::unique_ptr<ZSTD_CCtx, FreeContext> context_;
-  UniqueFd file_;
-  ByteBuffer buffer_;
-  uint64_t sequence_ = 0, end_ = 0;
+  ChunkFileWriter file_;
 
   mutable std::mutex mutex_;  // guards everything below
   std::condition_variable work_, space_;
@@ -230,6 +216,8 @@ class Writer::Impl {
   bool finished_ = false;
   std::string error_;
   Statistics statistics_;
+  std::vector<LogPlace> places_;  // of all chunks that were written, and how many events they have
+  uint64_t written_events_ = 0;
   std::atomic<bool> failed_ = false;
 
   std::thread thread_;
@@ -244,6 +232,7 @@ void Writer::flush() { impl_->flush(); }
 void Writer::finish() { impl_->finish(); }
 bool Writer::failed() const { return impl_->failed(); }
 std::string Writer::error() const { return impl_->error(); }
+std::optional<LogPlace> Writer::place_of(uint64_t event) const { return impl_->place_of(event); }
 Writer::Statistics Writer::statistics() const { return impl_->statistics(); }
 
 }  // namespace aftercheck::recording

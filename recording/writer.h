@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "recording/event.h"
+#include "recording/log_place.h"
 
 namespace aftercheck::recording {
 
@@ -43,6 +45,10 @@ class Writer {
   // Empty, or what went wrong ("DIR/events: No space left on device (ENOSPC)"). Cheap; any thread.
   bool failed() const;
   std::string error() const;
+
+  // Where the event with this number (as Reader counts) can be read; nothing while its chunk is not written.
+  // Any thread. Costs 24 bytes of memory for each chunk of the log.
+  std::optional<LogPlace> place_of(uint64_t event) const;
 
   struct Statistics {
     uint64_t events = 0, raw_bytes = 0, written_bytes = 0, chunks = 0;

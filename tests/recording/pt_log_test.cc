@@ -188,5 +188,14 @@ TEST_CASE("every damaged byte of a PT log is noticed") {
   }
 }
 
+TEST_CASE("damage within a chunk's payload names that chunk") {
+  TemporaryDirectory directory;
+  PtFormat format = sample_format();
+  format.source = static_cast<PtSource>(77);
+  PtLogWriter(directory.path(), 0, format).finish();
+  CHECK_THROWS_WITH(PtLogReader(directory.path(), 0),
+                    Catch::Contains("pt/0: chunk 0 at offset 0: unknown source 77"));
+}
+
 }  // namespace
 }  // namespace aftercheck::recording

@@ -7,8 +7,6 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "recording/meta.h"
-
 namespace aftercheck::recording::testing {
 
 std::vector<std::byte> with_header(ChunkHeader header, std::span<const std::byte> frame) {
@@ -23,7 +21,8 @@ std::vector<std::byte> seal(std::span<const std::byte> payload, uint64_t sequenc
   std::vector<std::byte> frame(ZSTD_compressBound(payload.size()));
   frame.resize(ZSTD_compress(frame.data(), frame.size(), payload.data(), payload.size(), 1));
   ChunkHeader header;
-  header.version = kFormatVersion;
+  header.magic = kEventChunks.magic;
+  header.version = kEventChunks.version;
   header.sequence = sequence;
   header.raw_length = payload.size();
   header.compressed_length = frame.size();

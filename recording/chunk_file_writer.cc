@@ -1,0 +1,119 @@
+#include <fcntl.h>
+#include <unistd.h>
+#include <xxhash.h>
+#include <zstd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "recording/chunk_file.h"
+#include "recording/file_io.h"
+
+namespace aftercheck::recording {
+namespace {
+
+template <typename T>
+void put(std::span<std::byte> header, size_t at, T value) {
+  std::memcpy(header.data() + at, &value, sizeof value);
+}
+
+}  // namespace
+
+uint64_t header_checksum(std::span<const std::byte> header) {
+  return XXH3_64bits(header.data(), header.size() - sizeof(uint64_t));
+}
+
+void ChunkFileWriter::FreeContext::operator()(ZSTD_CCtx_s* context) const { ZSTD_freeCCtx(context); }
+
+ChunkFileWriter::Context ChunkFileWriter::make_context(const std::string& path,
+                                                       const ChunkCompression& compression) {
+  const int level = compression.level;
+  if (level < ZSTD_minCLevel() || level > ZSTD_maxCLevel())  // zstd itself would quietly take the nearest
+    fail(ErrorKind::usage, "zstd level {}: levels go from {} to {}", level, ZSTD_minCLevel(),
+         ZSTD_maxCLevel());
+  Context context(ZSTD_createCCtx());
+  if (context == nullptr) fail(ErrorKind::io, "no memory for the compression of {}", path);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, level);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_windowLog, compression.window_log);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_hashLog, compression.hash_log);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_chainLog, compression.chain_log);
+  return context;
+}
+
+ChunkFileWriter::ChunkFileWriter(std::string path, const ChunkKind& kind, const ChunkCompression& compression)
+    : path_(std::move(path)),
+      kind_(kind),
+      context_(make_context(path_, compression)),
+      file_(create_file(path_)) {}
+
+ChunkFileWriter::~ChunkFileWriter() = default;
+
+void ChunkFileWriter::begin(uint64_t raw_length) {
+  if (raw_length > kind_.max_payload)
+    broken(fmt::format("a chunk has {} bytes, more than the {} a reader accepts", raw_length,
+                       kind_.max_payload));
+  out_.clear();
+  out_.reserve_more(kind_.header_length);
+  out_.grow(kind_.header_length);
+  raw_length_ = raw_length;
+  given_ = 0;
+  ZSTD_CCtx_reset(context_.get(), ZSTD_reset_session_only);
+  ZSTD_CCtx_setPledgedSrcSize(context_.get(), raw_length);
+}
+
+void ChunkFileWriter::add(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  if (given_ == 0 && bytes.size() == raw_length_)
+    out_.reserve_more(ZSTD_compressBound(raw_length_));  // zstd then needs no buffer of its own
+  given_ += bytes.size();
+  compress(bytes, given_ == raw_length_);
+}
+
+void ChunkFileWriter::compress(std::span<const std::byte> bytes, bool last) {
+  ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
+  for (bool done = false; !done;) {
+    std::byte* room = out_.reserve_more(ZSTD_CStreamOutSize());
+    ZSTD_outBuffer piece{room, out_.room(), 0};
+    const size_t left =
+        ZSTD_compressStream2(context_.get(), &piece, &in, last ? ZSTD_e_end : ZSTD_e_continue);
+    if (ZSTD_isError(left)) broken(fmt::format("zstd: {}", ZSTD_getErrorName(left)));
+    out_.grow(piece.pos);
+    done = last ? left == 0 : in.pos == in.size;
+  }
+}
+
+void ChunkFileWriter::seal(std::span<std::byte> header) {
+  if (header.size() != kind_.header_length || given_ != raw_length_)
+    fail(ErrorKind::internal, "{}: a chunk of {} bytes got {}", path_, raw_length_, given_);
+  if (raw_length_ == 0) compress({}, true);
+  const auto frame = out_.span().subspan(header.size());
+  put(header, 0, kind_.magic);
+  put(header, 8, kind_.version);
+  put(header, 12, kind_.header_length);
+  put(header, 16, sequence_);
+  put<uint64_t>(header, kind_.compressed_length_at, frame.size());
+  put<uint64_t>(header, header.size() - 16, XXH3_64bits(frame.data(), frame.size()));
+  put(header, header.size() - 8, header_checksum(std::span<const std::byte>(header)));
+  std::memcpy(out_.data(), header.data(), header.size());
+  if (const int error = write_all(file_.get(), out_.span(), end_); error != 0) broken(errno_text(error));
+  end_ += out_.size();
+  ++sequence_;
+}
+
+void ChunkFileWriter::sync() {
+  if (fsync(file_.get()) != 0) broken("fsync: " + errno_text(errno));
+  const std::string folder = std::filesystem::path(path_).parent_path().string();
+  const UniqueFd place(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!place || fsync(place.get()) != 0) broken("fsync of its folder: " + errno_text(errno));
+}
+
+void ChunkFileWriter::broken(const std::string& why) {
+  // Gives the file system back the partial chunk's space; a reader would stop at the same place without it.
+  const bool cut = ftruncate(file_.get(), static_cast<off_t>(end_)) == 0;
+  fail(ErrorKind::io, "{}: {}{}", path_, why,
+       cut ? "" : fmt::format("; an incomplete chunk stays at offset {}", end_));
+}
+
+}  // namespace aftercheck::recording
