@@ -37,6 +37,12 @@ class RunningDigest {
   // What update() would return, without doing it.
   uint32_t peek(std::span<const uint64_t> words) const { return RunningDigest(*this).update(words); }
   uint64_t value() const { return value_; }
+  // The digest whose value() this is.
+  static RunningDigest from(uint64_t value) {
+    RunningDigest digest;
+    digest.value_ = value;
+    return digest;
+  }
 
  private:
   uint64_t value_ = 0;

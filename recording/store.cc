@@ -126,27 +126,42 @@ void copy_by_hand(int from, uint64_t offset, uint64_t length, uint64_t done, con
   }
 }
 
+// Running XXH3-128 of a blob's bytes.
+class BlobHash {
+ public:
+  BlobHash() : state_(XXH3_createState(), XXH3_freeState) {
+    if (state_ == nullptr) throw std::bad_alloc();
+    XXH3_128bits_reset(state_.get());
+  }
+  void update(std::span<const std::byte> bytes) {
+    XXH3_128bits_update(state_.get(), bytes.data(), bytes.size());
+  }
+  Digest128 value() const {
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_.get()));
+    Digest128 digest;
+    std::copy(std::begin(canonical.digest), std::end(canonical.digest), digest.begin());
+    return digest;
+  }
+
+ private:
+  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_;
+};
+
 // Hashes all of `fd` with a fixed buffer; `size` gets the number of bytes.
 Digest128 hash_file(int fd, const std::string& path, uint64_t& size) {
   const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kBufferBytes);
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
-                                                                              XXH3_freeState);
-  if (state == nullptr) throw std::bad_alloc();
-  XXH3_128bits_reset(state.get());
+  BlobHash hash;
   size = 0;
   for (;;) {
     const ssize_t n = pread(fd, buffer.get(), kBufferBytes, static_cast<off_t>(size));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail(ErrorKind::io, "{}: offset {}: {}", path, size, errno_text(errno));
     if (n == 0) break;
-    XXH3_128bits_update(state.get(), buffer.get(), static_cast<size_t>(n));
+    hash.update({buffer.get(), static_cast<size_t>(n)});
     size += static_cast<uint64_t>(n);
   }
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state.get()));
-  Digest128 digest;
-  std::copy(std::begin(canonical.digest), std::end(canonical.digest), digest.begin());
-  return digest;
+  return hash.value();
 }
 
 // Which files were found whole in this process. A blob that is replaced or changed is another file by this
@@ -227,7 +242,47 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   return blob;
 }
 
-Store::Blob Store::open(const Digest128& name) {
+struct Store::NewBlob::Impl {
+  std::filesystem::path directory;
+  TemporaryFile file;
+  BlobHash hash;
+  uint64_t size = 0;
+};
+
+Store::NewBlob::NewBlob(const Store& store) : impl_(std::make_unique<Impl>()) {
+  impl_->directory = store.directory_;
+  create_temporary(store.directory_, impl_->file);
+}
+
+Store::NewBlob::~NewBlob() = default;
+
+void Store::NewBlob::append(std::span<const std::byte> bytes) {
+  write_piece(impl_->file, bytes.data(), bytes.size(), impl_->size);
+  impl_->hash.update(bytes);
+  impl_->size += bytes.size();
+}
+
+uint64_t Store::NewBlob::size() const { return impl_->size; }
+
+Digest128 Store::NewBlob::keep() {
+  const Digest128 name = impl_->hash.value();
+  const std::string path = (impl_->directory / to_hex(name)).string();
+  if (fdatasync(impl_->file.fd.get()) != 0)
+    fail(ErrorKind::io, "{}: {}", impl_->file.path, errno_text(errno));
+  if (rename(impl_->file.path.c_str(), path.c_str()) != 0)
+    fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  impl_->file.path.clear();
+  return name;
+}
+
+bool Store::remove(const Digest128& name) {
+  const std::string path = (directory_ / to_hex(name)).string();
+  if (unlink(path.c_str()) == 0) return true;
+  if (errno != ENOENT) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  return false;
+}
+
+Store::Blob Store::open_unread(const Digest128& name) const {
   const std::string path = (directory_ / to_hex(name)).string();
   Blob blob;
   blob.name = name;
@@ -235,8 +290,16 @@ Store::Blob Store::open(const Digest128& name) {
   struct stat status {};
   if (fstat(blob.fd.get(), &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   if (!S_ISREG(status.st_mode)) fail(ErrorKind::bad_input, "{}: not a regular file", path);
-  const FileKey key = file_key(status, name);
   blob.size = static_cast<uint64_t>(status.st_size);
+  return blob;
+}
+
+Store::Blob Store::open(const Digest128& name) {
+  const std::string path = (directory_ / to_hex(name)).string();
+  Blob blob = open_unread(name);
+  struct stat status {};
+  if (fstat(blob.fd.get(), &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  const FileKey key = file_key(status, name);
   if (verified_files().contains(key)) return blob;
   uint64_t size = 0;
   const Digest128 found = hash_file(blob.fd.get(), path, size);

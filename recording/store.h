@@ -2,8 +2,11 @@
 // recording replays after they changed or on another machine.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <span>
 #include <string>
 
 #include "base/fd.h"
@@ -31,6 +34,30 @@ class Store {
   // Opens a blob and verifies its hash (once per blob and process). Throws Error(bad_input) naming the file
   // when missing or damaged.
   Blob open(const Digest128& name);
+  // Opens a blob without reading it: for callers who check what they take out of it themselves. Throws as
+  // open(), but for what only reading shows.
+  Blob open_unread(const Digest128& name) const;
+
+  // A blob that is written piece by piece. It goes away unless it is kept. Throws Error(io) when the store
+  // can't be written.
+  class NewBlob {
+   public:
+    explicit NewBlob(const Store& store);
+    ~NewBlob();
+    NewBlob(const NewBlob&) = delete;
+    NewBlob& operator=(const NewBlob&) = delete;
+    void append(std::span<const std::byte> bytes);
+    uint64_t size() const;
+    // Keeps it under the hash of all its bytes, lasting over a loss of power.
+    Digest128 keep();
+
+   private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+  };
+
+  // Removes a blob that nothing needs any more; false where it is not there. Throws Error(io).
+  bool remove(const Digest128& name);
   // Sum of the sizes of all blobs in bytes.
   uint64_t size() const;
 
