@@ -108,7 +108,7 @@ int LoggedSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool s
   const int source = own_file ? fd : kept.fd.get();
   const uint64_t source_offset = own_file ? offset : kept.offset;
   const int error = space_.map_file(range, prot, source, source_offset, shared_writable, name, status.st_dev,
-                                    status.st_ino);
+                                    status.st_ino, kept.name);
   if (error != 0) return error;
   forget(range);
   recording::SpaceOp op;

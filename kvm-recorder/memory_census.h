@@ -5,8 +5,8 @@
 #include <chrono>
 #include <vector>
 
-#include "base/fd.h"
 #include "machine/address_space.h"
+#include "machine/page_map.h"
 #include "recording/event.h"
 
 namespace aftercheck {
@@ -24,10 +24,8 @@ class MemoryCensus {
 
  private:
   const AddressSpace& space_;
-  UniqueFd pagemap_;
+  PageMap pages_;
   std::chrono::steady_clock::time_point next_;
-
-  void add_present(const Mapping& mapping, std::vector<Range>& runs) const;
 };
 
 }  // namespace aftercheck

@@ -150,7 +150,8 @@ int AddressSpace::map_anonymous(Range range, int prot, bool shared, const std::s
 }
 
 int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool shared,
-                           const std::string& name, uint64_t device, uint64_t inode) {
+                           const std::string& name, uint64_t device, uint64_t inode,
+                           const ContentsName& contents) {
   if (!aligned(range) || offset % kPageSize != 0) return -EINVAL;
   if (!in_windows(range.start, range.size())) return -ENOMEM;
   struct stat status {};
@@ -166,6 +167,7 @@ int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool 
   mapping.name = name;
   mapping.device = device;
   mapping.inode = inode;
+  mapping.contents = contents;
   return install(range, prot, mapped, std::move(mapping));
 }
 

@@ -44,6 +44,9 @@ bool in_windows(uint64_t address, uint64_t size);
 
 enum class Backing : uint8_t { anonymous, file };
 
+// Names the contents of a mapped file for whoever maps it; means nothing here. All zero: no name.
+using ContentsName = std::array<uint8_t, 16>;
+
 // One guest mapping.
 struct Mapping {
   uint64_t start = 0, end = 0;
@@ -54,6 +57,7 @@ struct Mapping {
   uint64_t file_size = 0;  // file: its size when it was mapped; an access beyond its last page is a SIGBUS
   std::string name;        // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
   uint64_t device = 0, inode = 0;  // file: of the guest's file, for /proc/self/maps; 0 in a replay
+  ContentsName contents{};         // file: as given to map_file()
 };
 
 // A trapped instruction that has been replaced in guest code.
@@ -96,7 +100,7 @@ class AddressSpace {
   int map_anonymous(Range range, int prot, bool shared, const std::string& name = "");
   // Maps `fd` at `offset` (page-aligned). `shared` maps MAP_SHARED: writes reach the file.
   int map_file(Range range, int prot, int fd, uint64_t offset, bool shared, const std::string& name = "",
-               uint64_t device = 0, uint64_t inode = 0);
+               uint64_t device = 0, uint64_t inode = 0, const ContentsName& contents = {});
   int unmap(Range range);
   int protect(Range range, int prot);
   // mremap(2) with a fixed target that does not overlap the source; to.size() may be smaller or larger. The
