@@ -143,13 +143,15 @@ void Backtraces::Unwinder::run(const Registers& registers, Visit visit) {
   if (frames == 0) visit(registers.rip, false);
 }
 
-Backtraces::Backtraces(const std::filesystem::path& directory, const AddressSpace& space)
-    : directory_(directory), space_(space), store_(directory, false) {}
+Backtraces::Backtraces(const Replay& replay)
+    : replay_(replay), space_(replay.guest().space()), store_(replay.directory(), false) {}
 
 Backtraces::~Backtraces() = default;
 
-void Backtraces::applied(const recording::Event& event) {
+void Backtraces::applied(const recording::Event& event, uint64_t number) {
   using recording::SpaceOpKind;
+  if (event.kind == recording::EventKind::start && number != 0)
+    start_ = RecordedCode::Start{number, replay_.log_place(), event.space_ops};
   for (const recording::SpaceOp& op : event.space_ops) {
     if (op.kind == SpaceOpKind::clear) files_.clear();
     if (op.kind == SpaceOpKind::map_blob) {
@@ -164,7 +166,9 @@ void Backtraces::applied(const recording::Event& event) {
 }
 
 const symbols::Symbols& Backtraces::symbols(uint64_t event) {
-  if (!code_) code_ = std::make_unique<RecordedCode>(directory_);
+  if (!code_)
+    code_ = start_ ? std::make_unique<RecordedCode>(replay_.directory(), *start_)
+                   : std::make_unique<RecordedCode>(replay_.directory());
   code_->answered(event);
   return code_->symbols();
 }

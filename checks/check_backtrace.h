@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "pt-replay/recorded_code.h"
 #include "recording/event.h"
 #include "recording/store.h"
+#include "replay-engine/replay.h"
 
 namespace aftercheck {
 
@@ -21,11 +23,12 @@ namespace aftercheck {
 // frames by their symbols. Stacks are best effort: what a file does not tell is not there.
 class Backtraces {
  public:
-  Backtraces(const std::filesystem::path& directory, const AddressSpace& space);
+  // `replay` must outlive this.
+  explicit Backtraces(const Replay& replay);
   ~Backtraces();
 
   // Keeps track of what is mapped.
-  void applied(const recording::Event& event);
+  void applied(const recording::Event& event, uint64_t number);
   // Innermost frame first. `event` is the last one applied.
   std::vector<CheckFrame> at(const Registers& registers, uint64_t event);
   // Demangled, "" where unknown.
@@ -34,9 +37,10 @@ class Backtraces {
  private:
   class Unwinder;
 
-  const std::filesystem::path directory_;
+  const Replay& replay_;
   const AddressSpace& space_;
   recording::Store store_;
+  std::optional<RecordedCode::Start> start_;        // where the replay does not start at the start
   std::map<uint64_t, recording::Digest128> files_;  // by the address at which their first byte was mapped
   std::unique_ptr<Unwinder> unwinder_;              // of what is mapped now; null: to be made
   std::unique_ptr<RecordedCode> code_;              // made when first needed

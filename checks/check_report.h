@@ -7,7 +7,7 @@
 
 #include "checks/check_sites.h"
 #include "checks/excursion.h"
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 
 namespace aftercheck {
 

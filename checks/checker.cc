@@ -18,12 +18,13 @@ bool has_ghosts(const SiteModule& module) {
 
 }  // namespace
 
-void Checker::attach(const ReplayGuest& guest) {
-  guest_.emplace(guest);
-  tables_ = std::make_unique<SiteTables>(guest.space, guest.breakpoints);
-  backtraces_ = std::make_unique<Backtraces>(guest.directory, guest.space);
+void Checker::attach(Replay& replay) {
+  replay_ = &replay;
+  Guest& guest = replay.guest();
+  tables_ = std::make_unique<SiteTables>(guest.space(), guest.breakpoints());
+  backtraces_ = std::make_unique<Backtraces>(replay);
   if (options_.plan && !options_.hits.all())
-    if (std::unique_ptr<TraceSegments> trace = TraceSegments::open(guest.directory))
+    if (std::unique_ptr<TraceSegments> trace = TraceSegments::open(replay.directory()))
       plan_ = std::make_unique<CheckPlan>(std::move(trace));
 }
 
@@ -31,13 +32,10 @@ void Checker::applied(const recording::Event& event, uint64_t number) {
   event_ = number;
   time_ns_ = event.time_ns;
   in_segment_.clear();
-  backtraces_->applied(event);
+  backtraces_->applied(event, number);
   const bool changed = tables_->update(event.space_ops);
   if (changed) take_tables();
-  if (plan_)
-    std::erase_if(armed_, [&](uint64_t address) { return !guest_->breakpoints.at(address); });
-  else
-    arm(changed || lost_breakpoints(event));
+  if (!plan_) arm(changed);
 }
 
 // With a plan, what is armed is decided anew for each segment.
@@ -95,9 +93,7 @@ void Checker::take_tables() {
   }
   places_.clear();
   any_feeds_ = false;
-  armed_in_.clear();
   for (const auto& [start, module] : tables_->modules()) {
-    Range around{UINT64_MAX, 0};
     for (const auto& [address, place] : module.places) {
       SiteReport& site = sites_[place.site];
       if (site.module.empty()) site.module = module.name;
@@ -106,13 +102,12 @@ void Checker::take_tables() {
       if (wanted_[place.site] == 0 && !feeds) continue;
       any_feeds_ |= feeds;
       places_.emplace(address, Place{place.site, place.check, feeds});
-      around = {std::min(around.start, address), std::max(around.end, address + 1)};
     }
-    if (around.start < around.end) armed_in_.push_back(around);
   }
   if (!places_.empty() && !excursions_)
-    excursions_ = std::make_unique<Excursions>(guest_->space, guest_->cpu, guest_->breakpoints,
-                                               options_.excursion, static_cast<ExcursionSites&>(*this));
+    excursions_ = std::make_unique<Excursions>(replay_->guest().space(), replay_->guest().cpu(),
+                                               replay_->guest().breakpoints(), options_.excursion,
+                                               static_cast<ExcursionSites&>(*this));
   follow_ghosts();
 }
 
@@ -131,31 +126,10 @@ void Checker::follow_ghosts() {
   ghosts_ = std::move(ghosts);
 }
 
-// What an answer writes or maps takes the breakpoints there away.
-bool Checker::lost_breakpoints(const recording::Event& event) const {
-  if (armed_.empty()) return false;
-  const auto hit = [&](uint64_t start, uint64_t size) {
-    return std::any_of(armed_in_.begin(), armed_in_.end(),
-                       [&](const Range& range) { return start < range.end && range.start < start + size; });
-  };
-  return std::any_of(event.writes.begin(), event.writes.end(),
-                     [&](const recording::MemoryWrite& w) { return hit(w.address, w.bytes.size()); });
-}
-
 // Only wanted sites are armed; `changed`: not all of them may be as they were.
 void Checker::arm(bool changed) {
-  Breakpoints& breakpoints = guest_->breakpoints;
-  const bool on = in_range() || any_feeds_;
-  if (!changed && on == !armed_.empty()) return;
-  std::erase_if(armed_, [&](uint64_t address) {
-    if (!breakpoints.at(address)) return true;
-    if (on && places_.contains(address)) return false;
-    breakpoints.remove(address);
-    return true;
-  });
-  if (!on) return;
-  for (const auto& [address, place] : places_)
-    if (!armed_.contains(address) && breakpoints.add(address)) armed_.insert(address);
+  const bool on = !places_.empty() && (in_range() || any_feeds_);
+  if (changed || on != !armed_.empty()) set_armed(on ? all_places() : std::vector<uint64_t>());
 }
 
 std::vector<uint64_t> Checker::all_places() const {
@@ -166,7 +140,7 @@ std::vector<uint64_t> Checker::all_places() const {
 }
 
 void Checker::set_armed(const std::vector<uint64_t>& addresses) {
-  Breakpoints& breakpoints = guest_->breakpoints;
+  Breakpoints& breakpoints = replay_->guest().breakpoints();
   std::erase_if(armed_, [&](uint64_t address) {
     if (std::binary_search(addresses.begin(), addresses.end(), address)) return false;
     breakpoints.remove(address);
@@ -187,21 +161,21 @@ bool Checker::count(const Place& place) {
   return true;
 }
 
-void Checker::stopped(Vcpu& vcpu, uint64_t address) {
+void Checker::stopped(uint64_t address) {
   if (!armed_.contains(address)) return;
   ++stops_;
-  if (planned_) return stopped_by_plan(vcpu, address);
+  if (planned_) return stopped_by_plan(address);
   const auto found = places_.find(address);
   if (found == places_.end() || !count(found->second)) return;
-  excursions_->run(vcpu, address, found->second.check, time_ns_);
+  excursions_->run(replay_->guest().thread().vcpu(), address, found->second.check, time_ns_);
 }
 
-void Checker::stopped_by_plan(Vcpu& vcpu, uint64_t address) {
+void Checker::stopped_by_plan(uint64_t address) {
   const std::optional<CheckPlan::Wanted> wanted = plan_->arrived();
   if (wanted && sites_[places_.at(address).site].endless < kMostEndless) {
     set_armed(all_places());  // a check may come by other sites
     under_way_.push_back({wanted->number, wanted->number - plan_hits_[wanted->place].hits_before});
-    excursions_->run(vcpu, address, places_.at(address).check, time_ns_);
+    excursions_->run(replay_->guest().thread().vcpu(), address, places_.at(address).check, time_ns_);
   }
   const std::optional<uint64_t> stop = plan_->next_stop();
   set_armed(stop ? std::vector{*stop} : std::vector<uint64_t>());
@@ -269,7 +243,7 @@ void Checker::detach() noexcept {
   excursions_.reset();
   backtraces_.reset();
   tables_.reset();
-  guest_.reset();
+  replay_ = nullptr;
 }
 
 CheckReport Checker::report() const {

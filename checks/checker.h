@@ -14,7 +14,7 @@
 #include "checks/check_report.h"
 #include "checks/check_sites.h"
 #include "checks/excursion.h"
-#include "replay-engine/participant.h"
+#include "replay-engine/replay.h"
 
 namespace aftercheck {
 
@@ -37,11 +37,11 @@ class Checker : public Participant, private ExcursionSites {
  public:
   explicit Checker(CheckOptions options) : options_(std::move(options)) {}
 
-  void attach(const ReplayGuest& guest) override;
+  void attach(Replay& replay) override;
   void applied(const recording::Event& event, uint64_t number) override;
   void running(uint64_t number) override;
   void reached(const recording::Event& event, uint64_t number) override;
-  void stopped(Vcpu& vcpu, uint64_t address) override;
+  void stopped(uint64_t address) override;
   void finished(const ReplayResult& result) override;
   void detach() noexcept override;
 
@@ -63,14 +63,13 @@ class Checker : public Participant, private ExcursionSites {
   };
 
   const CheckOptions options_;
-  std::optional<ReplayGuest> guest_;
+  Replay* replay_ = nullptr;
   std::unique_ptr<SiteTables> tables_;
   std::unique_ptr<Backtraces> backtraces_;
   std::unique_ptr<Excursions> excursions_;      // made when the first site is armed
   std::unordered_map<uint64_t, Place> places_;  // sites to run that are mapped, by address
   bool any_feeds_ = false;                      // among them
   std::unordered_set<uint64_t> armed_;
-  std::vector<Range> armed_in_;  // stretches of memory around armed sites
   std::vector<Range> ghosts_;
   std::vector<SiteReport> sites_;  // by number; of unwanted sites too
   std::vector<char> wanted_;       // by number of the site
@@ -91,13 +90,12 @@ class Checker : public Participant, private ExcursionSites {
   void take_tables();
   void follow_ghosts();
   void arm(bool changed);
-  bool lost_breakpoints(const recording::Event& event) const;
   // Arms just these.
   void set_armed(const std::vector<uint64_t>& addresses);
   std::vector<uint64_t> all_places() const;
   // Counts a hit of the program's own; true when it is to be checked.
   bool count(const Place& place);
-  void stopped_by_plan(Vcpu& vcpu, uint64_t address);
+  void stopped_by_plan(uint64_t address);
   bool plan_segment(uint64_t number);
   std::optional<uint64_t> nested_check(uint64_t address) override;
   void left(const CheckVisit& visit) override;

@@ -11,34 +11,61 @@ constexpr std::array<uint8_t, 5> kFiveByteNop = {0x0f, 0x1f, 0x44, 0x00, 0x00};
 }  // namespace
 
 Breakpoints::~Breakpoints() {
-  for (const auto& [address, entry] : bytes_) put_back(address, entry.byte);
+  for (const auto& [address, entry] : bytes_)
+    if (entry.armed) put_back(address, entry.byte);
+}
+
+bool Breakpoints::arm(uint64_t address, Entry& entry) {
+  entry.armed = space_.read(address, &entry.byte, 1) && space_.write(address, &kInt3, 1);
+  return entry.armed;
 }
 
 bool Breakpoints::add(uint64_t address) {
   if (const auto found = bytes_.find(address); found != bytes_.end()) {
+    if (!found->second.armed) return false;
     ++found->second.users;
     return true;
   }
-  uint8_t byte = 0;
-  if (!space_.read(address, &byte, 1) || !space_.write(address, &kInt3, 1)) return false;
-  bytes_.emplace(address, Entry{byte, 1});
+  Entry entry{.users = 1};
+  if (!arm(address, entry)) return false;
+  bytes_.emplace(address, entry);
   return true;
+}
+
+void Breakpoints::add_waiting(uint64_t address) {
+  Entry& entry = bytes_[address];
+  if (entry.users++ == 0 && !arm(address, entry)) waiting_.insert(address);
 }
 
 void Breakpoints::remove(uint64_t address) {
   const auto found = bytes_.find(address);
   if (found == bytes_.end() || --found->second.users != 0) return;
-  put_back(address, found->second.byte);
+  if (found->second.armed) put_back(address, found->second.byte);
+  waiting_.erase(address);
   bytes_.erase(found);
 }
 
-void Breakpoints::forget(Range range) {
-  bytes_.erase(bytes_.lower_bound(range.start), bytes_.lower_bound(range.end));
+bool Breakpoints::at(uint64_t address) const {
+  const auto found = bytes_.find(address);
+  return found != bytes_.end() && found->second.armed;
+}
+
+void Breakpoints::lift(Range range) {
+  for (auto it = bytes_.lower_bound(range.start); it != bytes_.end() && it->first < range.end; ++it) {
+    if (!it->second.armed) continue;
+    put_back(it->first, it->second.byte);
+    it->second.armed = false;
+    waiting_.insert(it->first);
+  }
+}
+
+void Breakpoints::rearm() {
+  std::erase_if(waiting_, [&](uint64_t address) { return arm(address, bytes_.at(address)); });
 }
 
 void Breakpoints::restore_original(uint64_t address, std::span<std::byte> bytes) const {
   for (auto it = bytes_.lower_bound(address); it != bytes_.end() && it->first - address < bytes.size(); ++it)
-    bytes[it->first - address] = std::byte{it->second.byte};
+    if (it->second.armed) bytes[it->first - address] = std::byte{it->second.byte};
 }
 
 // Not where the guest has written something else meanwhile.
@@ -71,7 +98,7 @@ std::optional<Exit> Breakpoints::pass(const Entry& entry) {
 }
 
 Exit Breakpoints::run_until(std::optional<uint64_t> target) {
-  if (const auto under = bytes_.find(vcpu_->registers().rip); under != bytes_.end()) {
+  if (const auto under = bytes_.find(vcpu_->registers().rip); under != bytes_.end() && under->second.armed) {
     if (const std::optional<Exit> exit = pass(under->second)) return *exit;
     const uint64_t rip = vcpu_->registers().rip;
     if (at(rip) || rip == target) return Exit{.kind = ExitKind::breakpoint};

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 
 #include "machine/address_space.h"
@@ -24,11 +25,17 @@ class Breakpoints {
 
   // Each add() of an address needs its remove(). False, with nothing added, when there is no guest memory.
   bool add(uint64_t address);
+  // As add(), but where there is no memory the breakpoint waits for some: see rearm().
+  void add_waiting(uint64_t address);
   void remove(uint64_t address);
-  bool at(uint64_t address) const { return bytes_.contains(address); }
+  // Is there one that stops the guest?
+  bool at(uint64_t address) const;
 
-  // Guest memory in the range has been given other contents or is mapped anew: what was set there is gone.
-  void forget(Range range);
+  // Guest memory in the range is about to be given other contents or to be mapped anew: what is set there is taken out,
+  // and waits.
+  void lift(Range range);
+  // Sets all that wait, where there is memory: to be called when a change is complete.
+  void rearm();
   // `bytes` is a copy of guest memory from `address` on: puts in what is under the breakpoints.
   void restore_original(uint64_t address, std::span<std::byte> bytes) const;
 
@@ -44,13 +51,16 @@ class Breakpoints {
 
  private:
   struct Entry {
-    uint8_t byte = 0;  // what was there
+    uint8_t byte = 0;    // what was there
+    bool armed = false;  // INT3 is in place; else it waits
     uint32_t users = 0;
   };
   Vcpu* vcpu_;
   AddressSpace& space_;
   std::map<uint64_t, Entry> bytes_;  // by address
+  std::set<uint64_t> waiting_;       // of them
 
+  bool arm(uint64_t address, Entry& entry);
   Exit run_until(std::optional<uint64_t> target);
   // Executes the instruction at RIP, which is under a breakpoint; nothing if it was only that.
   std::optional<Exit> pass(const Entry& entry);

@@ -11,7 +11,7 @@
 #include "pt-trace/branch_stream.h"
 #include "pt-trace/flow_compare.h"
 #include "recording/pt_log.h"
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 #include "soft-pt/soft_tracer.h"
 
 namespace aftercheck {
@@ -103,20 +103,22 @@ class PtCheck::Impl {
 
   const Result& result() const { return result_; }
 
-  void attach(const ReplayGuest& guest) {
-    guest_.emplace(guest);
-    result_.active = guest.vcpu.set_control_flow(&tracer_);
+  void attach(Replay& replay) {
+    guest_ = &replay.guest();
+    follow_vcpu();
     if (!result_.active && options_.required)
       fail(ErrorKind::usage, "--pt=soft compares branches on the soft vCPU; add --machine=soft");
   }
 
+  void follow_vcpu() { result_.active = guest_->thread().own_vcpu().set_control_flow(&tracer_); }
+
   void detach() noexcept {
-    if (guest_ && result_.active) guest_->vcpu.set_control_flow(nullptr);
+    if (guest_ != nullptr && result_.active) guest_->thread().own_vcpu().set_control_flow(nullptr);
   }
 
   void applied() {
     if (!result_.active) return;
-    start_ = guest_->vcpu.registers().rip;
+    start_ = guest_->thread().registers().rip;
     tracer_.resume(start_);
   }
 
@@ -151,7 +153,7 @@ class PtCheck::Impl {
 
  private:
   const Options options_;
-  std::optional<ReplayGuest> guest_;
+  Guest* guest_ = nullptr;
   Result result_;
   RecordedStream recorded_;
   pt::BranchStream stream_;
@@ -235,15 +237,15 @@ class PtCheck::Impl {
 
   pt::CodeImage guest_code() const {
     pt::CodeImage image;
-    for (const auto& [start, mapping] : guest_->space.mappings()) {
+    for (const auto& [start, mapping] : guest_->space().mappings()) {
       if ((mapping.prot & PROT_EXEC) == 0) continue;
       auto bytes = std::make_shared<std::vector<uint8_t>>(mapping.end - mapping.start);
       size_t size = 0;
-      while (size < bytes->size() && guest_->space.read(start + size, bytes->data() + size, kPageSize))
+      while (size < bytes->size() && guest_->space().read(start + size, bytes->data() + size, kPageSize))
         size += kPageSize;
       bytes->resize(size);
       if (bytes->empty()) continue;
-      guest_->breakpoints.restore_original(start, std::as_writable_bytes(std::span(*bytes)));
+      guest_->breakpoints().restore_original(start, std::as_writable_bytes(std::span(*bytes)));
       image.map(start, bytes);
     }
     return image;
@@ -285,7 +287,8 @@ class PtCheck::Impl {
 PtCheck::PtCheck(const Options& options) : impl_(std::make_unique<Impl>(options)) {}
 PtCheck::~PtCheck() = default;
 const PtCheck::Result& PtCheck::result() const { return impl_->result(); }
-void PtCheck::attach(const ReplayGuest& guest) { impl_->attach(guest); }
+void PtCheck::attach(Replay& replay) { impl_->attach(replay); }
+void PtCheck::forked() { impl_->follow_vcpu(); }
 void PtCheck::detach() noexcept { impl_->detach(); }
 void PtCheck::reached(const recording::Event& event, uint64_t number) { impl_->reached(event, number); }
 void PtCheck::applied(const recording::Event&, uint64_t) { impl_->applied(); }

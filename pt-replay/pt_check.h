@@ -32,10 +32,11 @@ class PtCheck : public Participant {
 
   const Result& result() const;
 
-  void attach(const ReplayGuest& guest) override;
+  void attach(Replay& replay) override;
   // Throws Divergence naming the first branch that differs; Error(bad_input) for a damaged trace.
   void reached(const recording::Event& event, uint64_t number) override;
   void applied(const recording::Event& event, uint64_t number) override;
+  void forked() override;
   std::string explain(const recording::Event& event, uint64_t number) override;
   void detach() noexcept override;
 

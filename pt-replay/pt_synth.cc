@@ -16,10 +16,10 @@ namespace fs = std::filesystem;
 class Synthesizer : public Participant {
  public:
   explicit Synthesizer(SoftPtRecorder& recorder) : recorder_(recorder) {}
-  void attach(const ReplayGuest& guest) override {
-    vcpu_ = &guest.vcpu;
+  void attach(Replay& replay) override {
+    vcpu_ = &replay.guest().thread().own_vcpu();
     if (!vcpu_->set_control_flow(&recorder_.tracer()))
-      fail(ErrorKind::internal, "the {} vCPU does not tell its control flow", name(guest.machine.kind()));
+      fail(ErrorKind::internal, "the {} vCPU does not tell its control flow", name(replay.guest().machine().kind()));
   }
   void detach() noexcept override {
     if (vcpu_ != nullptr) vcpu_->set_control_flow(nullptr);

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <functional>
 
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 
 namespace aftercheck {
 

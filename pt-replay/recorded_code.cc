@@ -34,6 +34,16 @@ RecordedCode::RecordedCode(const std::filesystem::path& directory, const symbols
   pending_ = reader_.next();
 }
 
+RecordedCode::RecordedCode(const std::filesystem::path& directory, const Start& start,
+                           const symbols::ObjectOptions& options)
+    : options_(options),
+      reader_(directory, start.next, start.event + 1),
+      store_(directory, false),
+      next_(start.event + 1) {
+  for (const SpaceOp& op : start.mappings) apply(op);
+  pending_ = reader_.next();
+}
+
 RecordedCode::~RecordedCode() = default;
 
 bool RecordedCode::answered(uint64_t event) {

@@ -9,7 +9,7 @@ namespace aftercheck {
 using recording::SpaceOp;
 using recording::SpaceOpKind;
 
-WrittenCode::WrittenCode(pt::CodeImage& image, const ReplayGuest& guest) : image_(image), guest_(guest) {
+WrittenCode::WrittenCode(pt::CodeImage& image, Guest& guest) : image_(image), guest_(guest) {
   image_.set_source([this](uint64_t address) { give(address); });
   look_at_mappings();
 }
@@ -19,13 +19,13 @@ WrittenCode::~WrittenCode() { image_.set_source({}); }
 // Null where the page can't be read.
 WrittenCode::Page WrittenCode::read(uint64_t page) const {
   auto bytes = std::make_shared<std::vector<uint8_t>>(kPageSize);
-  if (!guest_.space.read(page, bytes->data(), kPageSize)) return nullptr;
-  guest_.breakpoints.restore_original(page, std::as_writable_bytes(std::span(*bytes)));
+  if (!guest_.space().read(page, bytes->data(), kPageSize)) return nullptr;
+  guest_.breakpoints().restore_original(page, std::as_writable_bytes(std::span(*bytes)));
   return bytes;
 }
 
 void WrittenCode::give(uint64_t address) {
-  const Mapping* const mapping = guest_.space.find(address);
+  const Mapping* const mapping = guest_.space().find(address);
   if (mapping == nullptr || (mapping->prot & PROT_EXEC) == 0) return;
   const uint64_t page = page_down(address);
   Page bytes = read(page);
@@ -75,7 +75,7 @@ void WrittenCode::answered(const recording::Event& event) {
 
 // Of a file that becomes executable the image has the file's bytes, which the guest may have changed before.
 void WrittenCode::compare_files(Range range) {
-  const auto& mappings = guest_.space.mappings();
+  const auto& mappings = guest_.space().mappings();
   auto it = mappings.upper_bound(range.start);
   if (it != mappings.begin()) --it;
   for (; it != mappings.end() && it->first < range.end; ++it)
@@ -95,7 +95,7 @@ void WrittenCode::forget(Range range) {
 void WrittenCode::look_at_mappings() {
   writable_.clear();
   writable_files_.clear();
-  for (const auto& [start, mapping] : guest_.space.mappings()) {
+  for (const auto& [start, mapping] : guest_.space().mappings()) {
     if ((mapping.prot & PROT_EXEC) == 0) continue;
     if ((mapping.prot & PROT_WRITE) == 0 && !mapping.shared) continue;
     (mapping.backing == Backing::file ? writable_files_ : writable_).push_back({start, mapping.end});

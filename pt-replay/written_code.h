@@ -9,7 +9,7 @@
 
 #include "pt-trace/code_image.h"
 #include "recording/event.h"
-#include "replay-engine/participant.h"
+#include "replay-engine/guest.h"
 
 namespace aftercheck {
 
@@ -18,7 +18,7 @@ namespace aftercheck {
 class WrittenCode {
  public:
   // `image` has the code of files as RecordedCode knows it. It and the guest must outlive this.
-  WrittenCode(pt::CodeImage& image, const ReplayGuest& guest);
+  WrittenCode(pt::CodeImage& image, Guest& guest);
   ~WrittenCode();
   WrittenCode(const WrittenCode&) = delete;
   WrittenCode& operator=(const WrittenCode&) = delete;
@@ -40,7 +40,7 @@ class WrittenCode {
   void look_at_mappings();
 
   pt::CodeImage& image_;
-  const ReplayGuest guest_;
+  Guest& guest_;
   std::map<uint64_t, Page> given_;  // by address
   // Code that the guest may change without an exit. Of files all pages are compared, else those given.
   std::vector<Range> writable_, writable_files_;

@@ -34,15 +34,8 @@ bool DenseStops::wants_other() {
 }
 
 void DenseStops::change() {
-  if (soft_ == nullptr) {
-    machine_ = create_soft_machine(space_, cpu_);
-    soft_ = machine_->create_vcpu();
-  }
-  Vcpu& from = vcpu();
   on_soft_ = !on_soft_;
-  vcpu().registers() = from.registers();
-  vcpu().set_fpu(from.fpu());
-  breakpoints_.switch_to(vcpu());
+  guest_.move(thread_, on_soft_ ? guest_.soft_vcpu(thread_) : thread_.own_vcpu());
 }
 
 void DenseStops::finish() {

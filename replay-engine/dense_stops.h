@@ -5,39 +5,30 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <memory>
 
-#include "machine/breakpoints.h"
-#include "machine/vcpu.h"
+#include "replay-engine/guest.h"
 
 namespace aftercheck {
 
 class DenseStops {
  public:
-  // `main` is the replay's own vCPU, on KVM, and `breakpoints` its breakpoints. All must outlive this.
-  DenseStops(AddressSpace& space, const CpuModel& cpu, Vcpu& main, Breakpoints& breakpoints)
-      : space_(space), cpu_(cpu), main_(main), breakpoints_(breakpoints) {}
+  // `thread` is one of `guest`, whose own machine is KVM. Both must outlive this.
+  DenseStops(Guest& guest, GuestThread& thread) : guest_(guest), thread_(thread) {}
 
-  // The vCPU that runs the guest now.
-  Vcpu& vcpu() { return on_soft_ ? *soft_ : main_; }
-  // A segment begins, on `main`.
+  // A segment begins, or goes on after the caller has had the guest; on the thread's own vCPU.
   void begin();
-  // The guest is at a breakpoint; afterwards vcpu() may be another.
+  // The guest is at a breakpoint; afterwards another vCPU may run it.
   void stopped();
-  // The segment is over: `main` has the guest's state again.
+  // The segment is over, or the caller gets the guest: the thread's own vCPU has its state again.
   void finish();
-  // The soft vCPU can't execute what comes: `main` goes on, for good. False where it was at work already.
+  // The soft vCPU can't execute what comes: its own goes on, for good. False where it was at work already.
   bool give_up();
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  AddressSpace& space_;
-  const CpuModel& cpu_;
-  Vcpu& main_;
-  Breakpoints& breakpoints_;
-  std::unique_ptr<Machine> machine_;  // made when it is first wanted
-  std::unique_ptr<Vcpu> soft_;
+  Guest& guest_;
+  GuestThread& thread_;
   bool on_soft_ = false, gave_up_ = false;
   uint64_t stops_ = 0, blocks_ = 0;  // in the block under way; blocks measured
   Clock::time_point block_start_;

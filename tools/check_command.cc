@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "checks/checker.h"
 #include "kvm-recorder/system_call_table.h"
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 #include "tools/check_jobs.h"
 #include "tools/check_writers.h"
 #include "tools/command.h"

@@ -5,12 +5,10 @@
 #include "base/error.h"
 #include "kvm-recorder/system_call_table.h"
 #include "pt-replay/written_code.h"
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 
 namespace aftercheck::tools {
 namespace {
-
-struct Enough {};
 
 // Reads the trace of each segment when the replay has come to its end.
 class TraceInStep : public Participant {
@@ -19,12 +17,15 @@ class TraceInStep : public Participant {
               const std::function<bool()>& enough)
       : reader_(reader), sink_(sink), code_(code), enough_(enough) {}
 
-  void attach(const ReplayGuest& guest) override { written_.emplace(code_.image(), guest); }
+  void attach(Replay& replay) override {
+    replay_ = &replay;
+    written_.emplace(code_.image(), replay.guest());
+  }
   void detach() noexcept override { written_.reset(); }
   void reached(const recording::Event&, uint64_t number) override {
     written_->update();
     pass_until(number);
-    if (enough_()) throw Enough();
+    if (enough_()) replay_->stop(*this);
   }
   // What comes behind the last event.
   void finished(const ReplayResult&) override { pass_until(UINT64_MAX); }
@@ -46,6 +47,7 @@ class TraceInStep : public Participant {
   PtSink& sink_;
   RecordedCode& code_;
   const std::function<bool()>& enough_;
+  Replay* replay_ = nullptr;
   std::optional<WrittenCode> written_;
   const recording::PtRecord* next_ = reader_.next();
 };
@@ -67,11 +69,7 @@ std::string read_in_replay(const PtSource& source, size_t stream, PtSink& sink, 
   options.machine = machine;
   options.system_call_name = system_call_name;
   options.participants = {&in_step};
-  try {
-    replay(options);
-  } catch (const Enough&) {
-    return {};
-  }
+  if (Replay(options).advance().why == Stop::Why::participant) return {};
   std::string why;
   return reader.truncated(&why) ? why : "";
 }

@@ -9,7 +9,7 @@
 #include "kvm-recorder/system_call_table.h"
 #include "pt-replay/pt_check.h"
 #include "recording/pt_log.h"
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 #include "tools/command.h"
 #include "tools/output.h"
 

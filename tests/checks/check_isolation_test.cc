@@ -3,7 +3,7 @@
 #include "check_fixture.h"
 #include "checks/checker.h"
 #include "kvm-recorder/system_call_table.h"
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 
 namespace aftercheck::test {
 namespace {
@@ -29,10 +29,13 @@ Replayed replay_with(const Workplace& place, MachineChoice machine, std::vector<
 // What a leak would be: one byte that a check left behind.
 class Leak : public Participant {
  public:
-  void attach(const ReplayGuest& guest) override { space_ = &guest.space; }
-  void stopped(Vcpu& vcpu, uint64_t) override {
+  void attach(Replay& replay) override {
+    guest_ = &replay.guest();
+    space_ = &guest_->space();
+  }
+  void stopped(uint64_t) override {
     if (++stops_ != 5) return;
-    const uint64_t below_stack = vcpu.registers().rsp - 3000;
+    const uint64_t below_stack = guest_->thread().registers().rsp - 3000;
     std::byte byte{};
     REQUIRE(space_->read(below_stack, &byte, 1));
     byte ^= std::byte{1};
@@ -41,6 +44,7 @@ class Leak : public Participant {
   void detach() noexcept override { space_ = nullptr; }
 
  private:
+  Guest* guest_ = nullptr;
   AddressSpace* space_ = nullptr;
   unsigned stops_ = 0;
 };

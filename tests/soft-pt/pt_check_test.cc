@@ -13,7 +13,7 @@
 #include "pt-replay/pt_synth.h"
 #include "pt-trace/packet.h"
 #include "recording/pt_log.h"
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 
 namespace aftercheck {
 namespace {
@@ -82,9 +82,9 @@ Outcome replay_with(const fs::path& directory, Participant* other = nullptr) {
 // Lets `bend` at the guest after the answer to its 100th getppid().
 class Bender : public Participant {
  public:
-  explicit Bender(std::function<void(const ReplayGuest&, const recording::Event&)> bend)
+  explicit Bender(std::function<void(Guest&, const recording::Event&)> bend)
       : bend_(std::move(bend)) {}
-  void attach(const ReplayGuest& guest) override { guest_.emplace(guest); }
+  void attach(Replay& replay) override { guest_ = &replay.guest(); }
   void applied(const recording::Event& event, uint64_t number) override {
     if (event.operands.size() < 4 || event.operands[0] != SYS_getppid || event.operands[3] != 100) return;
     bent_at_ = number;
@@ -93,16 +93,16 @@ class Bender : public Participant {
   uint64_t bent_at() const { return bent_at_; }
 
  private:
-  std::function<void(const ReplayGuest&, const recording::Event&)> bend_;
-  std::optional<ReplayGuest> guest_;
+  std::function<void(Guest&, const recording::Event&)> bend_;
+  Guest* guest_ = nullptr;
   uint64_t bent_at_ = 0;
 };
 
-void flip(const ReplayGuest& guest, uint64_t address) {
+void flip(Guest& guest, uint64_t address) {
   uint32_t value = 0;
-  REQUIRE(guest.space.read(address, &value, sizeof value));
+  REQUIRE(guest.space().read(address, &value, sizeof value));
   value ^= 1;
-  REQUIRE(guest.space.write(address, &value, sizeof value));
+  REQUIRE(guest.space().write(address, &value, sizeof value));
 }
 
 // A copy of the recording whose trace has gone through `change`, record by record.
@@ -134,7 +134,7 @@ TEST_CASE("PT check: a faithful replay has the recording's branches in every seg
 
 TEST_CASE("PT check: memory bent behind a conditional branch is found at that branch") {
   Bender bender(
-      [](const ReplayGuest& guest, const recording::Event& event) { flip(guest, event.operands[1]); });
+      [](Guest& guest, const recording::Event& event) { flip(guest, event.operands[1]); });
   const Outcome outcome = replay_with(recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the conditional branch at") &&
@@ -144,7 +144,7 @@ TEST_CASE("PT check: memory bent behind a conditional branch is found at that br
 
 TEST_CASE("PT check: memory bent behind an indirect call is found at that call") {
   Bender bender(
-      [](const ReplayGuest& guest, const recording::Event& event) { flip(guest, event.operands[2]); });
+      [](Guest& guest, const recording::Event& event) { flip(guest, event.operands[2]); });
   const Outcome outcome = replay_with(recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the indirect branch at") &&
@@ -155,14 +155,14 @@ TEST_CASE("PT check: memory bent behind an indirect call is found at that call")
 TEST_CASE("PT check: a bent register that leads to another exit is explained by the branches") {
   // The return address of syscall() on the stack: the guest comes back two bytes further on, or crashes.
   Bender bender(
-      [](const ReplayGuest& guest, const recording::Event&) { flip(guest, guest.vcpu.registers().rsp); });
+      [](Guest& guest, const recording::Event&) { flip(guest, guest.thread().registers().rsp); });
   const Outcome outcome = replay_with(recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the indirect branch at"));
 }
 
 TEST_CASE("PT check: a bent register that changes no branch is said to change none") {
-  Bender bender([](const ReplayGuest& guest, const recording::Event&) { guest.vcpu.registers().r15 ^= 1; });
+  Bender bender([](Guest& guest, const recording::Event&) { guest.thread().registers().r15 ^= 1; });
   const Outcome outcome = replay_with(recorded(), &bender);
   if (!outcome.divergence.empty())
     CHECK_THAT(outcome.divergence, Catch::Contains("that both traces lead through are the same") ||

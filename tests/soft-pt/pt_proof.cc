@@ -12,7 +12,7 @@
 #include "libipt_judge.h"
 #include "pt-trace/branch_stream.h"
 #include "pt-trace/flow_decoder.h"
-#include "replay-engine/replayer.h"
+#include "replay-engine/replay.h"
 #include "soft-pt/soft_tracer.h"
 
 namespace aftercheck::test {
@@ -45,9 +45,9 @@ class Prover : public Participant, private pt::FlowSink {
             options, [this](uint64_t start, uint64_t end) { note(start, end); }),
         runs_([this](uint64_t address, uint8_t* bytes, size_t size) { return read(address, bytes, size); }) {}
 
-  void attach(const ReplayGuest& guest) override {
-    guest_.emplace(guest);
-    if (!guest.vcpu.set_control_flow(&tracer_)) fail(ErrorKind::internal, "this vCPU tells no control flow");
+  void attach(Replay& replay) override {
+    guest_ = &replay.guest();
+    if (!guest_->thread().own_vcpu().set_control_flow(&tracer_)) fail(ErrorKind::internal, "this vCPU tells no control flow");
   }
   void reached(const recording::Event& event, uint64_t number) override {
     if (event.kind == recording::EventKind::syscall)
@@ -60,11 +60,11 @@ class Prover : public Participant, private pt::FlowSink {
   void applied(const recording::Event& event, uint64_t) override {
     // Continuations may change code too; nothing has run since the event they belong to.
     if (changes_code(event)) forget_code();
-    tracer_.resume(guest_->vcpu.registers().rip);
+    tracer_.resume(guest_->thread().registers().rip);
   }
   void finished(const ReplayResult&) override { judge(); }
   void detach() noexcept override {
-    if (guest_) guest_->vcpu.set_control_flow(nullptr);
+    if (guest_ != nullptr) guest_->thread().own_vcpu().set_control_flow(nullptr);
   }
 
   void print(const char* name) const {
@@ -76,7 +76,7 @@ class Prover : public Participant, private pt::FlowSink {
   uint64_t losses() const { return tracer_.totals().losses; }
 
  private:
-  std::optional<ReplayGuest> guest_;
+  Guest* guest_ = nullptr;
   std::vector<uint8_t> trace_;
   TracerWithCode tracer_;
   StraightRuns runs_;
@@ -89,7 +89,7 @@ class Prover : public Participant, private pt::FlowSink {
   uint64_t event_ = 0, instructions_ = 0, bytes_ = 0, pieces_ = 0, libipt_blocks_ = 0, blocks_ = 0;
 
   size_t read(uint64_t address, uint8_t* bytes, size_t size) const {
-    while (size > 0 && !guest_->space.read(address, bytes, size)) --size;
+    while (size > 0 && !guest_->space().read(address, bytes, size)) --size;
     return size;
   }
 
@@ -105,7 +105,7 @@ class Prover : public Participant, private pt::FlowSink {
   bool changes_code(const recording::Event& event) const {
     if (!event.space_ops.empty() || !event.patches.empty()) return true;
     for (const recording::MemoryWrite& write : event.writes) {
-      const Mapping* mapping = guest_->space.find(write.address);
+      const Mapping* mapping = guest_->space().find(write.address);
       if (mapping != nullptr && (mapping->prot & PROT_EXEC) != 0) return true;
     }
     return false;
@@ -123,7 +123,7 @@ class Prover : public Participant, private pt::FlowSink {
     if (libipt_) return;
     libipt_ = std::make_unique<LibiptImage>();
     image_ = std::make_unique<pt::CodeImage>();
-    for (const auto& [start, mapping] : guest_->space.mappings()) {
+    for (const auto& [start, mapping] : guest_->space().mappings()) {
       if ((mapping.prot & PROT_EXEC) == 0) continue;
       auto bytes = std::make_shared<std::vector<uint8_t>>(mapping.end - mapping.start);
       bytes->resize(read_pages(start, *bytes));
@@ -139,7 +139,7 @@ class Prover : public Participant, private pt::FlowSink {
   // Up to the end of the file behind the mapping.
   size_t read_pages(uint64_t start, std::vector<uint8_t>& bytes) const {
     size_t done = 0;
-    while (done < bytes.size() && guest_->space.read(start + done, bytes.data() + done, kPageSize))
+    while (done < bytes.size() && guest_->space().read(start + done, bytes.data() + done, kPageSize))
       done += kPageSize;
     return done;
   }

@@ -1,0 +1,32 @@
+#include "replay-engine/checkpointer.h"
+
+#include "base/error.h"
+
+namespace aftercheck {
+
+void Checkpointer::running(uint64_t number) {
+  if (number == 0 || !writer_.due(replay_->time_ns())) return;
+  if (writer_.failed()) fail(ErrorKind::io, "{}", writer_.error());
+  Guest& guest = replay_->guest();
+  GuestThread& thread = guest.thread();
+  SharedFiles& files = guest.shared_files();
+  GuestMemory memory{
+      .space = guest.space(),
+      .number_of = [](const Mapping& mapping) { return mapping.inode; },
+      .restore = [&](uint64_t address,
+                     std::span<std::byte> bytes) { guest.breakpoints().restore_original(address, bytes); },
+      .files = {},
+      .read_file = [&](uint64_t file, const auto& visit) { files.read_all(file, visit); }};
+  for (const uint64_t file : files.numbers()) memory.files.push_back({file, files.length(file)});
+  CheckpointSummary summary;
+  summary.event = number;
+  summary.time_ns = replay_->time_ns();
+  summary.work_ns = process_work_ns();
+  const recording::LogPlace place = replay_->log_place();
+  writer_.take(summary, {{thread.number(), thread.registers(), thread.vcpu().fpu(), thread.digest().value()}},
+               memory, [place] { return std::optional(place); });
+}
+
+void Checkpointer::finished(const ReplayResult&) { writer_.finish(); }
+
+}  // namespace aftercheck

@@ -1,0 +1,83 @@
+#include "replay-engine/exit_text.h"
+
+#include <fmt/format.h>
+
+namespace aftercheck {
+
+using recording::EventKind;
+
+std::string describe_registers(const Registers& r) {
+  return fmt::format(
+      "rax {:#x} rbx {:#x} rcx {:#x} rdx {:#x} rsi {:#x} rdi {:#x} rsp {:#x} rbp {:#x} r8 {:#x} r9 {:#x} r10 "
+      "{:#x} "
+      "r11 {:#x} r12 {:#x} r13 {:#x} r14 {:#x} r15 {:#x} rip {:#x} rflags {:#x} fs_base {:#x} gs_base {:#x}",
+      r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14,
+      r.r15, r.rip, r.rflags, r.fs_base, r.gs_base);
+}
+
+EventKind kind_of(const Exit& exit) {
+  switch (exit.kind) {
+    case ExitKind::syscall:
+      return EventKind::syscall;
+    case ExitKind::trapped_instruction:
+      return EventKind::trapped_instruction;
+    case ExitKind::memory_fault:
+      return EventKind::memory_fault;
+    default:
+      return EventKind::exception;
+  }
+}
+
+std::vector<uint64_t> operands_of(const Exit& exit, const Registers& r) {
+  switch (exit.kind) {
+    case ExitKind::syscall:
+      return {r.rax, r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9};
+    case ExitKind::trapped_instruction:
+      return {static_cast<uint64_t>(exit.instruction.kind), r.rax, r.rcx};
+    case ExitKind::memory_fault:
+      return {exit.address, static_cast<uint64_t>(exit.access)};
+    case ExitKind::breakpoint:
+      return {vector::kBreakpoint, 0};
+    default:
+      return {exit.vector, exit.error_code};
+  }
+}
+
+std::string describe_exit(EventKind kind, uint64_t rip, const std::vector<uint64_t>& operands,
+                          const SystemCallName& system_call_name) {
+  auto operand = [&](size_t index) { return index < operands.size() ? operands[index] : 0; };
+  std::string what;
+  switch (kind) {
+    case EventKind::syscall:
+      what = system_call_name ? system_call_name(operand(0)) : fmt::format("system call {}", operand(0));
+      what += "(";
+      for (size_t i = 1; i < operands.size(); ++i)
+        what += fmt::format("{}{:#x}", i > 1 ? ", " : "", operands[i]);
+      what += ")";
+      break;
+    case EventKind::trapped_instruction:
+      what = operand(0) <= static_cast<uint64_t>(kLastTrappedKind)
+                 ? std::string("instruction ") + name(static_cast<TrappedKind>(operand(0)))
+                 : "unknown trapped instruction";
+      break;
+    case EventKind::exception:
+      what = describe(Exit{.kind = ExitKind::exception,
+                           .vector = static_cast<uint8_t>(operand(0)),
+                           .error_code = static_cast<uint32_t>(operand(1))});
+      break;
+    case EventKind::memory_fault:
+      what = operand(1) > 2 ? "memory fault"
+                            : describe(Exit{.kind = ExitKind::memory_fault,
+                                            .address = operand(0),
+                                            .access = static_cast<Access>(operand(1))});
+      break;
+    case EventKind::asynchronous:
+      what = "a signal between two exits";
+      break;
+    default:
+      what = "no exit";
+  }
+  return fmt::format("{} at {:#x}", what, rip);
+}
+
+}  // namespace aftercheck

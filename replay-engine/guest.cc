@@ -1,0 +1,365 @@
+#include "replay-engine/guest.h"
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/error.h"
+#include "checkpoint/space_description.h"
+
+namespace aftercheck {
+
+using recording::Event;
+using recording::SpaceOp;
+using recording::SpaceOpKind;
+
+namespace {
+
+MachineChoice same_again(MachineKind kind) {
+  return kind == MachineKind::kvm ? MachineChoice::kvm : MachineChoice::soft;
+}
+
+}  // namespace
+
+Guest::Guest(GuestOptions options, recording::Store& store)
+    : options_(std::move(options)),
+      store_(store),
+      machine_(create_machine(options_.machine, space_, options_.cpu)),
+      pages_(std::make_unique<PageMap>()) {
+  threads_.push_back(std::make_unique<GuestThread>(0, machine_->create_vcpu()));
+  breakpoints_.emplace(threads_.front()->own_vcpu(), space_);
+}
+
+Guest::~Guest() = default;
+
+void Guest::bad(const std::string& what) const {
+  fail(ErrorKind::bad_input, "{}: {}", options_.where(), what);
+}
+
+GuestThread& Guest::thread(uint32_t number) {
+  if (number >= threads_.size()) bad(fmt::format("it is of thread {}, which was never started", number));
+  return *threads_[number];
+}
+
+bool Guest::read(uint64_t address, std::span<std::byte> bytes) const {
+  if (!space_.read(address, bytes.data(), bytes.size())) return false;
+  breakpoints_->restore_original(address, bytes);
+  return true;
+}
+
+// --- comparing ---
+
+std::string Guest::text(recording::EventKind kind, uint64_t rip,
+                        const std::vector<uint64_t>& operands) const {
+  return describe_exit(kind, rip, operands, options_.system_call_name);
+}
+
+// Empty when memory and FPU are as recorded, else what is not.
+std::string Guest::memory_difference(const Event& event) {
+  for (const recording::MemoryDigest& stretch : event.memory) {
+    constexpr uint64_t kLongest = 64 << 20;
+    if (stretch.length > kLongest || !in_windows(stretch.address, stretch.length))
+      bad(fmt::format("memory digest of {} bytes at {:#x} is outside the guest", stretch.length,
+                      stretch.address));
+    buffer_.resize(stretch.length);
+    const bool readable = read(stretch.address, buffer_);
+    if (!readable || recording::digest128(buffer_) != stretch.digest)
+      return fmt::format("memory {:#x}-{:#x} {}", stretch.address, stretch.address + stretch.length,
+                         readable ? "has other contents" : "is not mapped");
+  }
+  if (event.fpu_digest &&
+      recording::digest64(canonical_fpu(thread(event.thread).vcpu().fpu())) != *event.fpu_digest)
+    return "the x87 or SSE registers differ";
+  return {};
+}
+
+std::optional<Difference> Guest::differs_from(const Event& event, const Exit& exit) {
+  GuestThread& thread = this->thread(event.thread);
+  const Registers& registers = thread.registers();
+  const recording::EventKind kind = kind_of(exit);
+  const std::vector<uint64_t> operands = operands_of(exit, registers);
+  recording::RunningDigest running = thread.digest();
+  const uint32_t digest = running.update(canonical_state(registers));
+  const bool same_exit = kind == event.kind && registers.rip == event.rip &&
+                         event.operands.size() <= operands.size() &&
+                         std::equal(event.operands.begin(), event.operands.end(), operands.begin());
+  if (!same_exit || digest != event.digest)
+    return Difference{
+        text(kind, registers.rip, operands),
+        fmt::format("{}registers in the replay: {}",
+                    same_exit
+                        ? fmt::format("the exit is the same but registers differ (digest {:#010x}, recorded "
+                                      "{:#010x}); ",
+                                      digest, event.digest)
+                        : "",
+                    describe_registers(registers))};
+  thread.digest() = running;
+  if (const std::string difference = memory_difference(event); !difference.empty())
+    return Difference{
+        "the same exit with the same general registers",
+        difference + "; it went wrong after the last event before this one that has memory digests"};
+  return std::nullopt;
+}
+
+bool Guest::registers_match(const Event& event) {
+  GuestThread& thread = this->thread(event.thread);
+  return thread.digest().peek(canonical_state(thread.registers())) == event.digest;
+}
+
+recording::Digest128 Guest::memory_digest() {
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
+                                                                              XXH3_freeState);
+  if (state == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state.get());
+  static constexpr std::array<std::byte, kPageSize> kZeros{};
+  std::array<std::byte, kPageSize> page;
+  const auto add = [&](Range range) {
+    for (uint64_t at = range.start; at < range.end; at += kPageSize) {
+      if (!read(at, page)) continue;  // behind the end of its file
+      restore_unpatched(space_, at, page);
+      if (page == kZeros) continue;
+      XXH3_128bits_update(state.get(), &at, sizeof at);
+      XXH3_128bits_update(state.get(), page.data(), page.size());
+    }
+  };
+  constexpr uint64_t kLongestRun = 1 << 20;
+  for (const auto& [start, mapping] : space_.mappings()) {
+    if (mapping.backing == Backing::file)
+      add({start, mapping.end});
+    else
+      pages_->own_pages(mapping, kLongestRun, add);
+  }
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state.get()));
+  recording::Digest128 digest;
+  std::copy(std::begin(canonical.digest), std::end(canonical.digest), digest.begin());
+  return digest;
+}
+
+uint64_t Guest::registers_digest(GuestThread& thread) {
+  const RegisterWords words = canonical_state(thread.registers());
+  const auto fpu = canonical_fpu(thread.vcpu().fpu());
+  recording::OutputDigest digest;
+  digest.update(std::as_bytes(std::span(words)));
+  digest.update(fpu);
+  return digest.value();
+}
+
+recording::FullState Guest::full_state(GuestThread& thread) {
+  return {thread.registers().rip, registers_digest(thread), memory_digest()};
+}
+
+// --- changing ---
+
+void Guest::map_blob(const SpaceOp& op, Range range) {
+  if (op.shared) return map_shared(op, range);
+  const recording::Store::Blob blob = store_.open(op.blob);
+  if (const int error = space_.map_file(range, static_cast<int>(op.prot), blob.fd.get(), op.blob_offset,
+                                        false, op.name, 0, 0, op.blob);
+      error != 0)
+    bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
+}
+
+// It is as long as any mapping needs, because the guest's file may have grown meanwhile.
+void Guest::map_shared(const SpaceOp& op, Range range) {
+  if (op.new_length % kPageSize != 0 || op.new_length > SharedFiles::kLongest)
+    bad(fmt::format("mapping of {} at {:#x}: offset {:#x} in the file", op.name, op.address, op.new_length));
+  const uint64_t number = op.new_address == 0 ? files_.new_number() : op.new_address;
+  const int file = files_.open(number, op.new_length + range.size(), op.name);
+  // Without a name for its contents it is a checkpoint's, which brings them itself.
+  if (op.blob != recording::Digest128{}) {
+    const recording::Store::Blob blob = store_.open(op.blob);
+    // Of a file that was kept whole all is put in: the mapping may grow.
+    const bool whole = op.new_length == op.blob_offset;
+    constexpr size_t kPart = 1 << 20;
+    buffer_.resize(kPart);
+    for (uint64_t done = whole ? 0 : op.blob_offset; whole || done < op.blob_offset + range.size();) {
+      const ssize_t got = pread(blob.fd.get(), buffer_.data(), kPart, static_cast<off_t>(done));
+      if (got <= 0) break;
+      files_.write(number, op.new_length - op.blob_offset + done,
+                   std::span(buffer_).first(static_cast<size_t>(got)), op.name);
+      done += static_cast<uint64_t>(got);
+    }
+  }
+  if (const int error = space_.map_file(range, static_cast<int>(op.prot), file, op.new_length, true, op.name,
+                                        0, number, op.blob);
+      error != 0)
+    bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
+}
+
+// What a shared mapping grows into must be there.
+void Guest::grow_shared(const SpaceOp& op) {
+  const Mapping* mapping = space_.find(op.address);
+  if (mapping == nullptr || !mapping->shared || mapping->backing != Backing::file) return;
+  if (!files_.has(mapping->inode)) return;
+  files_.open(mapping->inode, mapping->offset + (op.address - mapping->start) + op.new_length, mapping->name);
+}
+
+void Guest::apply_space_op(const SpaceOp& op) {
+  if (op.kind == SpaceOpKind::clear) {
+    breakpoints_->lift({0, UINT64_MAX});
+    space_.clear();
+    return;
+  }
+  constexpr uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
+  if (!in_windows(op.address, op.length) || (op.prot & ~kProtections) != 0)
+    bad(fmt::format("change of mappings at {:#x}, {} bytes, protection {:#x}: outside the guest", op.address,
+                    op.length, op.prot));
+  const Range range{op.address, op.address + op.length};
+  const int prot = static_cast<int>(op.prot);
+  if (op.kind != SpaceOpKind::protect) breakpoints_->lift(range);
+  if (op.kind == SpaceOpKind::remap) breakpoints_->lift({op.new_address, op.new_address + op.new_length});
+  int error = 0;
+  switch (op.kind) {
+    case SpaceOpKind::map_anonymous:
+      error = space_.map_anonymous(range, prot, op.shared, op.name);
+      break;
+    case SpaceOpKind::map_blob:
+      map_blob(op, range);
+      break;
+    case SpaceOpKind::unmap:
+      error = space_.unmap(range);
+      break;
+    case SpaceOpKind::protect:
+      error = space_.protect(range, prot);
+      break;
+    case SpaceOpKind::remap:
+      if (!in_windows(op.new_address, op.new_length)) error = -EINVAL;
+      if (error == 0) grow_shared(op);
+      if (error == 0) error = space_.remap(range, {op.new_address, op.new_address + op.new_length});
+      break;
+    case SpaceOpKind::discard:
+      error = space_.discard(range);
+      break;
+    case SpaceOpKind::clear:
+      break;
+  }
+  if (error != 0)
+    bad(fmt::format("change {} of mappings at {:#x}, {} bytes, fails: {}", static_cast<unsigned>(op.kind),
+                    op.address, op.length, errno_text(-error)));
+}
+
+void Guest::reset() {
+  breakpoints_->lift({0, UINT64_MAX});
+  space_.clear();
+  files_ = {};
+  for (const auto& thread : threads_) thread->digest_ = {};
+}
+
+void Guest::apply(const Event& event) {
+  GuestThread& thread = this->thread(event.thread);
+  for (const SpaceOp& op : event.space_ops) apply_space_op(op);
+  for (const recording::MemoryWrite& write : event.writes) {
+    breakpoints_->lift({write.address, write.address + write.bytes.size()});
+    if (!space_.write(write.address, write.bytes.data(), write.bytes.size()))
+      bad(fmt::format("write of {} bytes to {:#x}, which is not mapped", write.bytes.size(), write.address));
+  }
+  for (const recording::CodePatch& patch : event.patches) {
+    CodePatch applied;
+    applied.address = patch.address;
+    applied.instruction = {static_cast<TrappedKind>(patch.kind), patch.length, patch.operand,
+                           patch.operand_bits};
+    applied.original = patch.original;
+    if (patch.kind > static_cast<uint8_t>(kLastTrappedKind) || !space_.apply_patch(applied))
+      bad(fmt::format("code patch at {:#x} does not fit the code there", patch.address));
+  }
+  breakpoints_->rearm();
+  apply_registers(thread, event);
+}
+
+void Guest::apply_registers(GuestThread& thread, const Event& event) {
+  RegisterWords words = to_words(thread.registers());
+  for (const recording::RegisterChange& change : event.registers) {
+    if (change.number >= kRegisterCount) bad(fmt::format("register number {}", change.number));
+    words[change.number] = change.value;
+  }
+  thread.registers() = from_words(words);
+  for (const uint64_t base : {thread.registers().fs_base, thread.registers().gs_base})
+    if (!is_canonical(base)) bad(fmt::format("the segment base {:#x} is not canonical", base));
+  if (event.fpu.empty()) return;
+  FpuState state;
+  if (event.fpu.size() != state.fxsave.size()) bad(fmt::format("FPU state of {} bytes", event.fpu.size()));
+  std::copy(event.fpu.begin(), event.fpu.end(), state.fxsave.begin());
+  constexpr size_t kMxcsr = 24;  // SDM vol. 1, table 10-2
+  uint32_t mxcsr = 0;
+  std::memcpy(&mxcsr, &state.fxsave[kMxcsr], sizeof mxcsr);
+  if (mxcsr > 0xffff) bad(fmt::format("MXCSR {:#x} has reserved bits", mxcsr));
+  thread.vcpu().set_fpu(state);
+}
+
+// --- moving and copying ---
+
+void Guest::move(GuestThread& thread, Vcpu& to) {
+  if (thread.vcpu_ == &to) return;
+  to.registers() = thread.vcpu_->registers();
+  to.set_fpu(thread.vcpu_->fpu());
+  breakpoints_->switch_to(to);
+  thread.vcpu_ = &to;
+}
+
+Vcpu& Guest::soft_vcpu(GuestThread& thread) {
+  if (machine_->kind() == MachineKind::soft) return *thread.own_;
+  if (soft_machine_ == nullptr) soft_machine_ = create_soft_machine(space_, options_.cpu);
+  if (thread.soft_ == nullptr) thread.soft_ = soft_machine_->create_vcpu();
+  return *thread.soft_;
+}
+
+Event Guest::describe() {
+  Event event;
+  event.kind = recording::EventKind::start;
+  event.space_ops = describe_mappings(space_, [](const Mapping& mapping) { return mapping.inode; });
+  event.patches = describe_patches(space_);
+  const RegisterWords words = to_words(thread().registers());
+  for (size_t i = 0; i < kRegisterCount; ++i) event.registers.push_back({static_cast<uint8_t>(i), words[i]});
+  return event;
+}
+
+pid_t Guest::fork() {
+  // A KVM vCPU answers nothing in the child.
+  std::vector<FpuState> fpus;
+  for (const auto& thread : threads_) fpus.push_back(thread->vcpu().fpu());
+  const MachineKind kind = machine_->kind();
+  std::array<int, 2> ends{};
+  if (pipe(ends.data()) != 0) return -1;
+  UniqueFd told(ends[0]), tell(ends[1]);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    told.reset();
+    separate(same_again(kind), fpus);
+    return child;  // `tell` is closed: the parent goes on
+  }
+  tell.reset();
+  // Shared memory is still the same in both. The end comes too where the child died.
+  char end = 0;
+  while (child > 0 && ::read(told.get(), &end, 1) < 0 && errno == EINTR) continue;
+  return child;
+}
+
+void Guest::separate(MachineChoice choice, const std::vector<FpuState>& fpus) {
+  std::vector<Registers> registers;
+  for (const auto& thread : threads_) {
+    registers.push_back(thread->registers());
+    thread->own_.reset();
+    thread->vcpu_ = nullptr;
+  }
+  // First of all: a machine on KVM has page tables in memory that it shares with the parent's.
+  machine_.reset();
+  pages_ = std::make_unique<PageMap>();
+  files_.separate(space_);
+  machine_ = create_machine(choice, space_, options_.cpu);
+  for (size_t i = 0; i < threads_.size(); ++i) {
+    GuestThread& thread = *threads_[i];
+    thread.own_ = machine_->create_vcpu();
+    thread.vcpu_ = thread.own_.get();
+    thread.registers() = registers[i];
+    thread.vcpu_->set_fpu(fpus[i]);
+  }
+  breakpoints_->switch_to(thread().vcpu());
+}
+
+}  // namespace aftercheck

@@ -1,0 +1,452 @@
+#include "replay-engine/replay.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/fd.h"
+#include "checkpoint/checkpoint.h"
+#include "recording/reader.h"
+#include "recording/store.h"
+#include "replay-engine/restore.h"
+#include "replay-engine/segment.h"
+
+namespace aftercheck {
+namespace {
+
+using recording::Event;
+using recording::EventKind;
+using recording::Position;
+
+// Progress is reported once in so many events: often enough for a terminal, too seldom to cost anything.
+constexpr uint64_t kProgressEvery = 1024;
+
+CpuModel cpu_of(const recording::Meta& meta, const std::filesystem::path& directory) {
+  for (const CpuModelKind kind : {CpuModelKind::portable, CpuModelKind::host})
+    if (meta.cpu_model == name(kind)) return CpuModel(kind);
+  fail(ErrorKind::unsupported, "{}: cpu_model \"{}\" is not known to this version",
+       (directory / "meta").string(), meta.cpu_model);
+}
+
+std::optional<Instant> instant_of(const Position& position) {
+  if (const auto* arrival = std::get_if<recording::Arrival>(&position.instant)) return *arrival;
+  if (const auto* state = std::get_if<recording::FullState>(&position.instant)) return *state;
+  return std::nullopt;
+}
+
+}  // namespace
+
+class Replay::Impl {
+ public:
+  Impl(Replay& owner, const ReplayOptions& options);
+  ~Impl();
+
+  Stop advance(const Limit& limit);
+  void attach(Participant& participant);
+  pid_t fork();
+  Position position();
+
+  void stop(Participant& participant) {
+    if (stop_wanted_ == nullptr) stop_wanted_ = &participant;
+  }
+  Segment& segment() { return segment_; }
+  Guest& guest() { return guest_; }
+  const ReplayOptions& options() const { return options_; }
+  const recording::Meta& meta() const { return meta_; }
+  const ReplayResult& result() const { return result_; }
+  recording::LogPlace log_place() const { return reader_->place(); }
+  uint64_t time_ns() const { return time_ns_; }
+
+ private:
+  enum class Phase : uint8_t {
+    not_begun,
+    segment,  // event_ will end it
+    at_exit,  // event_'s, verified, not answered
+    ended,
+  };
+
+  Replay& owner_;
+  const ReplayOptions options_;
+  const recording::Meta meta_;
+  std::optional<recording::Reader> reader_;
+  recording::Store store_;
+  Guest guest_;
+  Segment segment_;
+  ReplayResult result_;
+  Phase phase_ = Phase::not_begun;
+  const Event* event_ = nullptr;  // the log's next, or the one under way
+  bool told_running_ = false;     // participants know of the segment
+  uint64_t answered_ = 0;         // number of the last entry that was applied
+  uint64_t answer_begins_ = 0;    // of the event that it belongs to
+  uint64_t time_ns_ = 0;          // of that event
+  Participant* stop_wanted_ = nullptr;
+  std::vector<std::byte> buffer_;
+  std::vector<Participant*> attached_;
+
+  [[noreturn]] void bad(const std::string& what) const {
+    fail(ErrorKind::bad_input, "{}: {}", where(), what);
+  }
+  std::string where() const {
+    return fmt::format("{}: event {} (in the chunk at offset {})", (options_.directory / "events").string(),
+                       reader_->number(), reader_->chunk_offset());
+  }
+  template <typename Visit>
+  void each(Visit visit) {
+    for (Participant* participant : attached_) visit(*participant);
+  }
+
+  void begin();
+  bool begin_from_checkpoint();
+  void begin_with(const Checkpoint& checkpoint);
+  void load_next();
+  void apply(const Event& event);
+  void finish(const Event& event);
+  std::optional<Stop> run_segment(const Limit& limit);
+  SegmentStop run_guest();
+  void verify(const SegmentStop& stop);
+  void replay_outputs(const Event& event);
+  std::optional<Stop> limit_between(const Limit& limit);
+  [[noreturn]] void missed(const Position& position) const;
+  [[noreturn]] void diverged(const std::string& actual, const std::string& detail);
+};
+
+Replay::Impl::Impl(Replay& owner, const ReplayOptions& options)
+    : owner_(owner),
+      options_(options),
+      meta_(recording::read_meta(options.directory)),
+      reader_(std::in_place, options.directory),
+      store_(options.directory, false),
+      guest_({options.machine, cpu_of(meta_, options.directory), options.system_call_name,
+              [this] { return where(); }},
+             store_),
+      segment_(guest_, guest_.thread(), options.machine == MachineChoice::automatic,
+               {[this](uint64_t address) { each([&](Participant& p) { p.stopped(address); }); },
+                [this] { return stop_wanted_ != nullptr; }}) {
+  result_.machine = guest_.machine().kind();
+}
+
+Replay::Impl::~Impl() {
+  each([](Participant& p) { p.detach(); });
+}
+
+void Replay::Impl::attach(Participant& participant) {
+  attached_.push_back(&participant);
+  participant.attach(owner_);
+  if (phase_ == Phase::not_begun || phase_ == Phase::ended) return;
+  Event event = guest_.describe();
+  event.time_ns = time_ns_;
+  participant.applied(event, answered_);
+}
+
+pid_t Replay::Impl::fork() {
+  const bool between = phase_ == Phase::not_begun || (phase_ == Phase::segment && !segment_.begun());
+  if (!between) fail(ErrorKind::internal, "a replay can be forked between segments only");
+  const pid_t child = guest_.fork();
+  if (child < 0) fail(ErrorKind::io, "a process for a copy of the replay: {}", errno_text(errno));
+  if (child == 0) each([](Participant& p) { p.forked(); });
+  return child;
+}
+
+Position Replay::Impl::position() {
+  Position position;
+  position.recording = recording::recording_id(meta_);
+  position.event = answered_;
+  if (phase_ != Phase::segment || !segment_.begun()) return position;
+  const auto arrivals = segment_.arrivals_here();
+  if (arrivals)
+    position.instant = recording::Arrival{guest_.thread().registers().rip, *arrivals};
+  else
+    position.instant = guest_.full_state(guest_.thread());
+  return position;
+}
+
+// --- beginning and going on in the log ---
+
+void Replay::Impl::begin() {
+  if (options_.start_near != 0 && begin_from_checkpoint()) return;
+  event_ = reader_->next();
+  if (event_ == nullptr) {
+    phase_ = Phase::ended;
+    result_.truncated = reader_->truncated(&result_.truncation);
+    each([&](Participant& p) { p.finished(result_); });
+    return;
+  }
+  if (event_->kind != EventKind::start) bad("the first event is not the start of a guest");
+  apply(*event_);
+  load_next();
+}
+
+bool Replay::Impl::begin_from_checkpoint() {
+  const Checkpoints checkpoints(options_.directory);
+  for (auto known = checkpoints.all().rbegin(); known != checkpoints.all().rend(); ++known) {
+    if (known->event > options_.start_near) continue;
+    try {
+      begin_with(checkpoints.load(*known));
+      return true;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::bad_input && error.kind() != ErrorKind::io) throw;
+      if (options_.warning)
+        options_.warning(
+            fmt::format("the checkpoint at event {} can't be used: {}; starting from an earlier one",
+                        known->event, error.what()));
+      guest_.reset();
+      reader_.emplace(options_.directory);
+    }
+  }
+  return false;
+}
+
+void Replay::Impl::begin_with(const Checkpoint& checkpoint) {
+  reader_.emplace(options_.directory, checkpoint.next, checkpoint.event + 1);
+  event_ = reader_->next();
+  if (event_ == nullptr || event_->kind == EventKind::start || event_->kind == EventKind::continuation)
+    bad("a checkpoint can't lie before it");
+  const Event described = restore(guest_, checkpoint, store_);
+  answered_ = answer_begins_ = checkpoint.event;
+  time_ns_ = checkpoint.time_ns;
+  result_.checkpoint = checkpoint.event;
+  each([&](Participant& p) { p.applied(described, answered_); });
+  if (event_->kind == EventKind::end) return load_next();
+  phase_ = Phase::segment;
+  told_running_ = false;
+  segment_.begin(*event_);
+}
+
+void Replay::Impl::apply(const Event& event) {
+  guest_.apply(event);
+  answered_ = reader_->number();
+  if (event.kind != EventKind::continuation) {
+    answer_begins_ = answered_;
+    time_ns_ = event.time_ns;
+  }
+  each([&](Participant& p) { p.applied(event, answered_); });
+}
+
+// All of event_ was answered but its continuations.
+void Replay::Impl::load_next() {
+  if (event_ == nullptr || event_->kind != EventKind::end) event_ = reader_->next();
+  while (event_ != nullptr && event_->kind == EventKind::continuation) {
+    apply(*event_);
+    event_ = reader_->next();
+  }
+  if (event_ != nullptr && event_->kind == EventKind::start) bad("a second start");
+  if (event_ != nullptr && event_->kind != EventKind::end) {
+    phase_ = Phase::segment;
+    told_running_ = false;
+    segment_.begin(*event_);
+    return;
+  }
+  if (event_ != nullptr) finish(*event_);
+  phase_ = Phase::ended;
+  result_.truncated = reader_->truncated(&result_.truncation);
+  each([&](Participant& p) { p.finished(result_); });
+}
+
+void Replay::Impl::finish(const Event& event) {
+  if (event.operands.size() != 2 ||
+      event.operands[0] > static_cast<uint64_t>(recording::EndReason::recording_stopped))
+    bad("the end event is malformed");
+  // Nothing may follow, and a reader that was asked knows whether the log is whole.
+  result_.ended = true;
+  result_.signaled = event.operands[0] == static_cast<uint64_t>(recording::EndReason::killed_by_signal);
+  result_.status = static_cast<int>(event.operands[1]);
+}
+
+// --- running ---
+
+Stop Replay::Impl::advance(const Limit& limit) {
+  if (limit.position) recording::check_belongs(*limit.position, meta_);
+  std::optional<Stop> stop;
+  while (!stop) {
+    if (stop_wanted_ != nullptr) {
+      stop = Stop{Stop::Why::participant, answered_, 0, std::exchange(stop_wanted_, nullptr)};
+      break;
+    }
+    switch (phase_) {
+      case Phase::not_begun:
+        begin();
+        break;
+      case Phase::segment:
+        stop = limit_between(limit);
+        if (!stop) stop = run_segment(limit);
+        break;
+      case Phase::at_exit:
+        if (limit.exit <= reader_->number()) {
+          stop = Stop{Stop::Why::exit, reader_->number(), 0, nullptr};
+          break;
+        }
+        apply(*event_);
+        load_next();
+        break;
+      case Phase::ended:
+        if (limit.position && limit.position->event > answered_) missed(*limit.position);
+        stop = Stop{limit.event <= answered_ ? Stop::Why::event : Stop::Why::end, answered_, 0, nullptr};
+        break;
+    }
+  }
+  segment_.set_goal(std::nullopt);
+  each([&](Participant& p) { p.paused(*stop); });
+  return *stop;
+}
+
+void Replay::Impl::missed(const Position& position) const {
+  fail(ErrorKind::usage, "position {}: the replay is at event {}, and can't get there", to_text(position),
+       answered_);
+}
+
+// Is the limit where the guest is, in a segment or before it?
+std::optional<Stop> Replay::Impl::limit_between(const Limit& limit) {
+  if (limit.event <= answered_) return Stop{Stop::Why::event, answered_, 0, nullptr};
+  if (!limit.position) return std::nullopt;
+  if (limit.position->event < answer_begins_) missed(*limit.position);
+  if (limit.position->event > answered_) return std::nullopt;
+  const std::optional<Instant> instant = instant_of(*limit.position);
+  if (!instant) {
+    if (segment_.begun()) missed(*limit.position);
+    return Stop{Stop::Why::position, answered_, 0, nullptr};
+  }
+  if (!segment_.set_goal(instant))
+    fail(ErrorKind::usage,
+         "position {}: the replay is within this segment already, where arrivals were not counted",
+         to_text(*limit.position));
+  return std::nullopt;
+}
+
+// Nothing: go on.
+std::optional<Stop> Replay::Impl::run_segment(const Limit& limit) {
+  if (!told_running_) {
+    told_running_ = true;
+    each([&](Participant& p) { p.running(answered_); });
+    if (stop_wanted_ != nullptr) return std::nullopt;
+  }
+  const SegmentStop segment_stop = run_guest();
+  const uint64_t rip = guest_.thread().registers().rip;
+  switch (segment_stop.why) {
+    case SegmentStop::Why::wanted:
+      return std::nullopt;
+    case SegmentStop::Why::goal:
+      return Stop{Stop::Why::position, answered_, rip, nullptr};
+    case SegmentStop::Why::breakpoint:
+      return Stop{Stop::Why::breakpoint, answered_, rip, nullptr};
+    case SegmentStop::Why::exit:
+    case SegmentStop::Why::landed:
+      break;
+  }
+  verify(segment_stop);
+  replay_outputs(*event_);
+  phase_ = Phase::at_exit;
+  const uint64_t number = reader_->number();
+  each([&](Participant& p) { p.reached(*event_, number); });
+  ++result_.events;
+  if (options_.progress && result_.events % kProgressEvery == 0)
+    options_.progress(reader_->progress(), result_.events);
+  if (limit.position && limit.position->event >= answer_begins_ && limit.position->event <= answered_)
+    fail(ErrorKind::usage, "position {}: the segment ended at event {} without it", to_text(*limit.position),
+         number);
+  if (limit.exit <= number) return Stop{Stop::Why::exit, number, 0, nullptr};
+  return std::nullopt;
+}
+
+// What the host can't do may be the recording's doing.
+SegmentStop Replay::Impl::run_guest() {
+  try {
+    return segment_.run();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::host_lacks) throw;
+    fail(ErrorKind::host_lacks, "{}: event {}: {}", (options_.directory / "events").string(),
+         reader_->number(), error.what());
+  }
+}
+
+void Replay::Impl::verify(const SegmentStop& stop) {
+  const Event& event = *event_;
+  GuestThread& thread = guest_.thread(event.thread);
+  if (event.kind != EventKind::asynchronous) {
+    if (const std::optional<Difference> difference = guest_.differs_from(event, stop.exit))
+      diverged(difference->actual, difference->detail);
+  } else if (stop.why != SegmentStop::Why::landed) {
+    const Registers& registers = thread.registers();
+    diverged(describe_exit(kind_of(stop.exit), registers.rip, operands_of(stop.exit, registers),
+                           options_.system_call_name),
+             fmt::format(
+                 "the guest left the segment without passing the recorded state at {:#x} ({} arrivals there)",
+                 event.rip, segment_.landing_arrivals()));
+  } else {
+    thread.digest().update(canonical_state(thread.registers()));
+  }
+  result_.memory_digests += event.memory.size();
+}
+
+void Replay::Impl::replay_outputs(const Event& event) {
+  for (const recording::Output& output : event.outputs) {
+    recording::OutputDigest digest;
+    // Twice over the pieces: nothing is shown before all of it is known to be right.
+    for (const bool show : {false, true}) {
+      if (show && (output.stream == 0 || !options_.output)) break;
+      for (const recording::Output::Piece& piece : output.pieces) {
+        constexpr size_t kPart = 1 << 20;
+        for (uint64_t done = 0; done < piece.length;) {
+          const size_t size = std::min<uint64_t>(kPart, piece.length - done);
+          buffer_.resize(size);
+          if (!in_windows(piece.address, piece.length) || !guest_.read(piece.address + done, buffer_))
+            diverged("the same exit",
+                     fmt::format("output at {:#x} can't be read in the replay", piece.address));
+          if (show)
+            options_.output(output.stream, buffer_.data(), size);
+          else
+            digest.update(buffer_);
+          done += size;
+        }
+      }
+      if (!show && digest.value() != output.digest)
+        diverged("the same exit with the same registers",
+                 fmt::format("what the program writes to descriptor {} has other bytes", output.fd));
+    }
+  }
+}
+
+void Replay::Impl::diverged(const std::string& actual, const std::string& detail) {
+  std::string all = detail;
+  each([&](Participant& p) {
+    const std::string more = p.explain(*event_, reader_->number());
+    if (!more.empty()) all += "\n  " + more;
+  });
+  if (result_.checkpoint)
+    all += fmt::format(
+        "\n  the replay started from the checkpoint at event {}; a replay from the start tells whether it is "
+        "to "
+        "blame",
+        *result_.checkpoint);
+  throw Divergence(reader_->number(),
+                   describe_exit(event_->kind, event_->rip, event_->operands, options_.system_call_name),
+                   actual, all);
+}
+
+// --- the handle ---
+
+Replay::Replay(const ReplayOptions& options) : impl_(std::make_unique<Impl>(*this, options)) {
+  for (Participant* participant : options.participants) impl_->attach(*participant);
+}
+Replay::~Replay() = default;
+
+Stop Replay::advance(const Limit& limit) { return impl_->advance(limit); }
+void Replay::stop(Participant& participant) { impl_->stop(participant); }
+void Replay::add_breakpoint(uint64_t address) { impl_->segment().add_breakpoint(address); }
+void Replay::remove_breakpoint(uint64_t address) { impl_->segment().remove_breakpoint(address); }
+void Replay::attach(Participant& participant) { impl_->attach(participant); }
+pid_t Replay::fork() { return impl_->fork(); }
+Guest& Replay::guest() { return impl_->guest(); }
+const Guest& Replay::guest() const { return impl_->guest(); }
+const std::filesystem::path& Replay::directory() const { return impl_->options().directory; }
+const recording::Meta& Replay::meta() const { return impl_->meta(); }
+recording::LogPlace Replay::log_place() const { return impl_->log_place(); }
+uint64_t Replay::time_ns() const { return impl_->time_ns(); }
+Position Replay::position() { return impl_->position(); }
+const ReplayResult& Replay::result() const { return impl_->result(); }
+
+ReplayResult replay(const ReplayOptions& options) {
+  Replay replay(options);
+  while (replay.advance().why != Stop::Why::end) continue;
+  return replay.result();
+}
+
+}  // namespace aftercheck

@@ -1,0 +1,159 @@
+#include "replay-engine/segment.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace aftercheck {
+namespace {
+
+// On KVM each arrival costs two exits, so after so many the rest of the segment is left to the soft vCPU,
+// which works on the same memory.
+constexpr uint64_t kArrivalsOnKvm = 2000;
+
+uint64_t address_of(const Instant& instant) {
+  if (const auto* arrival = std::get_if<recording::Arrival>(&instant)) return arrival->address;
+  return std::get<recording::FullState>(instant).rip;
+}
+
+}  // namespace
+
+Segment::Segment(Guest& guest, GuestThread& thread, bool leave_machine, Visitors visitors)
+    : guest_(guest), thread_(thread), visitors_(std::move(visitors)) {
+  if (leave_machine && guest.machine().kind() == MachineKind::kvm) dense_stops_.emplace(guest, thread);
+}
+
+Segment::~Segment() {
+  drop_landing();
+  set_goal(std::nullopt);
+  for (const auto& [address, own] : own_) guest_.breakpoints().remove(address);
+}
+
+void Segment::begin(const recording::Event& ends_with) {
+  set_goal(std::nullopt);
+  looked_ = Looked::nothing;
+  begun_ = false;
+  for (auto& [address, own] : own_) own = {0, true};
+  if (ends_with.kind != recording::EventKind::asynchronous) return;
+  landing_ = Landing{.event = &ends_with};
+  landing_->armed = !thread_.vcpu().has_run_to() && guest_.breakpoints().add(ends_with.rip);
+}
+
+void Segment::drop_landing() {
+  if (landing_ && landing_->armed) guest_.breakpoints().remove(landing_->event->rip);
+  landing_.reset();
+}
+
+bool Segment::set_goal(const std::optional<Instant>& goal) {
+  if (goal == goal_) return true;
+  if (goal && begun_ && std::holds_alternative<recording::Arrival>(*goal)) return false;
+  if (goal_) guest_.breakpoints().remove(address_of(*goal_));
+  goal_ = goal;
+  goal_arrivals_ = 0;
+  if (goal_) guest_.breakpoints().add_waiting(address_of(*goal_));
+  goal_is_new_ = goal_.has_value() && looked_ > Looked::landing;
+  return true;
+}
+
+void Segment::add_breakpoint(uint64_t address) {
+  if (!own_.try_emplace(address, Own{0, !begun_}).second) return;
+  guest_.breakpoints().add_waiting(address);
+}
+
+void Segment::remove_breakpoint(uint64_t address) {
+  if (own_.erase(address) != 0) guest_.breakpoints().remove(address);
+}
+
+std::optional<uint64_t> Segment::arrivals_here() const {
+  const uint64_t rip = thread_.registers().rip;
+  if (goal_ && rip == address_of(*goal_) && std::holds_alternative<recording::Arrival>(*goal_))
+    return goal_arrivals_;
+  const auto own = own_.find(rip);
+  if (own != own_.end() && own->second.counted && own->second.arrivals != 0) return own->second.arrivals;
+  return std::nullopt;
+}
+
+bool Segment::stops_at(uint64_t address) const {
+  return guest_.breakpoints().at(address) || (landing_ && address == landing_->event->rip);
+}
+
+// The first arrival with the identical state of registers, memory and FPU.
+bool Segment::landed() {
+  ++landing_->arrivals;
+  const recording::Event& event = *landing_->event;
+  if (guest_.registers_match(event) && guest_.memory_matches(event)) return true;
+  if (landing_->arrivals > kArrivalsOnKvm && !thread_.vcpu().has_run_to()) {
+    if (landing_->armed) guest_.breakpoints().remove(event.rip);
+    landing_->armed = false;
+    guest_.move(thread_, guest_.soft_vcpu(thread_));
+  }
+  return false;
+}
+
+bool Segment::at_goal() {
+  if (const auto* arrival = std::get_if<recording::Arrival>(&*goal_)) return ++goal_arrivals_ == arrival->nth;
+  const auto& state = std::get<recording::FullState>(*goal_);
+  return guest_.registers_digest(thread_) == state.registers && guest_.memory_digest() == state.memory;
+}
+
+// Whether there is a reason to stop where the guest is.
+std::optional<SegmentStop> Segment::look() {
+  const uint64_t rip = thread_.registers().rip;
+  if (looked_ == Looked::nothing) {
+    looked_ = Looked::landing;
+    if (landing_ && rip == landing_->event->rip && landed()) return SegmentStop{SegmentStop::Why::landed};
+    if (const auto own = own_.find(rip); own != own_.end()) ++own->second.arrivals;
+  }
+  if (looked_ == Looked::landing || goal_is_new_) {
+    looked_ = std::max(looked_, Looked::goal);
+    goal_is_new_ = false;
+    if (goal_ && rip == address_of(*goal_) && at_goal()) return SegmentStop{SegmentStop::Why::goal};
+  }
+  if (looked_ == Looked::goal) {
+    looked_ = Looked::breakpoint;
+    if (guest_.breakpoints().at(rip)) {
+      visitors_.stopped(rip);
+      if (dense_stops_ && !landing_) dense_stops_->stopped();
+      if (visitors_.wants_stop()) return SegmentStop{SegmentStop::Why::wanted};
+    }
+  }
+  if (looked_ == Looked::breakpoint) {
+    looked_ = Looked::all;
+    if (own_.contains(rip)) return SegmentStop{SegmentStop::Why::breakpoint};
+  }
+  return std::nullopt;
+}
+
+Exit Segment::go() {
+  if (landing_ && thread_.vcpu().has_run_to()) return guest_.breakpoints().run_to(landing_->event->rip);
+  return guest_.breakpoints().run();
+}
+
+SegmentStop Segment::run() {
+  begun_ = true;
+  if (dense_stops_) dense_stops_->begin();
+  for (;;) {
+    if (const std::optional<SegmentStop> stop = look()) {
+      if (dense_stops_) dense_stops_->finish();
+      if (stop->why == SegmentStop::Why::landed) {
+        drop_landing();
+        guest_.move(thread_, thread_.own_vcpu());
+      }
+      return *stop;
+    }
+    try {
+      const Exit exit = go();
+      // A kick is for whoever waits for an event, and none is between here and there.
+      if (landing_ && exit.kind == ExitKind::kick) continue;
+      looked_ = Looked::nothing;
+      if (exit.kind == ExitKind::breakpoint && stops_at(thread_.registers().rip)) continue;
+      if (dense_stops_) dense_stops_->finish();
+      guest_.move(thread_, thread_.own_vcpu());
+      return {SegmentStop::Why::exit, exit};
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::unsupported || !dense_stops_ || !dense_stops_->give_up()) throw;
+    }
+  }
+}
+
+}  // namespace aftercheck
