@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/invariant.h"
 #include "base/version.h"
 #include "kvm-recorder/async_position.h"
 #include "kvm-recorder/descriptors.h"
@@ -418,6 +419,10 @@ void Session::handle(const Exit& exit) {
 }
 
 RecordResult Session::run(const Program& program) {
+  const InvariantContext context([this] {
+    return fmt::format("recording event {} (kind {}): {}", entries_, static_cast<int>(event_.kind),
+                       describe(vcpu_->registers()));
+  });
   begin_event(EventKind::start);
   event_.rip = 0;
   LoaderOptions loader;

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/own_words.h"
 #include "base/version.h"
 #include "tools/command.h"
 #include "tools/console.h"
@@ -214,6 +215,7 @@ const char* const kExitStatusHelp =
 
 int main(int argc, char** argv) {
   using namespace aftercheck;
+  keep_standard_error();
   tools::Console console;
   constexpr const char* kBug = "this is a bug of aftercheck; please report it with the command line";
   try {
