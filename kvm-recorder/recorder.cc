@@ -11,6 +11,8 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/invariant.h"
+#include "base/log.h"
 #include "base/version.h"
 #include "kvm-recorder/async_position.h"
 #include "kvm-recorder/descriptors.h"
@@ -157,7 +159,10 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
 }
 
 void Session::start_trace(const fs::path& directory) {
-  if (options_.pt == PtChoice::soft) pt_ = trace_by_encoder(*vcpu_, directory);
+  if (options_.pt == PtChoice::soft) {
+    AFTERCHECK_LOG_TO(LogTopic::pt, "traced by the encoder beside the soft vCPU");
+    pt_ = trace_by_encoder(*vcpu_, directory);
+  }
   const bool asked = options_.pt == PtChoice::perf;
   if (!asked && (options_.pt != PtChoice::automatic || machine_->kind() != MachineKind::kvm)) return;
   try {
@@ -167,6 +172,7 @@ void Session::start_trace(const fs::path& directory) {
            "Intel PT: this host has no intel_pt PMU ({} is missing); see `aftercheck doctor`",
            pt::PtPmu::kDevice);
     pt_ = trace_by_processor(pt::host_perf_kernel(), *pmu, directory);
+    AFTERCHECK_LOG_TO(LogTopic::pt, "traced by the processor");
   } catch (const Error& error) {
     if (asked || error.kind() != ErrorKind::host_lacks) throw;
     if (options_.message) options_.message(std::string("no PT trace: ") + error.what());
@@ -177,6 +183,7 @@ void Session::start_trace(const fs::path& directory) {
 void Session::drop_trace_if_failed() {
   const std::string error = pt_->error();
   if (error.empty()) return;
+  AFTERCHECK_LOG_TO(LogTopic::pt, "the trace ends before event {}: {}", entries_, error);
   if (options_.warning) options_.warning("the PT trace ends here: " + error + "; the recording goes on");
   pt_.reset();
 }
@@ -230,6 +237,10 @@ void Session::finish_event(const Registers& base) {
 // Appends event_, spread over continuations where its writes are too many for one.
 void Session::append() {
   ++result_.events;
+  AFTERCHECK_LOG_TO(LogTopic::record,
+                    "event {}: kind {} at {:#x}; answer: {} registers, {} writes, {} mappings, {} patches",
+                    entries_, static_cast<int>(event_.kind), event_.rip, event_.registers.size(),
+                    event_.writes.size(), event_.space_ops.size(), event_.patches.size());
   if (!writer_) return;
   if (!memory_.store_error().empty()) {
     log_failed(memory_.store_error());
@@ -313,6 +324,10 @@ void Session::handle_system_call() {
   if (census_.due(Clock::now())) add_memory_digests();
 
   const CallOutcome outcome = make_system_call(process_, registers);
+  AFTERCHECK_LOG_TO(LogTopic::calls,
+                    "call {}({:#x}, {:#x}, {:#x}, {:#x}, {:#x}, {:#x}): outcome {}, value {}", number,
+                    before_.rdi, before_.rsi, before_.rdx, before_.r10, before_.r8, before_.r9,
+                    static_cast<int>(outcome.kind), outcome.value);
   if (outcome.kind == CallOutcome::Kind::exited) {
     if (event_.memory.empty()) add_memory_digests();  // after the call: exiting leaves memory as it was
     finish_event(before_);
@@ -418,6 +433,10 @@ void Session::handle(const Exit& exit) {
 }
 
 RecordResult Session::run(const Program& program) {
+  const InvariantContext context([this] {
+    return fmt::format("recording event {} (kind {}): {}", entries_, static_cast<int>(event_.kind),
+                       describe(vcpu_->registers()));
+  });
   begin_event(EventKind::start);
   event_.rip = 0;
   LoaderOptions loader;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/log.h"
 #include "kvm-recorder/signals.h"
 #include "kvm-recorder/signals_state.h"
 
@@ -240,11 +241,14 @@ Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, 
         continue;
       }
       state.update();
+      AFTERCHECK_LOG_TO(LogTopic::signals, "signal {} (si_code {}) ends the guest at {:#x}", signal,
+                        next->si_code, registers.rip);
       return {Delivery::Kind::terminate, signal, (bit_of(signal) & kCoreByDefault) != 0, false};
     }
 
     resolve_restart(registers, interrupted, call_number, &action.flags);
     interrupted = 0;
+    const uint64_t stopped_at = registers.rip;
     if ((action.flags & uint64_t{SA_RESETHAND}) != 0) {
       state.actions[signal].handler = kHandlerDefault;
       state.apply_host_action(signal);
@@ -263,6 +267,9 @@ Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, 
     if ((state.alternate.flags & kSsAutodisarm) != 0) state.alternate = {0, SS_DISABLE, 0, 0};
     state.temporary = false;
     state.set_blocked(state.blocked | action.mask | ((action.flags & SA_NODEFER) != 0 ? 0 : bit_of(signal)));
+    AFTERCHECK_LOG_TO(LogTopic::signals,
+                      "signal {} (si_code {}) delivered at {:#x}: handler {:#x}, frame at {:#x}", signal,
+                      next->si_code, stopped_at, registers.rip, registers.rsp);
     return {Delivery::Kind::handler, signal, false, true};
   }
   resolve_restart(registers, interrupted, call_number, nullptr);

@@ -9,6 +9,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/invariant.h"
 
 namespace aftercheck {
 namespace {
@@ -55,10 +56,11 @@ uint64_t operand_address(const CodePatch& patch, const Registers& registers) {
   for (size_t i = 0; i < kByEncoding.size(); ++i)
     context.values[ZYDIS_REGISTER_RAX + i] = registers.*kByEncoding[i];
   uint64_t address = 0;
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, patch.original.data(), patch.original.size(), &decoded,
-                                           operands.data())) ||
-      !ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&decoded, &operands[0], registers.rip, &context, &address)))
-    fail(ErrorKind::internal, "the operand of the instruction at {:#x} can't be decoded", patch.address);
+  AFTERCHECK_INVARIANT(
+      ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, patch.original.data(), patch.original.size(), &decoded,
+                                          operands.data())) &&
+          ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&decoded, &operands[0], registers.rip, &context, &address)),
+      "the operand of the instruction at {:#x} can't be decoded", patch.address);
   if (operands[0].mem.segment == ZYDIS_REGISTER_FS) address += registers.fs_base;
   if (operands[0].mem.segment == ZYDIS_REGISTER_GS) address += registers.gs_base;
   return address;
@@ -70,7 +72,7 @@ std::optional<Exit> save_fpu(LoggedSpace& memory, Vcpu& vcpu) {
   constexpr size_t kStored = 416, kLastInstruction = 6, kMxcsr = 24, kMask = 28;
   const Registers& registers = vcpu.registers();
   const CodePatch* patch = memory.space().patch_at(registers.rip);
-  if (patch == nullptr) fail(ErrorKind::internal, "no patch at {:#x}", registers.rip);
+  AFTERCHECK_INVARIANT(patch != nullptr, "no patch at {:#x}", registers.rip);
   const uint64_t address = operand_address(*patch, registers);
   FpuState state = vcpu.fpu();
   const FpuState reference = FpuState::initial();
@@ -120,7 +122,7 @@ std::optional<Exit> answer_trapped_instruction(const TrappedInstruction& instruc
       if (const std::optional<Exit> fault = save_fpu(memory, vcpu)) return fault;
       break;
     case TrappedKind::none:
-      fail(ErrorKind::internal, "no trapped instruction at {:#x}", registers.rip);
+      AFTERCHECK_INVARIANT(false, "no trapped instruction at {:#x}", registers.rip);
   }
   registers.rip += instruction.length;
   return std::nullopt;

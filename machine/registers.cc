@@ -1,5 +1,7 @@
 #include "machine/registers.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
 
 namespace aftercheck {
@@ -14,6 +16,14 @@ FpuState FpuState::initial() {
   std::memcpy(&state.fxsave[24], &mxcsr, sizeof mxcsr);
   std::memcpy(&state.fxsave[28], &mxcsr_mask, sizeof mxcsr_mask);
   return state;
+}
+
+std::string describe(const Registers& registers) {
+  const RegisterWords words = to_words(registers);
+  std::string text;
+  for (size_t i = 0; i < kRegisterCount; ++i)
+    text += fmt::format("{}{} {:#x}", i == 0 ? "" : " ", kRegisterNames[i], words[i]);
+  return text;
 }
 
 RegisterWords canonical_state(const Registers& registers) {

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace aftercheck {
 
@@ -25,6 +26,14 @@ static_assert(kRegisterCount == 20, "recording/log.capnp and the digest count on
 using RegisterWords = std::array<uint64_t, kRegisterCount>;
 inline RegisterWords to_words(const Registers& registers) { return std::bit_cast<RegisterWords>(registers); }
 inline Registers from_words(const RegisterWords& words) { return std::bit_cast<Registers>(words); }
+
+// Names in the same order.
+inline constexpr std::array<const char*, kRegisterCount> kRegisterNames = {
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp",    "r8",      "r9",
+    "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags", "fs_base", "gs_base"};
+
+// "rax 0x1 rbx 0x0 ..." in one line, for people.
+std::string describe(const Registers& registers);
 
 // Intel SDM vol. 1, 3.4.3: EFLAGS.
 namespace rflags {

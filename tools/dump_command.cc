@@ -31,11 +31,6 @@ struct Arguments {
   uint64_t from = 0, to = kNoLimit, limit = kNoLimit;
 };
 
-// Names in the order of machine/registers.h.
-constexpr const char* kRegisterNames[] = {"rax", "rbx", "rcx", "rdx",    "rsi",     "rdi",    "rsp",
-                                          "rbp", "r8",  "r9",  "r10",    "r11",     "r12",    "r13",
-                                          "r14", "r15", "rip", "rflags", "fs_base", "gs_base"};
-
 std::string register_name(uint8_t number) {
   return number < std::size(kRegisterNames) ? kRegisterNames[number] : fmt::format("register {}", number);
 }

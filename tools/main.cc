@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <numeric>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/own_words.h"
 #include "base/version.h"
 #include "tools/command.h"
 #include "tools/console.h"
@@ -214,6 +217,8 @@ const char* const kExitStatusHelp =
 
 int main(int argc, char** argv) {
   using namespace aftercheck;
+  keep_standard_error();
+  if (const char* topics = std::getenv("AFTERCHECK_LOG")) start_log(topics);
   tools::Console console;
   constexpr const char* kBug = "this is a bug of aftercheck; please report it with the command line";
   try {

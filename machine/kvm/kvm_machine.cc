@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "machine/kvm/kvm_vcpu.h"
 
 namespace aftercheck {
@@ -57,6 +58,8 @@ void KvmMachine::add_slot(uint64_t chunk_start) {
                   end - start};
   vm_.set_memory(slot.number, slot.guest_physical, slot.size, reinterpret_cast<void*>(start));
   slots_.push_back(slot);
+  AFTERCHECK_LOG_TO(LogTopic::kvm, "slot {} added: {:#x} to {:#x}, at guest-physical {:#x}", slot.number,
+                    slot.start, slot.start + slot.size, slot.guest_physical);
   tables_->add_chunk(chunk_start, physical);
 }
 
@@ -72,6 +75,7 @@ void KvmMachine::rebuild_tables() {
   vm_.set_memory(0, 0, 0, monitor_);
   tables_->rebuild();
   vm_.set_memory(0, 0, kMonitorSize, monitor_);
+  AFTERCHECK_LOG_TO(LogTopic::kvm, "page tables rebuilt, with {} slots", slots_.size());
 }
 
 }  // namespace kvm

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "machine/flag_instructions.h"
 #include "machine/kvm/fault_address.h"
 #include "machine/kvm/kvm_machine.h"
@@ -213,6 +214,7 @@ bool KvmVcpu::take_exit(int error, Exit& exit) {
   if (error == EFAULT) {
     registers_.rflags &= ~hidden_trap_flag_;
     exit = memory_fault_exit();
+    AFTERCHECK_LOG_TO(LogTopic::kvm, "EFAULT at {:#x} is {}", registers_.rip, describe(exit));
     return true;
   }
   if (error != 0)

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "machine/flag_instructions.h"
 #include "machine/soft/fault_analysis.h"
 #include "machine/soft/fpu_transfer.h"
@@ -201,7 +202,11 @@ void SoftVcpu::code_changed(Range range) {
 
 void SoftVcpu::apply_changes() {
   const std::vector<Range>& chunks = machine_.chunks();
-  for (; chunks_added_ < chunks.size(); ++chunks_added_) engine_.add_memory(chunks[chunks_added_]);
+  for (; chunks_added_ < chunks.size(); ++chunks_added_) {
+    const Range& chunk = chunks[chunks_added_];
+    AFTERCHECK_LOG_TO(LogTopic::soft, "memory {:#x} to {:#x} shown to Unicorn", chunk.start, chunk.end);
+    engine_.add_memory(chunk);
+  }
   if (!changed_code_.empty()) {
     std::vector<uint64_t> pages;
     for (const Range& range : changed_code_) {

@@ -292,4 +292,21 @@ TEST_CASE("help and version go to standard output") {
   }
 }
 
+TEST_CASE("AFTERCHECK_LOG adds lines of the topics asked for, and the program's output stays as it is") {
+  const Workplace place;
+  write_file(place / "illegal", illegal_program(), 0755);
+  const Finished died = run_tool({"record", "--machine=soft", "./illegal"}, place.path(),
+                                 {.environment = {"AFTERCHECK_LOG=machine,signals,no"}});
+  CHECK(died.signal == SIGILL);
+  CHECK_THAT(died.err, Contains("machine: soft, as asked for\n") &&
+                           Contains("signals: signal 4 (si_code 2) ends the guest") &&
+                           Contains("no topic \"no\"") && !Contains("record: "));
+  write_file(place / "hello", hello_program(), 0755);
+  const Finished all = run_tool({"record", "--machine=soft", "./hello"}, place.path(),
+                                {.environment = {"AFTERCHECK_LOG=all"}});
+  CHECK(all.status == 3);
+  CHECK(all.out == "hello\n");
+  CHECK_THAT(all.err, Contains("oops\n") && Contains("record: event 1: kind") && Contains("calls: call 1("));
+}
+
 }  // namespace aftercheck::test
