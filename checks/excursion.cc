@@ -57,10 +57,9 @@ Excursions::Excursions(AddressSpace& space, const CpuModel& cpu, Breakpoints& br
       breakpoints_(breakpoints),
       space_(space),
       cpu_(cpu),
-      machine_(space, cpu, soft::Stores::trapped),
-      owner_(machine_.create_vcpu()),
-      vcpu_(static_cast<soft::SoftVcpu&>(*owner_)),
-      memory_(space, machine_, vcpu_) {}
+      machine_(create_soft_machine(space, cpu, Stores::trapped)),
+      vcpu_(machine_->create_vcpu()),
+      memory_(space, *machine_) {}
 
 Excursions::~Excursions() = default;
 
@@ -69,11 +68,9 @@ void Excursions::run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_n
   time_ns_ = time_ns;
   random_ = time_ns;
   memory_.begin();
-  vcpu_.registers() = guest.registers();
-  vcpu_.set_fpu(guest.fpu());
-  vcpu_.clear_kick();
-  vcpu_.set_bounds(0, std::min(options_.limit, UINT64_MAX / kBytesPerInstruction) * kBytesPerInstruction);
-  breakpoints_.switch_to(vcpu_);
+  hand_over(guest, *vcpu_, breakpoints_);
+  vcpu_->clear_kick();
+  vcpu_->set_bounds(0, std::min(options_.limit, UINT64_MAX / kBytesPerInstruction) * kBytesPerInstruction);
   try {
     enter(site, check);
     while (!visits_.empty()) after(breakpoints_.run());
@@ -89,10 +86,10 @@ void Excursions::enter(uint64_t site, uint64_t check) {
   CheckVisit visit;
   visit.site = site;
   visit.nested = !visits_.empty();
-  visit.entered = vcpu_.registers();
+  visit.entered = vcpu_->registers();
   visits_.push_back(std::move(visit));
-  vcpu_.registers().rip = check;
-  vcpu_.set_bounds(site + kNopSize, vcpu_.code_left());
+  vcpu_->registers().rip = check;
+  vcpu_->set_bounds(site + kNopSize, vcpu_->code_left());
   if (visits_.size() > kDeepest)
     give_up(Verdict::endless, fmt::format("more than {} checks inside one another", kDeepest));
 }
@@ -103,12 +100,12 @@ void Excursions::leave() {
   if (visit.verdict == Verdict::passed && !visit.failures.empty()) visit.verdict = Verdict::failed;
   sites_.left(visit);
   visits_.pop_back();
-  if (!visits_.empty()) vcpu_.set_bounds(visits_.back().site + kNopSize, vcpu_.code_left());
+  if (!visits_.empty()) vcpu_->set_bounds(visits_.back().site + kNopSize, vcpu_->code_left());
 }
 
 // None of the checks under way can go on.
 void Excursions::give_up(Verdict verdict, const std::string& detail) {
-  const Registers ended = vcpu_.registers();
+  const Registers ended = vcpu_->registers();
   while (!visits_.empty()) {
     visits_.back().verdict = verdict;
     visits_.back().detail = detail;
@@ -130,7 +127,7 @@ void Excursions::after(const Exit& exit) {
     case ExitKind::exception:
       return give_up(Verdict::fault, describe(exit));
     case ExitKind::kick:
-      if (vcpu_.code_left() == 0)
+      if (vcpu_->code_left() == 0)
         give_up(Verdict::endless, fmt::format("more than {} instructions", options_.limit));
       return;
     case ExitKind::step:
@@ -139,11 +136,11 @@ void Excursions::after(const Exit& exit) {
 }
 
 void Excursions::at_breakpoint() {
-  const uint64_t rip = vcpu_.registers().rip;
+  const uint64_t rip = vcpu_->registers().rip;
   const CheckVisit& visit = visits_.back();
   // Left by a goto, or hand-written without an END. Deeper in the stack another call of the same function has
   // come by.
-  if (rip == visit.site + kNopSize && vcpu_.registers().rsp >= visit.entered.rsp) return leave();
+  if (rip == visit.site + kNopSize && vcpu_->registers().rsp >= visit.entered.rsp) return leave();
   if (!breakpoints_.at(rip)) {
     if (rip != visit.site + kNopSize) give_up(Verdict::fault, "executes INT3");
     return;
@@ -170,7 +167,7 @@ uint64_t Excursions::random_word() {
 }
 
 void Excursions::at_trapped(const TrappedInstruction& instruction) {
-  Registers& registers = vcpu_.registers();
+  Registers& registers = vcpu_->registers();
   switch (instruction.kind) {
     case TrappedKind::rdtscp:
       registers.rcx = 0;
@@ -207,7 +204,7 @@ void Excursions::at_trapped(const TrappedInstruction& instruction) {
 void Excursions::save_fpu(const TrappedInstruction& instruction) {
   constexpr size_t kStored = 416;      // SDM vol. 1, table 10-2
   constexpr uint64_t kAlignment = 16;  // SDM vol. 2, FXSAVE
-  Registers& registers = vcpu_.registers();
+  Registers& registers = vcpu_->registers();
   const CodePatch* patch = space_.patch_at(registers.rip);
   if (patch == nullptr) return give_up(Verdict::unsupported, "FXSAVE in code made at run time");
   std::array<uint8_t, kLongestInstruction> code{};
@@ -215,7 +212,7 @@ void Excursions::save_fpu(const TrappedInstruction& instruction) {
   const auto accesses = memory_accesses(code, registers);
   if (!accesses || accesses->empty()) return give_up(Verdict::unsupported, "FXSAVE that can't be decoded");
   const uint64_t address = accesses->front().address;
-  const FpuState state = vcpu_.fpu();
+  const FpuState state = vcpu_->fpu();
   if (address % kAlignment != 0 || !memory_.write(address, state.fxsave.data(), kStored))
     return give_up(Verdict::fault, fmt::format("FXSAVE to {:#x}", address));
   registers.rip += instruction.length;

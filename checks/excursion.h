@@ -86,9 +86,8 @@ class Excursions {
   Breakpoints& breakpoints_;
   AddressSpace& space_;
   const CpuModel cpu_;
-  soft::SoftMachine machine_;
-  const std::unique_ptr<Vcpu> owner_;
-  soft::SoftVcpu& vcpu_;  // owner_'s
+  const std::unique_ptr<Machine> machine_;
+  const std::unique_ptr<Vcpu> vcpu_;
   ExcursionMemory memory_;
   std::vector<CheckVisit> visits_;  // the check under way; before it the one that it is nested in, and so on
   Counts counts_;
