@@ -1,10 +1,9 @@
 #include "checks/excursion.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/error.h"
-#include "machine/memory_accesses.h"
+#include "machine/trapped_answer.h"
 
 namespace aftercheck {
 namespace {
@@ -14,21 +13,6 @@ constexpr size_t kDeepest = 256;
 // Instructions are counted by their bytes; this is about their mean length.
 constexpr uint64_t kBytesPerInstruction = 4;
 constexpr uint64_t kNopSize = 5;
-
-// By register number in instruction encoding (SDM vol. 2, table 2-2).
-constexpr std::array<uint64_t Registers::*, 16> kByEncoding = {
-    &Registers::rax, &Registers::rcx, &Registers::rdx, &Registers::rbx, &Registers::rsp, &Registers::rbp,
-    &Registers::rsi, &Registers::rdi, &Registers::r8,  &Registers::r9,  &Registers::r10, &Registers::r11,
-    &Registers::r12, &Registers::r13, &Registers::r14, &Registers::r15};
-
-void store(const TrappedInstruction& instruction, uint64_t value, Registers& registers) {
-  constexpr unsigned kWord = 16, kDoubleWord = 32;
-  uint64_t& target = registers.*kByEncoding[instruction.operand % kByEncoding.size()];
-  if (instruction.operand_bits == kWord)
-    target = (target & ~uint64_t{UINT16_MAX}) | (value & UINT16_MAX);
-  else
-    target = instruction.operand_bits == kDoubleWord ? static_cast<uint32_t>(value) : value;
-}
 
 }  // namespace
 
@@ -167,55 +151,13 @@ uint64_t Excursions::random_word() {
 }
 
 void Excursions::at_trapped(const TrappedInstruction& instruction) {
-  Registers& registers = vcpu_->registers();
-  switch (instruction.kind) {
-    case TrappedKind::rdtscp:
-      registers.rcx = 0;
-      [[fallthrough]];
-    case TrappedKind::rdtsc:
-      registers.rax = static_cast<uint32_t>(time_ns_);
-      registers.rdx = time_ns_ >> 32;
-      break;
-    case TrappedKind::cpuid: {
-      const CpuidResult result =
-          cpu_.cpuid(static_cast<uint32_t>(registers.rax), static_cast<uint32_t>(registers.rcx));
-      registers.rax = result.eax;
-      registers.rbx = result.ebx;
-      registers.rcx = result.ecx;
-      registers.rdx = result.edx;
-      break;
-    }
-    case TrappedKind::rdrand:
-    case TrappedKind::rdseed:
-      store(instruction, random_word(), registers);
-      registers.rflags = (registers.rflags & ~rflags::kStatus) | rflags::kCarry;
-      break;
-    case TrappedKind::rdpid:
-      store(instruction, 0, registers);
-      break;
-    case TrappedKind::fxsave:
-      return save_fpu(instruction);
-    case TrappedKind::none:
-      return give_up(Verdict::unsupported, "an unknown trapped instruction");
-  }
-  registers.rip += instruction.length;
-}
-
-void Excursions::save_fpu(const TrappedInstruction& instruction) {
-  constexpr size_t kStored = 416;      // SDM vol. 1, table 10-2
-  constexpr uint64_t kAlignment = 16;  // SDM vol. 2, FXSAVE
-  Registers& registers = vcpu_->registers();
-  const CodePatch* patch = space_.patch_at(registers.rip);
-  if (patch == nullptr) return give_up(Verdict::unsupported, "FXSAVE in code made at run time");
-  std::array<uint8_t, kLongestInstruction> code{};
-  std::copy(patch->original.begin(), patch->original.end(), code.begin());
-  const auto accesses = memory_accesses(code, registers);
-  if (!accesses || accesses->empty()) return give_up(Verdict::unsupported, "FXSAVE that can't be decoded");
-  const uint64_t address = accesses->front().address;
-  const FpuState state = vcpu_->fpu();
-  if (address % kAlignment != 0 || !memory_.write(address, state.fxsave.data(), kStored))
-    return give_up(Verdict::fault, fmt::format("FXSAVE to {:#x}", address));
-  registers.rip += instruction.length;
+  const auto write = [this](uint64_t address, std::span<const std::byte> bytes) {
+    return memory_.write(address, bytes.data(), bytes.size());
+  };
+  const TrappedSources sources{
+      .cpu = cpu_, .clock = time_ns_, .random = [this] { return random_word(); }, .write = write};
+  if (const std::optional<Exit> fault = answer_trapped(instruction, sources, space_, *vcpu_))
+    give_up(Verdict::fault, describe(*fault));
 }
 
 }  // namespace aftercheck

@@ -101,7 +101,6 @@ class Excursions {
   void at_breakpoint();
   void at_fault(const Exit& exit);
   void at_trapped(const TrappedInstruction& instruction);
-  void save_fpu(const TrappedInstruction& instruction);
   void at_system_call();
   void vassert_call();
   void keep(std::vector<std::string>& list, uint64_t address, uint64_t length);
