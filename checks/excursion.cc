@@ -1,10 +1,9 @@
 #include "checks/excursion.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/error.h"
-#include "machine/memory_accesses.h"
+#include "machine/trapped_answer.h"
 
 namespace aftercheck {
 namespace {
@@ -14,21 +13,6 @@ constexpr size_t kDeepest = 256;
 // Instructions are counted by their bytes; this is about their mean length.
 constexpr uint64_t kBytesPerInstruction = 4;
 constexpr uint64_t kNopSize = 5;
-
-// By register number in instruction encoding (SDM vol. 2, table 2-2).
-constexpr std::array<uint64_t Registers::*, 16> kByEncoding = {
-    &Registers::rax, &Registers::rcx, &Registers::rdx, &Registers::rbx, &Registers::rsp, &Registers::rbp,
-    &Registers::rsi, &Registers::rdi, &Registers::r8,  &Registers::r9,  &Registers::r10, &Registers::r11,
-    &Registers::r12, &Registers::r13, &Registers::r14, &Registers::r15};
-
-void store(const TrappedInstruction& instruction, uint64_t value, Registers& registers) {
-  constexpr unsigned kWord = 16, kDoubleWord = 32;
-  uint64_t& target = registers.*kByEncoding[instruction.operand % kByEncoding.size()];
-  if (instruction.operand_bits == kWord)
-    target = (target & ~uint64_t{UINT16_MAX}) | (value & UINT16_MAX);
-  else
-    target = instruction.operand_bits == kDoubleWord ? static_cast<uint32_t>(value) : value;
-}
 
 }  // namespace
 
@@ -57,10 +41,9 @@ Excursions::Excursions(AddressSpace& space, const CpuModel& cpu, Breakpoints& br
       breakpoints_(breakpoints),
       space_(space),
       cpu_(cpu),
-      machine_(space, cpu, soft::Stores::trapped),
-      owner_(machine_.create_vcpu()),
-      vcpu_(static_cast<soft::SoftVcpu&>(*owner_)),
-      memory_(space, machine_, vcpu_) {}
+      machine_(create_soft_machine(space, cpu, Stores::trapped)),
+      vcpu_(machine_->create_vcpu()),
+      memory_(space, *machine_) {}
 
 Excursions::~Excursions() = default;
 
@@ -69,11 +52,9 @@ void Excursions::run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_n
   time_ns_ = time_ns;
   random_ = time_ns;
   memory_.begin();
-  vcpu_.registers() = guest.registers();
-  vcpu_.set_fpu(guest.fpu());
-  vcpu_.clear_kick();
-  vcpu_.set_bounds(0, std::min(options_.limit, UINT64_MAX / kBytesPerInstruction) * kBytesPerInstruction);
-  breakpoints_.switch_to(vcpu_);
+  hand_over(guest, *vcpu_, breakpoints_);
+  vcpu_->clear_kick();
+  vcpu_->set_bounds(0, std::min(options_.limit, UINT64_MAX / kBytesPerInstruction) * kBytesPerInstruction);
   try {
     enter(site, check);
     while (!visits_.empty()) after(breakpoints_.run());
@@ -89,10 +70,10 @@ void Excursions::enter(uint64_t site, uint64_t check) {
   CheckVisit visit;
   visit.site = site;
   visit.nested = !visits_.empty();
-  visit.entered = vcpu_.registers();
+  visit.entered = vcpu_->registers();
   visits_.push_back(std::move(visit));
-  vcpu_.registers().rip = check;
-  vcpu_.set_bounds(site + kNopSize, vcpu_.code_left());
+  vcpu_->registers().rip = check;
+  vcpu_->set_bounds(site + kNopSize, vcpu_->code_left());
   if (visits_.size() > kDeepest)
     give_up(Verdict::endless, fmt::format("more than {} checks inside one another", kDeepest));
 }
@@ -103,12 +84,12 @@ void Excursions::leave() {
   if (visit.verdict == Verdict::passed && !visit.failures.empty()) visit.verdict = Verdict::failed;
   sites_.left(visit);
   visits_.pop_back();
-  if (!visits_.empty()) vcpu_.set_bounds(visits_.back().site + kNopSize, vcpu_.code_left());
+  if (!visits_.empty()) vcpu_->set_bounds(visits_.back().site + kNopSize, vcpu_->code_left());
 }
 
 // None of the checks under way can go on.
 void Excursions::give_up(Verdict verdict, const std::string& detail) {
-  const Registers ended = vcpu_.registers();
+  const Registers ended = vcpu_->registers();
   while (!visits_.empty()) {
     visits_.back().verdict = verdict;
     visits_.back().detail = detail;
@@ -130,7 +111,7 @@ void Excursions::after(const Exit& exit) {
     case ExitKind::exception:
       return give_up(Verdict::fault, describe(exit));
     case ExitKind::kick:
-      if (vcpu_.code_left() == 0)
+      if (vcpu_->code_left() == 0)
         give_up(Verdict::endless, fmt::format("more than {} instructions", options_.limit));
       return;
     case ExitKind::step:
@@ -139,11 +120,11 @@ void Excursions::after(const Exit& exit) {
 }
 
 void Excursions::at_breakpoint() {
-  const uint64_t rip = vcpu_.registers().rip;
+  const uint64_t rip = vcpu_->registers().rip;
   const CheckVisit& visit = visits_.back();
   // Left by a goto, or hand-written without an END. Deeper in the stack another call of the same function has
   // come by.
-  if (rip == visit.site + kNopSize && vcpu_.registers().rsp >= visit.entered.rsp) return leave();
+  if (rip == visit.site + kNopSize && vcpu_->registers().rsp >= visit.entered.rsp) return leave();
   if (!breakpoints_.at(rip)) {
     if (rip != visit.site + kNopSize) give_up(Verdict::fault, "executes INT3");
     return;
@@ -170,55 +151,13 @@ uint64_t Excursions::random_word() {
 }
 
 void Excursions::at_trapped(const TrappedInstruction& instruction) {
-  Registers& registers = vcpu_.registers();
-  switch (instruction.kind) {
-    case TrappedKind::rdtscp:
-      registers.rcx = 0;
-      [[fallthrough]];
-    case TrappedKind::rdtsc:
-      registers.rax = static_cast<uint32_t>(time_ns_);
-      registers.rdx = time_ns_ >> 32;
-      break;
-    case TrappedKind::cpuid: {
-      const CpuidResult result =
-          cpu_.cpuid(static_cast<uint32_t>(registers.rax), static_cast<uint32_t>(registers.rcx));
-      registers.rax = result.eax;
-      registers.rbx = result.ebx;
-      registers.rcx = result.ecx;
-      registers.rdx = result.edx;
-      break;
-    }
-    case TrappedKind::rdrand:
-    case TrappedKind::rdseed:
-      store(instruction, random_word(), registers);
-      registers.rflags = (registers.rflags & ~rflags::kStatus) | rflags::kCarry;
-      break;
-    case TrappedKind::rdpid:
-      store(instruction, 0, registers);
-      break;
-    case TrappedKind::fxsave:
-      return save_fpu(instruction);
-    case TrappedKind::none:
-      return give_up(Verdict::unsupported, "an unknown trapped instruction");
-  }
-  registers.rip += instruction.length;
-}
-
-void Excursions::save_fpu(const TrappedInstruction& instruction) {
-  constexpr size_t kStored = 416;      // SDM vol. 1, table 10-2
-  constexpr uint64_t kAlignment = 16;  // SDM vol. 2, FXSAVE
-  Registers& registers = vcpu_.registers();
-  const CodePatch* patch = space_.patch_at(registers.rip);
-  if (patch == nullptr) return give_up(Verdict::unsupported, "FXSAVE in code made at run time");
-  std::array<uint8_t, kLongestInstruction> code{};
-  std::copy(patch->original.begin(), patch->original.end(), code.begin());
-  const auto accesses = memory_accesses(code, registers);
-  if (!accesses || accesses->empty()) return give_up(Verdict::unsupported, "FXSAVE that can't be decoded");
-  const uint64_t address = accesses->front().address;
-  const FpuState state = vcpu_.fpu();
-  if (address % kAlignment != 0 || !memory_.write(address, state.fxsave.data(), kStored))
-    return give_up(Verdict::fault, fmt::format("FXSAVE to {:#x}", address));
-  registers.rip += instruction.length;
+  const auto write = [this](uint64_t address, std::span<const std::byte> bytes) {
+    return memory_.write(address, bytes.data(), bytes.size());
+  };
+  const TrappedSources sources{
+      .cpu = cpu_, .clock = time_ns_, .random = [this] { return random_word(); }, .write = write};
+  if (const std::optional<Exit> fault = answer_trapped(instruction, sources, space_, *vcpu_))
+    give_up(Verdict::fault, describe(*fault));
 }
 
 }  // namespace aftercheck

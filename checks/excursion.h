@@ -86,9 +86,8 @@ class Excursions {
   Breakpoints& breakpoints_;
   AddressSpace& space_;
   const CpuModel cpu_;
-  soft::SoftMachine machine_;
-  const std::unique_ptr<Vcpu> owner_;
-  soft::SoftVcpu& vcpu_;  // owner_'s
+  const std::unique_ptr<Machine> machine_;
+  const std::unique_ptr<Vcpu> vcpu_;
   ExcursionMemory memory_;
   std::vector<CheckVisit> visits_;  // the check under way; before it the one that it is nested in, and so on
   Counts counts_;
@@ -102,7 +101,6 @@ class Excursions {
   void at_breakpoint();
   void at_fault(const Exit& exit);
   void at_trapped(const TrappedInstruction& instruction);
-  void save_fpu(const TrappedInstruction& instruction);
   void at_system_call();
   void vassert_call();
   void keep(std::vector<std::string>& list, uint64_t address, uint64_t length);

@@ -162,7 +162,7 @@ struct Excursions::SystemCalls {
 };
 
 void Excursions::at_system_call() {
-  Registers& registers = vcpu_.registers();
+  Registers& registers = vcpu_->registers();
   if (registers.rax == static_cast<uint64_t>(VASSERT_SYSCALL)) return vassert_call();
   const Arguments call{registers.rax, registers.rdi, registers.rsi, registers.rdx, registers.r10};
   for (const SystemCalls::Row& row : SystemCalls::kTable) {
@@ -185,7 +185,7 @@ void Excursions::at_system_call() {
 }
 
 void Excursions::vassert_call() {
-  Registers& registers = vcpu_.registers();
+  Registers& registers = vcpu_->registers();
   const uint64_t operation = registers.rdi;
   const uint64_t first = registers.rsi, second = registers.rdx, third = registers.r10;
   registers.rax = 0;

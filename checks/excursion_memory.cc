@@ -34,10 +34,9 @@ std::byte* host_map(uint64_t address, uint64_t length, int prot) {
 
 }  // namespace
 
-ExcursionMemory::ExcursionMemory(AddressSpace& space, soft::SoftMachine& machine, soft::SoftVcpu& vcpu)
+ExcursionMemory::ExcursionMemory(AddressSpace& space, Machine& machine)
     : space_(space),
       machine_(machine),
-      vcpu_(vcpu),
       ghost_end_(kGhostWindow.start),
       scratch_end_(kScratchStart),
       scratch_visible_(kScratchStart) {
@@ -114,7 +113,7 @@ void ExcursionMemory::put_back(Page& page) {
   if (std::memcmp(memory, page.saved.data(), kPageSize) != 0) {
     written = written || !page.ghost;
     std::memcpy(memory, page.saved.data(), kPageSize);
-    if (page.runs) vcpu_.code_changed({page.address, page.address + kPageSize});
+    if (page.runs) machine_.code_changed({page.address, page.address + kPageSize});
   }
   page.idle = written ? 0 : page.idle + 1;
 }
@@ -122,7 +121,7 @@ void ExcursionMemory::put_back(Page& page) {
 void ExcursionMemory::begin() {
   full_ = false;
   if (mappings_changed_) find_writable_code();
-  for (const Range& range : writable_code_) vcpu_.code_changed(range);
+  for (const Range& range : writable_code_) machine_.code_changed(range);
   for (const auto& page : open_) set_aside(*page);
 }
 
@@ -163,9 +162,9 @@ bool ExcursionMemory::open(uint64_t address, Access access) {
   const bool hidden = ghost != ghost_.end() && !ghost->second.contents.empty();
   const bool writable = (mapping->prot & PROT_WRITE) != 0;
   if (!hidden && (access != Access::write || !writable)) return false;
-  const soft::PageTables& tables = machine_.tables();
   // Open already, or behind the end of its file.
-  if (tables.allows(start, Access::write) || (!hidden && !tables.allows(start, Access::read))) return false;
+  if (machine_.allows(start, Access::write) || (!hidden && !machine_.allows(start, Access::read)))
+    return false;
   if (open_.size() >= kMostPages) {
     full_ = true;
     return false;
@@ -216,7 +215,7 @@ bool ExcursionMemory::is_scratch(uint64_t address, uint64_t length) const {
 bool ExcursionMemory::can_access(uint64_t address, size_t size, Access access) {
   if (size > UINT64_MAX - address) return false;
   for (uint64_t at = address; at < address + size; at = page_down(at) + kPageSize)
-    if (!machine_.tables().allows(at, access) && !open(at, access)) return false;
+    if (!machine_.allows(at, access) && !open(at, access)) return false;
   return true;
 }
 

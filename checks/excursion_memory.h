@@ -11,8 +11,7 @@
 #include <vector>
 
 #include "machine/address_space.h"
-#include "machine/soft/soft_machine.h"
-#include "machine/soft/soft_vcpu.h"
+#include "machine/vcpu.h"
 
 namespace aftercheck {
 
@@ -26,8 +25,8 @@ namespace aftercheck {
 // touches them, and taken away again with its end, so that in between all memory is exactly the run's.
 class ExcursionMemory : private SpaceObserver {
  public:
-  // `machine` traps stores, `vcpu` is its only one; both are of `space`. They must outlive this.
-  ExcursionMemory(AddressSpace& space, soft::SoftMachine& machine, soft::SoftVcpu& vcpu);
+  // `machine` is of `space`, traps stores and has a view. Both must outlive this.
+  ExcursionMemory(AddressSpace& space, Machine& machine);
   ~ExcursionMemory();
   ExcursionMemory(const ExcursionMemory&) = delete;
   ExcursionMemory& operator=(const ExcursionMemory&) = delete;
@@ -73,8 +72,7 @@ class ExcursionMemory : private SpaceObserver {
   };
 
   AddressSpace& space_;
-  soft::SoftMachine& machine_;
-  soft::SoftVcpu& vcpu_;
+  Machine& machine_;
   std::vector<std::unique_ptr<Page>> open_;  // in the order in which they were set aside
   std::map<uint64_t, GhostPage> ghost_;      // by address of the page
   // Of pages that were closed and had to be opened again, by address: stores that change nothing look idle.

@@ -1,7 +1,5 @@
 #include "code-scan/code_scan.h"
 
-#include <Zydis/Zydis.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -9,6 +7,7 @@
 #include "code-scan/code_tracer.h"
 #include "code-scan/elf_file.h"
 #include "code-scan/elf_functions.h"
+#include "x86/decode.h"
 
 namespace aftercheck {
 namespace {
@@ -69,9 +68,7 @@ void add_patch(const CodeRange& code, size_t at, const TrappedInstruction& insn,
 // No file, or none whose structure we know: from the start, byte by byte where nothing decodes.
 std::vector<CodePatch> sweep_linearly(const CodeRange& code) {
   std::vector<CodePatch> patches;
-  ZydisDecoder decoder;
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-  ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
+  const ZydisDecoder decoder = x86::make_decoder(x86::Mode::bits64, x86::Detail::minimal);
   for (size_t at = 0; at < code.bytes.size();) {
     const auto rest = code.bytes.subspan(at);
     ZydisDecodedInstruction insn;

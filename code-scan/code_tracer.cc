@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <new>
 
+#include "x86/decode.h"
+
 namespace aftercheck {
 namespace {
-
-constexpr size_t kMaxInstructionLength = 15;  // SDM vol. 2, 2.3.11
 
 // Each search passes over the whole text once, and finds the callers of what the one before left open:
 // routines without FDE or symbol that are called from such routines only. Data in open regions keeps searches
@@ -27,12 +27,11 @@ bool ends_flow(ZydisMnemonic mnemonic) {
 }  // namespace
 
 CodeTracer::CodeTracer(std::span<const uint8_t> bytes, uint64_t vaddr, const ElfFunctions& functions)
-    : bytes_(bytes), state_(static_cast<uint8_t*>(std::calloc(bytes.size() + 1, 1))) {
+    : bytes_(bytes),
+      state_(static_cast<uint8_t*>(std::calloc(bytes.size() + 1, 1))),
+      decoder_(x86::make_decoder(x86::Mode::bits64, x86::Detail::minimal)) {
   // calloc gives big areas as untouched zero pages: regions that are never decoded cost nothing.
   if (!state_) throw std::bad_alloc();
-  // Mode and width are constants, the only thing it checks.
-  ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-  ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
   size_t at = 0;
   for (const FrameRange& function : functions.ranges) {
     const size_t start = function.start - vaddr, end = function.end - vaddr;
@@ -61,7 +60,7 @@ void CodeTracer::want(size_t index) {
 }
 
 bool CodeTracer::decode(size_t offset, size_t end, ZydisDecodedInstruction* insn) const {
-  const size_t size = std::min(end - offset, kMaxInstructionLength);
+  const size_t size = std::min(end - offset, size_t{ZYDIS_MAX_INSTRUCTION_LENGTH});
   return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder_, nullptr, bytes_.data() + offset, size, insn));
 }
 

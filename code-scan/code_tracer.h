@@ -65,7 +65,7 @@ class CodeTracer {
   std::vector<Region> regions_;   // ascending, without holes
   std::vector<size_t> entries_;   // known starts of code besides the functions' own, ascending
   std::vector<size_t> worklist_;  // offsets still to be followed
-  ZydisDecoder decoder_;
+  const ZydisDecoder decoder_;
 };
 
 }  // namespace aftercheck

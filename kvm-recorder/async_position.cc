@@ -1,9 +1,9 @@
 #include "kvm-recorder/async_position.h"
 
-#include <Zydis/Zydis.h>
-
 #include <algorithm>
 #include <array>
+
+#include "x86/decode.h"
 
 namespace aftercheck {
 namespace {
@@ -20,12 +20,8 @@ Decoded decode(uint64_t rip, const AddressSpace& space) {
   size_t size = std::min<uint64_t>(code.size(), kPageSize - rip % kPageSize);
   if (!space.read(rip, code.data(), size)) return {};
   if (size < code.size() && space.read(rip + size, &code[size], code.size() - size)) size = code.size();
-  ZydisDecoder decoder;
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
   ZydisDecodedInstruction instruction;
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data(), size, &instruction)))
-    return {};
-  constexpr auto kRepeats = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+  if (!x86::decode({code.data(), size}, instruction)) return {};
   const bool string = instruction.meta.category == ZYDIS_CATEGORY_STRINGOP ||
                       instruction.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
   const bool special = std::ranges::any_of(
@@ -33,7 +29,7 @@ Decoded decode(uint64_t rip, const AddressSpace& space) {
                  ZYDIS_MNEMONIC_UD2, ZYDIS_MNEMONIC_PUSHF, ZYDIS_MNEMONIC_PUSHFQ, ZYDIS_MNEMONIC_POPF,
                  ZYDIS_MNEMONIC_POPFQ, ZYDIS_MNEMONIC_LAHF, ZYDIS_MNEMONIC_IRETQ, ZYDIS_MNEMONIC_IRETD},
       [&](ZydisMnemonic one) { return one == instruction.mnemonic; });
-  return {.allowed = !string && !special && (instruction.attributes & kRepeats) == 0 &&
+  return {.allowed = !string && !special && !x86::is_repeated(instruction) &&
                      !decode_trapped({code.data(), size}).has_value(),
           .returns = instruction.mnemonic == ZYDIS_MNEMONIC_RET};
 }

@@ -23,10 +23,7 @@ class EncoderTrace : public PtTrace {
 
   void resume(uint64_t rip) override { recorder_.tracer().resume(rip); }
   void exited(const recording::Event& event, uint64_t number) override {
-    if (event.kind == recording::EventKind::syscall)
-      recorder_.tracer().exit_by_system_call();
-    else
-      recorder_.tracer().exit_before(event.rip);
+    recorder_.tracer().exited(event);
     recorder_.mark(number);
   }
   void finish() override { recorder_.finish(); }

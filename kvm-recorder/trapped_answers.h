@@ -11,10 +11,7 @@
 
 namespace aftercheck {
 
-// Does what the instruction would have done on a processor of the given model (RDTSC, RDTSCP: the host's
-// counter; RDRAND, RDSEED: random bytes of the host's kernel; RDPID: processor 0; FXSAVE: an image without
-// what differs between processors) and moves RIP past it. Returns the access that the guest's memory forbids,
-// with nothing done, if there is one.
+// answer_trapped() from the host: its counter, and random bytes of its kernel. What is written is logged.
 std::optional<Exit> answer_trapped_instruction(const TrappedInstruction& instruction, const CpuModel& cpu,
                                                LoggedSpace& memory, Vcpu& vcpu);
 

@@ -106,4 +106,10 @@ Exit Breakpoints::run_until(std::optional<uint64_t> target) {
   return target ? vcpu_->run_to(*target) : vcpu_->run();
 }
 
+void hand_over(Vcpu& from, Vcpu& to, Breakpoints& breakpoints) {
+  to.registers() = from.registers();
+  to.set_fpu(from.fpu());
+  breakpoints.switch_to(to);
+}
+
 }  // namespace aftercheck

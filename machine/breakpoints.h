@@ -68,4 +68,8 @@ class Breakpoints {
   void put_back(uint64_t address, uint8_t byte);
 };
 
+// `to` goes on with the guest thread that `from` has run, on the same memory: registers, FPU and breakpoints
+// move. `from` keeps its state; events of kick() do not move.
+void hand_over(Vcpu& from, Vcpu& to, Breakpoints& breakpoints);
+
 }  // namespace aftercheck

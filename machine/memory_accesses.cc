@@ -1,24 +1,14 @@
 #include "machine/memory_accesses.h"
 
-#include <Zydis/Zydis.h>
-
 #include <algorithm>
 #include <array>
+
+#include "x86/decode.h"
 
 namespace aftercheck {
 namespace {
 
-struct Decoded {
-  ZydisDecodedInstruction instruction;
-  std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
-};
-
-bool decode(std::span<const uint8_t> code, Decoded& decoded) {
-  ZydisDecoder decoder;
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-  return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code.data(), code.size(), &decoded.instruction,
-                                             decoded.operands.data()));
-}
+using Decoded = x86::WithOperands;
 
 ZydisRegisterContext context_of(const Registers& r) {
   ZydisRegisterContext context{};
@@ -67,9 +57,7 @@ uint64_t stack_displacement(const Decoded& decoded, const ZydisDecodedOperand& o
 }
 
 bool does_nothing(const Decoded& decoded, const Registers& registers) {
-  constexpr ZydisInstructionAttributes kRepeats =
-      ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
-  if ((decoded.instruction.attributes & kRepeats) == 0) return false;
+  if (!x86::is_repeated(decoded.instruction)) return false;
   return decoded.instruction.address_width == 32 ? static_cast<uint32_t>(registers.rcx) == 0
                                                  : registers.rcx == 0;
 }
@@ -80,7 +68,7 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
                                                          const Registers& registers) {
   std::vector<MemoryAccess> result;
   Decoded decoded;
-  if (!decode(code, decoded)) return std::nullopt;
+  if (!x86::decode(code, decoded)) return std::nullopt;
   if (does_nothing(decoded, registers)) return result;
   const ZydisRegisterContext context = context_of(registers);
   const auto first = decoded.operands.begin();

@@ -32,6 +32,14 @@ class Vcpu {
   virtual bool has_run_to() const { return false; }
   virtual Exit run_to(uint64_t address);
 
+  // From now on run() also stops before the block at `end` (ExitKind::breakpoint), except where it starts
+  // there, and when code of this many bytes, counted at the start of each block, has been executed
+  // (ExitKind::kick, code_left() is 0 then). Where blocks start is the backend's own affair, but a branch's
+  // target always starts one. Only where has_bounds().
+  virtual bool has_bounds() const { return false; }
+  virtual void set_bounds(uint64_t end, uint64_t code_bytes);
+  virtual uint64_t code_left() const;
+
   // State at the last exit; changes take effect at the next run() or step().
   virtual Registers& registers() = 0;
   virtual FpuState fpu() = 0;
@@ -55,13 +63,34 @@ class Machine {
  public:
   virtual ~Machine() = default;
   virtual MachineKind kind() const = 0;
+  // The machine must outlive its vCPUs.
   virtual std::unique_ptr<Vcpu> create_vcpu() = 0;
+
+  // Where has_view(), a machine's vCPUs may have a view of the guest's memory that is not what its mappings
+  // say. show() gives them other permissions (PROT_*; of whole pages), until these mappings change; also in
+  // kGhostWindow, which holds no guest mappings. allows(): may they touch the page that holds `address`? Not
+  // while a vCPU runs.
+  virtual bool has_view() const { return false; }
+  virtual void show(Range range, int prot);
+  virtual bool allows(uint64_t address, Access access) const;
+
+  // The host has changed guest memory without the address space's knowing, and there may be code in it. Not
+  // while a vCPU runs. Nothing to do for a processor.
+  virtual void code_changed(Range) {}
+};
+
+// What becomes of the guest's stores to its writable memory.
+enum class Stores : uint8_t {
+  performed,
+  trapped,  // memory_fault, as if nothing were writable, until Machine::show() makes it so
 };
 
 // `space` must outlive the machine; the machine observes it. Throws Error(host_lacks) with the reason (and
 // what to do) when the backend can't work here.
 std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel& cpu);
-std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu);
+// This one has bounds and a view.
+std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu,
+                                             Stores stores = Stores::performed);
 
 enum class MachineChoice : uint8_t { automatic, kvm, soft };
 // automatic: KVM where it works, soft otherwise; `*why_not_kvm` (if given) then says why.

@@ -124,10 +124,7 @@ class PtCheck::Impl {
 
   void reached(const recording::Event& event, uint64_t number) {
     if (!result_.active) return;
-    if (event.kind == recording::EventKind::syscall)
-      tracer_.exit_by_system_call();
-    else
-      tracer_.exit_before(event.rip);
+    tracer_.exited(event);
     rethrow();
     stream_.settle_exit();
     const RecordedSegment* recorded = recorded_.advance_to(number);

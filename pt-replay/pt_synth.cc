@@ -25,10 +25,7 @@ class Synthesizer : public Participant {
     if (vcpu_ != nullptr) vcpu_->set_control_flow(nullptr);
   }
   void reached(const recording::Event& event, uint64_t number) override {
-    if (event.kind == recording::EventKind::syscall)
-      recorder_.tracer().exit_by_system_call();
-    else
-      recorder_.tracer().exit_before(event.rip);
+    recorder_.tracer().exited(event);
     recorder_.mark(number);
     if (recorder_.failed()) fail(ErrorKind::io, "{}", recorder_.error());
   }

@@ -1,20 +1,16 @@
 #include "pt-trace/instruction.h"
 
-#include <Zydis/Zydis.h>
-
 #include "pt-trace/common_instruction.h"
+#include "x86/decode.h"
 
 namespace aftercheck::pt {
 
 struct InstructionDecoder::Decoders {
-  ZydisDecoder bits16, bits32, bits64;
+  ZydisDecoder bits16 = x86::make_decoder(x86::Mode::bits16), bits32 = x86::make_decoder(x86::Mode::bits32),
+               bits64 = x86::make_decoder(x86::Mode::bits64);
 };
 
-InstructionDecoder::InstructionDecoder() : decoders_(std::make_unique<Decoders>()) {
-  ZydisDecoderInit(&decoders_->bits16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
-  ZydisDecoderInit(&decoders_->bits32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-  ZydisDecoderInit(&decoders_->bits64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-}
+InstructionDecoder::InstructionDecoder() : decoders_(std::make_unique<Decoders>()) {}
 
 InstructionDecoder::~InstructionDecoder() = default;
 

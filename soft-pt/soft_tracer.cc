@@ -43,6 +43,13 @@ void SoftTracer::lost(uint64_t next) {
   encoder_.overflow(next);
 }
 
+void SoftTracer::exited(const recording::Event& event) {
+  if (event.kind == recording::EventKind::syscall)
+    exit_by_system_call();
+  else
+    exit_before(event.rip);
+}
+
 void SoftTracer::exit_by_system_call() {
   if (!on_) turn_on();
   encoder_.disable();

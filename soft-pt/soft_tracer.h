@@ -9,6 +9,7 @@
 
 #include "machine/control_flow.h"
 #include "pt-trace/encoder.h"
+#include "recording/event.h"
 
 namespace aftercheck {
 
@@ -23,7 +24,9 @@ class SoftTracer : public ControlFlow {
   void resume(uint64_t rip) {
     if (!on_) resume_ = rip;
   }
-  // The guest has exited: by SYSCALL, or before the instruction at `rip`.
+  // The guest has come to the exit of this event.
+  void exited(const recording::Event& event);
+  // The same in parts: by SYSCALL, or before the instruction at `rip`.
   void exit_by_system_call();
   void exit_before(uint64_t rip);
   // PSB+ now, so that decoding can start here.

@@ -1,27 +1,15 @@
 #include "machine/soft/flow_tracker.h"
 
-#include <Zydis/Zydis.h>
 #include <unicorn/unicorn.h>
 
 #include <algorithm>
 
 #include "machine/registers.h"
 #include "machine/soft/fault_analysis.h"
+#include "x86/decode.h"
 
 namespace aftercheck::soft {
 namespace {
-
-ZydisDecoder make_decoder() {
-  ZydisDecoder decoder;
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-  return decoder;
-}
-
-bool is_repeated(const ZydisDecodedInstruction& instruction) {
-  constexpr ZydisInstructionAttributes kRepeats =
-      ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
-  return (instruction.attributes & kRepeats) != 0;
-}
 
 bool is_relative(const ZydisDecodedInstruction& instruction) {
   return instruction.raw.imm[0].is_relative != 0;
@@ -112,15 +100,12 @@ FlowTracker::Entry FlowTracker::entry_of(Block block) {
 }
 
 FlowTracker::Entry FlowTracker::decode(uint64_t address, uint32_t size) const {
-  static const ZydisDecoder decoder = make_decoder();
   Entry entry;
   const uint64_t end = address + size;
   ZydisDecodedInstruction instruction;
   for (uint64_t at = address; at < end; at += instruction.length) {
     const std::span<const uint8_t> code = code_at(at, tables_);
-    if (code.empty() || !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, code.data(),
-                                                                    code.size(), &instruction)))
-      return entry;  // it faults: nothing follows it by itself
+    if (!x86::decode(code, instruction)) return entry;  // it faults: nothing follows it by itself
     entry.last = static_cast<uint16_t>(at - address);
     entry.single = at == address;
   }
@@ -140,7 +125,7 @@ FlowTracker::Entry FlowTracker::decode(uint64_t address, uint32_t size) const {
       entry.kind = Kind::indirect;
       break;
     default:
-      entry.kind = is_repeated(instruction) ? Kind::repeated : Kind::plain;
+      entry.kind = x86::is_repeated(instruction) ? Kind::repeated : Kind::plain;
   }
   return entry;
 }

@@ -1,6 +1,5 @@
 #include "machine/soft/host_executed.h"
 
-#include <Zydis/Zydis.h>
 #include <fmt/format.h>
 #include <immintrin.h>
 
@@ -13,6 +12,7 @@
 #include "machine/soft/fault_analysis.h"
 #include "machine/soft/instruction_check.h"
 #include "machine/soft/string_compare.h"
+#include "x86/decode.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -20,10 +20,7 @@ namespace {
 // FXSAVE layout (SDM vol. 1, table 10-2).
 constexpr size_t kMxcsr = 24, kXmm0 = 160;
 
-struct Decoded {
-  ZydisDecodedInstruction instruction;
-  std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
-};
+using Decoded = x86::WithOperands;
 
 // --- SSE ---
 
@@ -286,12 +283,8 @@ void x87(const X87Function& function, std::span<const uint8_t> code, const Regis
 }  // namespace
 
 bool execute_on_host(std::span<const uint8_t> code, Registers& registers, FpuState& fpu) {
-  ZydisDecoder decoder;
   Decoded decoded{};
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code.data(), code.size(), &decoded.instruction,
-                                           decoded.operands.data())))
-    fail(ErrorKind::internal, "no instruction at {:#x}", registers.rip);
+  if (!x86::decode(code, decoded)) fail(ErrorKind::internal, "no instruction at {:#x}", registers.rip);
   const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
   if (mnemonic == ZYDIS_MNEMONIC_LDMXCSR && !ldmxcsr(code, registers, fpu)) return false;
   if (mnemonic == ZYDIS_MNEMONIC_POPCNT) popcnt(decoded, code, registers, fpu);

@@ -1,9 +1,9 @@
 #include "machine/soft/instruction_check.h"
 
-#include <Zydis/Zydis.h>
-
 #include <array>
 #include <optional>
+
+#include "x86/decode.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -142,23 +142,6 @@ const Table& table() {
   return result;
 }
 
-const ZydisDecoder& decoder() {
-  static const ZydisDecoder result = [] {
-    ZydisDecoder made;
-    ZydisDecoderInit(&made, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    return made;
-  }();
-  return result;
-}
-
-std::optional<ZydisDecodedInstruction> decode(std::span<const uint8_t> code) {
-  ZydisDecodedInstruction instruction;
-  if (!ZYAN_SUCCESS(
-          ZydisDecoderDecodeInstruction(&decoder(), nullptr, code.data(), code.size(), &instruction)))
-    return std::nullopt;
-  return instruction;
-}
-
 bool is_string_compare(ZydisMnemonic mnemonic) {
   return mnemonic == ZYDIS_MNEMONIC_PCMPESTRI || mnemonic == ZYDIS_MNEMONIC_PCMPESTRM ||
          mnemonic == ZYDIS_MNEMONIC_PCMPISTRI || mnemonic == ZYDIS_MNEMONIC_PCMPISTRM;
@@ -190,7 +173,7 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
 Verdict judge(std::span<const uint8_t> code, CpuModelKind model) {
   ZydisDecodedInstruction instruction;
   const ZyanStatus status =
-      ZydisDecoderDecodeInstruction(&decoder(), nullptr, code.data(), code.size(), &instruction);
+      ZydisDecoderDecodeInstruction(&x86::decoder(), nullptr, code.data(), code.size(), &instruction);
   if (!ZYAN_SUCCESS(status)) {
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
       return {Treatment::run, static_cast<uint8_t>(code.size()), false};
@@ -208,25 +191,21 @@ Verdict judge(std::span<const uint8_t> code, CpuModelKind model) {
 }
 
 std::string disassemble(std::span<const uint8_t> code, uint64_t address) {
-  ZydisDecodedInstruction instruction;
-  std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
+  x86::WithOperands decoded;
   ZydisFormatter formatter;
   std::array<char, 256> text{};
-  if (!ZYAN_SUCCESS(
-          ZydisDecoderDecodeFull(&decoder(), code.data(), code.size(), &instruction, operands.data())) ||
+  if (!x86::decode(code, decoded) ||
       !ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)) ||
-      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &instruction, operands.data(),
-                                                    instruction.operand_count, text.data(), text.size(),
-                                                    address, nullptr)))
+      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &decoded.instruction, decoded.operands.data(),
+                                                    decoded.instruction.operand_count, text.data(),
+                                                    text.size(), address, nullptr)))
     return "an undecodable instruction";
   return text.data();
 }
 
 bool is_repeated_string(std::span<const uint8_t> code) {
-  constexpr ZydisInstructionAttributes kRepeats =
-      ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
-  const auto instruction = decode(code);
-  return instruction && (instruction->attributes & kRepeats) != 0;
+  ZydisDecodedInstruction instruction;
+  return x86::decode(code, instruction) && x86::is_repeated(instruction);
 }
 
 }  // namespace aftercheck::soft

@@ -51,7 +51,7 @@ void SoftMachine::on_protect(Range range, int) {
   tell_vcpus(range);
 }
 
-void SoftMachine::on_code_change(Range range) {
+void SoftMachine::code_changed(Range range) {
   for (SoftVcpu* vcpu : vcpus_) vcpu->code_changed(range);
 }
 
@@ -97,8 +97,8 @@ void SoftMachine::tell_vcpus(Range range) {
 
 namespace aftercheck {
 
-std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu) {
-  return std::make_unique<soft::SoftMachine>(space, cpu);
+std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu, Stores stores) {
+  return std::make_unique<soft::SoftMachine>(space, cpu, stores);
 }
 
 }  // namespace aftercheck

@@ -12,24 +12,18 @@ namespace aftercheck::soft {
 
 class SoftVcpu;
 
-// What becomes of the guest's stores to its writable memory.
-enum class Stores : uint8_t {
-  performed,
-  trapped,  // memory_fault, as if nothing were writable, until show() makes it so
-};
-
 class SoftMachine : public Machine, private SpaceObserver {
  public:
   SoftMachine(AddressSpace& space, const CpuModel& cpu, Stores stores = Stores::performed);
   ~SoftMachine() override;
 
   MachineKind kind() const override { return MachineKind::soft; }
-  // The machine must outlive its vCPUs.
   std::unique_ptr<Vcpu> create_vcpu() override;
 
-  // Gives this machine's vCPUs other permissions than the guest's mappings say, until these change; also in
-  // kGhostWindow, which holds no guest mappings.
-  void show(Range range, int prot);
+  bool has_view() const override { return true; }
+  void show(Range range, int prot) override;
+  bool allows(uint64_t address, Access access) const override { return tables_.allows(address, access); }
+  void code_changed(Range range) override;
 
   PageTables& tables() { return tables_; }
   const AddressSpace& space() const { return space_; }
@@ -50,7 +44,7 @@ class SoftMachine : public Machine, private SpaceObserver {
   void on_map(Range range, int prot) override;
   void on_unmap(Range range) override;
   void on_protect(Range range, int prot) override;
-  void on_code_change(Range range) override;
+  void on_code_change(Range range) override { code_changed(range); }
 
   void mirror(Range range);
   void add_chunks(Range range);

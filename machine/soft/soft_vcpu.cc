@@ -11,6 +11,7 @@
 #include "machine/soft/host_executed.h"
 #include "machine/soft/soft_machine.h"
 #include "machine/soft/unicorn_stores.h"
+#include "machine/trapped_answer.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -438,17 +439,11 @@ std::optional<Exit> SoftVcpu::special(bool single) {
     case Treatment::trapped:
       if (const auto instruction = decode_trapped(code)) return trapped(*instruction);
       refuse(code);
-    case Treatment::cpuid: {
-      const CpuidResult result =
-          machine_.cpu().cpuid(static_cast<uint32_t>(registers_.rax), static_cast<uint32_t>(registers_.rcx));
-      registers_.rax = result.eax;
-      registers_.rbx = result.ebx;
-      registers_.rcx = result.ecx;
-      registers_.rdx = result.edx;
+    case Treatment::cpuid:
+      answer_cpuid(machine_.cpu(), registers_);
       if (flow_) flow_->executed_by_host(registers_.rip, registers_.rip + verdict.length);
       registers_.rip += verdict.length;
       break;
-    }
     case Treatment::invalid_opcode:
       return exception(vector::kInvalidOpcode);
     case Treatment::general_protection:

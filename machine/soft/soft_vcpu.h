@@ -40,11 +40,9 @@ class SoftVcpu : public Vcpu {
 
   bool set_control_flow(ControlFlow* flow) override;
 
-  // From now on run() also stops before the block at `end` (ExitKind::breakpoint), except where it starts
-  // there, and when code of this many bytes, counted at the start of each block, has been executed
-  // (ExitKind::kick, code_left() is 0 then).
-  void set_bounds(uint64_t end, uint64_t code_bytes);
-  uint64_t code_left() const { return code_left_; }
+  bool has_bounds() const override { return true; }
+  void set_bounds(uint64_t end, uint64_t code_bytes) override;
+  uint64_t code_left() const override { return code_left_; }
 
   // From the machine, while this vCPU does not run; what they ask for is done before it next runs.
   void mapping_changed(Range range);

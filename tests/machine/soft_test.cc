@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "machine/breakpoints.h"
 #include "tests/machine/exit_cases.h"
 
 namespace aftercheck {
@@ -390,6 +391,78 @@ TEST_CASE("two vCPUs share memory and code") {
   uint64_t value = 0;
   REQUIRE(soft.space.read(kData, &value, sizeof value));
   CHECK(value == 20);
+}
+
+TEST_CASE("bounds end a run at a block or when enough code was executed") {
+  Soft soft;
+  REQUIRE(soft.vcpu->has_bounds());
+  soft.put(kSpin);  // inc rax; jmp to the next instruction, which jumps back: 5 and 2 bytes of code
+  constexpr uint64_t kSecond = kCode + 5;
+  soft.regs().rax = 0;
+  soft.vcpu->set_bounds(kSecond, 700);
+  for (uint64_t turn = 1; turn <= 3; ++turn) {
+    CHECK(soft.vcpu->run().kind == ExitKind::breakpoint);
+    CHECK(soft.regs().rip == kSecond);
+    CHECK(soft.regs().rax == turn);
+  }
+  CHECK(soft.vcpu->code_left() == 700 - 3 * 5 - 2 * 2);
+  soft.vcpu->set_bounds(0, 700);
+  CHECK(soft.run_at(kCode).kind == ExitKind::kick);
+  CHECK(soft.vcpu->code_left() == 0);
+  CHECK(soft.regs().rax < 3 + 102);
+}
+
+TEST_CASE("a machine's view traps stores until a page is shown") {
+  Soft soft;
+  const auto machine = create_soft_machine(soft.space, CpuModel(CpuModelKind::portable), Stores::trapped);
+  REQUIRE(machine->has_view());
+  // The view starts with mappings that are made while the machine exists.
+  constexpr uint64_t kViewed = kData + 0x100000;
+  REQUIRE(soft.space.map_anonymous({kViewed, kViewed + 2 * kPageSize}, kRw, false) == 0);
+  REQUIRE(soft.space.map_anonymous({kCode + 0x100000, kCode + 0x101000}, kRwx, false) == 0);
+  soft.put({0x48, 0x89, 0x07, 0x0f, 0x05}, kCode + 0x100000);  // mov [rdi], rax; syscall
+  const auto vcpu = machine->create_vcpu();
+  const auto run = [&] {
+    vcpu->registers().rip = kCode + 0x100000;
+    vcpu->registers().rdi = kViewed + kPageSize;
+    return vcpu->run();
+  };
+  const Exit fault{.kind = ExitKind::memory_fault, .address = kViewed + kPageSize, .access = Access::write};
+  CHECK(run() == fault);
+  CHECK(machine->allows(kViewed, Access::read));
+  CHECK_FALSE(machine->allows(kViewed + kPageSize, Access::write));
+  machine->show({kViewed + kPageSize, kViewed + 2 * kPageSize}, kRw);
+  CHECK(machine->allows(kViewed + kPageSize, Access::write));
+  CHECK_FALSE(machine->allows(kViewed, Access::write));
+  CHECK(run().kind == ExitKind::syscall);
+  REQUIRE(soft.space.protect({kViewed, kViewed + 2 * kPageSize}, kRw) == 0);  // takes the view back
+  CHECK(run() == fault);
+
+  // Code that the host changes behind the address space's back.
+  const uint8_t syscall[] = {0x0f, 0x05};
+  std::memcpy(reinterpret_cast<void*>(kCode + 0x100000), syscall, sizeof syscall);
+  machine->code_changed({kCode + 0x100000, kCode + 0x100002});
+  CHECK(run().kind == ExitKind::syscall);
+  CHECK(vcpu->registers().rip == kCode + 0x100002);
+}
+
+TEST_CASE("a guest thread is handed over with its registers, FPU and breakpoints") {
+  Soft soft;
+  soft.put({0x48, 0xff, 0xc0, 0x48, 0xff, 0xc0, 0x0f, 0x05});  // inc rax, twice; syscall
+  Breakpoints breakpoints(*soft.vcpu, soft.space);
+  REQUIRE(breakpoints.add(kCode + 3));
+  soft.regs().rax = 5;
+  FpuState fpu = FpuState::initial();
+  fpu.fxsave[160] = std::byte{0x77};  // XMM0, SDM vol. 1, table 10-2
+  soft.vcpu->set_fpu(fpu);
+  CHECK(breakpoints.run().kind == ExitKind::breakpoint);
+  const auto second = soft.machine->create_vcpu();
+  hand_over(*soft.vcpu, *second, breakpoints);
+  CHECK(second->registers() == soft.regs());
+  CHECK(second->fpu().fxsave[160] == std::byte{0x77});
+  CHECK(breakpoints.run().kind == ExitKind::syscall);
+  CHECK(second->registers().rax == 7);
+  CHECK(soft.regs().rax == 6);
 }
 
 }  // namespace aftercheck

@@ -50,10 +50,7 @@ class Prover : public Participant, private pt::FlowSink {
     if (!guest_->thread().own_vcpu().set_control_flow(&tracer_)) fail(ErrorKind::internal, "this vCPU tells no control flow");
   }
   void reached(const recording::Event& event, uint64_t number) override {
-    if (event.kind == recording::EventKind::syscall)
-      tracer_.exit_by_system_call();
-    else
-      tracer_.exit_before(event.rip);
+    tracer_.exited(event);
     event_ = number;
     if (changes_code(event) || trace_.size() >= kPiece) judge();
   }

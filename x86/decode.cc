@@ -1,0 +1,42 @@
+#include "x86/decode.h"
+
+namespace aftercheck::x86 {
+
+ZydisDecoder make_decoder(Mode mode, Detail detail) {
+  struct Setting {
+    ZydisMachineMode mode;
+    ZydisStackWidth stack;
+  };
+  constexpr Setting kSettings[] = {{ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16},
+                                   {ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32},
+                                   {ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64}};
+  const Setting setting = kSettings[static_cast<size_t>(mode)];
+  ZydisDecoder decoder;
+  // Neither can fail: these modes, widths and settings are all that is checked.
+  ZydisDecoderInit(&decoder, setting.mode, setting.stack);
+  if (detail == Detail::minimal) ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
+  return decoder;
+}
+
+const ZydisDecoder& decoder() {
+  static const ZydisDecoder decoder = make_decoder(Mode::bits64);
+  return decoder;
+}
+
+bool decode(std::span<const uint8_t> code, ZydisDecodedInstruction& instruction) {
+  return ZYAN_SUCCESS(
+      ZydisDecoderDecodeInstruction(&decoder(), nullptr, code.data(), code.size(), &instruction));
+}
+
+bool decode(std::span<const uint8_t> code, WithOperands& decoded) {
+  return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder(), code.data(), code.size(), &decoded.instruction,
+                                             decoded.operands.data()));
+}
+
+bool is_repeated(const ZydisDecodedInstruction& instruction) {
+  constexpr ZydisInstructionAttributes kRepeats =
+      ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+  return (instruction.attributes & kRepeats) != 0;
+}
+
+}  // namespace aftercheck::x86
