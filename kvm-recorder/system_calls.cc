@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "base/fd.h"
+#include "system-calls/system_call_names.h"
 
 namespace aftercheck {
 namespace {

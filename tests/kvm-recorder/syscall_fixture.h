@@ -12,6 +12,7 @@
 
 #include "kvm-recorder/system_call_table.h"
 #include "process_fixture.h"
+#include "system-calls/system_call_names.h"
 
 namespace aftercheck::test {
 
