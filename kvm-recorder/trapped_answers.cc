@@ -64,12 +64,12 @@ uint64_t operand_address(const CodePatch& patch, const Registers& registers) {
   return address;
 }
 
-std::optional<Exit> save_fpu(LoggedSpace& memory, Vcpu& vcpu) {
+std::optional<Exit> save_fpu(Answer& answer, Vcpu& vcpu) {
   // SDM vol. 1, table 10-2: bytes 6..23 are FOP, FIP and FDP, 28..31 the mask of MXCSR; from 416 on nothing
   // is stored.
   constexpr size_t kStored = 416, kLastInstruction = 6, kMxcsr = 24, kMask = 28;
   const Registers& registers = vcpu.registers();
-  const CodePatch* patch = memory.space().patch_at(registers.rip);
+  const CodePatch* patch = answer.space().patch_at(registers.rip);
   if (patch == nullptr) fail(ErrorKind::internal, "no patch at {:#x}", registers.rip);
   const uint64_t address = operand_address(*patch, registers);
   FpuState state = vcpu.fpu();
@@ -79,9 +79,9 @@ std::optional<Exit> save_fpu(LoggedSpace& memory, Vcpu& vcpu) {
   constexpr uint64_t kAlignment = 16;
   if (address % kAlignment != 0)
     return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
-  if (!memory.write(address, state.fxsave.data(), kStored))
+  if (!answer.write(address, state.fxsave.data(), kStored))
     return Exit{.kind = ExitKind::memory_fault,
-                .address = memory.space().accessible(address, 1, PROT_WRITE) ? page_up(address + 1) : address,
+                .address = answer.space().accessible(address, 1, PROT_WRITE) ? page_up(address + 1) : address,
                 .access = Access::write};
   return std::nullopt;
 }
@@ -89,7 +89,7 @@ std::optional<Exit> save_fpu(LoggedSpace& memory, Vcpu& vcpu) {
 }  // namespace
 
 std::optional<Exit> answer_trapped_instruction(const TrappedInstruction& instruction, const CpuModel& cpu,
-                                               LoggedSpace& memory, Vcpu& vcpu) {
+                                               Answer& answer, Vcpu& vcpu) {
   Registers& registers = vcpu.registers();
   switch (instruction.kind) {
     case TrappedKind::rdtscp:
@@ -117,7 +117,7 @@ std::optional<Exit> answer_trapped_instruction(const TrappedInstruction& instruc
       store(instruction, 0, registers);
       break;
     case TrappedKind::fxsave:
-      if (const std::optional<Exit> fault = save_fpu(memory, vcpu)) return fault;
+      if (const std::optional<Exit> fault = save_fpu(answer, vcpu)) return fault;
       break;
     case TrappedKind::none:
       fail(ErrorKind::internal, "no trapped instruction at {:#x}", registers.rip);

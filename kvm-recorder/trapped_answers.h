@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "kvm-recorder/logged_space.h"
+#include "kvm-recorder/answer.h"
 #include "machine/cpu_model.h"
 #include "machine/exit.h"
 #include "machine/trapped_instruction.h"
@@ -16,6 +16,6 @@ namespace aftercheck {
 // what differs between processors) and moves RIP past it. Returns the access that the guest's memory forbids,
 // with nothing done, if there is one.
 std::optional<Exit> answer_trapped_instruction(const TrappedInstruction& instruction, const CpuModel& cpu,
-                                               LoggedSpace& memory, Vcpu& vcpu);
+                                               Answer& answer, Vcpu& vcpu);
 
 }  // namespace aftercheck
