@@ -81,8 +81,8 @@ long fcntl(Call& call) {
   const long result =
       row->waits ? blocking_call(call, SYS_fcntl, args) : host_call(SYS_fcntl, args[0], args[1], args[2]);
   if (row->use == Use::out || row->use == Use::inout) {
-    if (result >= 0) call.process.memory.written(args[2], row->size);
-    if (result == -EFAULT) note_reachable(call.process, args[2], row->size);
+    if (result >= 0) call.answer.written(args[2], row->size);
+    if (result == -EFAULT) note_reachable(call, args[2], row->size);
   }
   return interrupted_result(call, result);
 }

@@ -159,11 +159,11 @@ long ioctl(Call& call) {
   }
   long result = blocking_call(call, SYS_ioctl, args);
   if (request->use == Use::out || request->use == Use::inout) {
-    if (result >= 0) call.process.memory.written(args[2], request->size);
-    if (result == -EFAULT) note_reachable(call.process, args[2], request->size);
+    if (result >= 0) call.answer.written(args[2], request->size);
+    if (result == -EFAULT) note_reachable(call, args[2], request->size);
   }
   const bool changes_file = request->use == Use::clone || request->use == Use::clone_range;
-  if (changes_file && result == 0) call.process.memory.file_written(call.fd(0));
+  if (changes_file && result == 0) call.process.memory.file_written(call.answer, call.fd(0));
   if (request->use == Use::makes_fd && result >= own_fd_floor()) {
     host_call(SYS_close, static_cast<uint64_t>(result));
     result = -EMFILE;

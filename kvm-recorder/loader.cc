@@ -50,8 +50,9 @@ void check_mapped(int result, const ElfProgram& file, Range range, const char* w
        errno_text(-result));
 }
 
-void map_segment(LoggedSpace& memory, const ElfProgram& file, const ElfSegment& segment, uint64_t bias,
+void map_segment(GuestTask& task, const ElfProgram& file, const ElfSegment& segment, uint64_t bias,
                  const std::string& name) {
+  LoggedSpace& memory = task.process.memory;
   const uint64_t start = page_down(bias + segment.address);
   const uint64_t file_end = bias + segment.address + segment.file_size;
   const uint64_t memory_end = bias + segment.address + segment.memory_size;
@@ -59,13 +60,14 @@ void map_segment(LoggedSpace& memory, const ElfProgram& file, const ElfSegment& 
   if (segment.file_size != 0) {
     bss = page_up(file_end);
     const Range range{start, bss};
-    check_mapped(memory.map_file(range, segment.prot, file.fd.get(), page_down(segment.offset), false, name),
+    check_mapped(memory.map_file(task.answer, range, segment.prot, file.fd.get(), page_down(segment.offset),
+                                 false, name),
                  file, range, "a PT_LOAD segment");
     // ld.so's first allocator relies on zeros up to the page's end. In a segment that isn't writable the
     // kernel leaves the file's bytes there, too.
     if (memory_end > file_end && (segment.prot & PROT_WRITE) != 0) {
       const std::vector<std::byte> zeros(bss - file_end);
-      if (!zeros.empty() && !memory.poke(file_end, zeros.data(), zeros.size()))
+      if (!zeros.empty() && !task.answer.poke(file_end, zeros.data(), zeros.size()))
         fail(ErrorKind::bad_input, "{}: the end of the segment at {:#x} can't be cleared", file.path,
              file_end);
     }
@@ -73,13 +75,14 @@ void map_segment(LoggedSpace& memory, const ElfProgram& file, const ElfSegment& 
   if (page_up(memory_end) > bss) {
     // vm_brk_flags(): bss is always readable and writable.
     const Range range{bss, page_up(memory_end)};
-    check_mapped(memory.map_anonymous(range, PROT_READ | PROT_WRITE | (segment.prot & PROT_EXEC), false),
-                 file, range, "the zero-filled part of a PT_LOAD segment");
+    check_mapped(
+        memory.map_anonymous(task.answer, range, PROT_READ | PROT_WRITE | (segment.prot & PROT_EXEC), false),
+        file, range, "the zero-filled part of a PT_LOAD segment");
   }
 }
 
 // Maps all segments of `file`, `bias` added to its addresses.
-void map_image(LoggedSpace& memory, const ElfProgram& file, uint64_t bias) {
+void map_image(GuestTask& task, const ElfProgram& file, uint64_t bias) {
   const Range range{bias + file.low(), bias + file.high()};
   if (!in_windows(range.start, range.size()))
     fail(ErrorKind::unsupported,
@@ -91,7 +94,7 @@ void map_image(LoggedSpace& memory, const ElfProgram& file, uint64_t bias) {
   std::error_code problem;
   std::string name = std::filesystem::canonical(file.path, problem).string();
   if (problem) name = file.path;
-  for (const ElfSegment& segment : file.segments) map_segment(memory, file, segment, bias, name);
+  for (const ElfSegment& segment : file.segments) map_segment(task, file, segment, bias, name);
 }
 
 // Load bias of a movable image whose first page may be at `at` or above.
@@ -101,14 +104,15 @@ uint64_t bias_at(const ElfProgram& file, uint64_t at) {
   return align_up(at - file.low(), file.alignment);
 }
 
-uint64_t load_interpreter(GuestProcess& process, const ElfProgram& interpreter) {
+uint64_t load_interpreter(GuestTask& task, const ElfProgram& interpreter) {
+  const GuestProcess& process = task.process;
   if (!interpreter.position_independent) {
     const Range range{interpreter.low(), interpreter.high()};
     for (const auto& [start, mapping] : process.memory.space().mappings())
       if (start < range.end && mapping.end > range.start)
         fail(ErrorKind::bad_input, "{}: the interpreter's addresses {:#x}-{:#x} are the program's own",
              interpreter.path, range.start, range.end);
-    map_image(process.memory, interpreter, 0);
+    map_image(task, interpreter, 0);
     return 0;
   }
   const uint64_t slack = interpreter.alignment - kPageSize;
@@ -120,19 +124,20 @@ uint64_t load_interpreter(GuestProcess& process, const ElfProgram& interpreter) 
   if (!free)
     fail(ErrorKind::unsupported, "{}: no room for its {} bytes in the guest window", interpreter.path, size);
   const uint64_t bias = bias_at(interpreter, free->start);
-  map_image(process.memory, interpreter, bias);
+  map_image(task, interpreter, bias);
   return bias;
 }
 
-void map_stack(GuestProcess& process, const ElfProgram& program, bool randomize) {
+void map_stack(GuestTask& task, const ElfProgram& program, bool randomize) {
+  GuestProcess& process = task.process;
   const uint64_t top = kStackTop - random_pages(kStackSpread, randomize);
   process.stack = {top - stack_size(), top};
   const Range guard{process.stack.start - kStackGuard, process.stack.start};
   const int prot = PROT_READ | PROT_WRITE | (program.executable_stack ? PROT_EXEC : 0);
-  check_mapped(process.memory.map_anonymous(guard, PROT_NONE, false), program, guard,
+  check_mapped(process.memory.map_anonymous(task.answer, guard, PROT_NONE, false), program, guard,
                "the guard below the stack");
-  check_mapped(process.memory.map_anonymous(process.stack, prot, false, "[stack]"), program, process.stack,
-               "the stack");
+  check_mapped(process.memory.map_anonymous(task.answer, process.stack, prot, false, "[stack]"), program,
+               process.stack, "the stack");
 }
 
 void place_heap(GuestProcess& process, const ElfProgram& file, uint64_t bias, bool randomize) {
@@ -152,21 +157,22 @@ void check_room(const ElfProgram& file, uint64_t bias, const GuestProcess& proce
 
 }  // namespace
 
-void load_program(GuestProcess& process, const Program& program, const std::vector<std::string>& environment,
+void load_program(GuestTask& task, const Program& program, const std::vector<std::string>& environment,
                   const LoaderOptions& options) {
   const ElfProgram file = read_elf(program.path, open_executable(program.path));
   std::optional<ElfProgram> interpreter;
   if (!file.interpreter.empty()) interpreter = read_elf(file.interpreter, open_executable(file.interpreter));
   check_argument_size(program, environment);
 
-  process.memory.clear();
+  GuestProcess& process = task.process;
+  process.memory.clear(task.answer);
   process.entry = Registers{};
-  map_stack(process, file, options.randomize);
+  map_stack(task, file, options.randomize);
   const uint64_t bias = file.position_independent
                             ? bias_at(file, kProgramBase + random_pages(kProgramSpread, options.randomize))
                             : 0;
   check_room(file, bias, process);
-  map_image(process.memory, file, bias);
+  map_image(task, file, bias);
   place_heap(process, file, bias, options.randomize);
 
   ImageAddresses addresses;
@@ -175,14 +181,14 @@ void load_program(GuestProcess& process, const Program& program, const std::vect
   addresses.entry = bias + file.entry;
   process.entry.rip = addresses.entry;
   if (interpreter) {
-    addresses.interpreter_base = load_interpreter(process, *interpreter);
+    addresses.interpreter_base = load_interpreter(task, *interpreter);
     process.entry.rip = addresses.interpreter_base + interpreter->entry;
   }
 
   process.executable = program.executable;
   process.arguments = program.arguments;
   process.environment = environment;
-  build_stack(process, program, environment, addresses, options.randomize ? random_number() : 0);
+  build_stack(task, program, environment, addresses, options.randomize ? random_number() : 0);
   prctl(PR_SET_NAME, std::filesystem::path(program.execfn).filename().c_str());
 }
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/guest_task.h"
 
 namespace aftercheck {
 
@@ -28,11 +28,11 @@ struct LoaderOptions {
   bool randomize = true;  // address-space layout randomisation, as the kernel's; false as under `setarch -R`
 };
 
-// Clears the guest's memory and builds the image through process.memory (so that it all gets logged):
+// Clears the guest's memory and builds the image through task.answer (so that it all gets logged):
 // segments, bss, interpreter, stack with arguments, environment and auxiliary vector. Fills in
-// process.executable ... process.entry. Throws Error(bad_input) for what find_program could not see,
-// Error(unsupported) when addresses lie outside the windows.
-void load_program(GuestProcess& process, const Program& program, const std::vector<std::string>& environment,
+// process.executable ... process.entry of the task's process. Throws Error(bad_input) for what find_program
+// could not see, Error(unsupported) when addresses lie outside the windows.
+void load_program(GuestTask& task, const Program& program, const std::vector<std::string>& environment,
                   const LoaderOptions& options = {});
 
 }  // namespace aftercheck

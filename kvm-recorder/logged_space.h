@@ -1,79 +1,60 @@
-// Changes to guest memory during recording: made in the AddressSpace and, in the same breath, noted in the
-// answer of the event under way, so that nothing the host does to the guest can miss the log.
+// Changes of the guest's mappings during recording: made in the AddressSpace and, in the same breath, noted
+// in the answer of the event under way, so that nothing the host does to the guest can miss the log.
 #pragma once
 
 #include <sys/stat.h>
 
 #include <cstdint>
 #include <map>
-#include <set>
-#include <span>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "base/fd.h"
+#include "kvm-recorder/answer.h"
 #include "kvm-recorder/host_thread.h"
 #include "machine/address_space.h"
-#include "recording/event.h"
 #include "recording/store.h"
 
 namespace aftercheck {
 
-// Results are 0 or negative errno as in AddressSpace. One guest thread at a time (the token's holder).
+// What the guest's threads share: mappings, and the files behind them that are kept for the replay. `answer`
+// is that of the thread which makes the change. Results are 0 or negative errno as in AddressSpace. One guest
+// thread at a time (the token's holder).
 class LoggedSpace {
  public:
   // Both must outlive this.
   LoggedSpace(AddressSpace& space, recording::Store& store);
 
   // Executable mappings are scanned and patched (code_scan.h) before the call returns.
-  int map_anonymous(Range range, int prot, bool shared, const std::string& name = "");
+  int map_anonymous(Answer& answer, Range range, int prot, bool shared, const std::string& name = "");
   // Keeps the file's contents in the store and maps the store's copy, so that a later change of the file
   // can't reach the guest. Only a MAP_SHARED mapping that may be written (`shared_writable`) maps the guest's
   // file itself; its contents are still kept for the replay. `name` is the path for people.
-  int map_file(Range range, int prot, int fd, uint64_t offset, bool shared_writable, const std::string& name);
-  int unmap(Range range);
-  int protect(Range range, int prot);
-  int remap(Range from, Range to);
-  int discard(Range range);
-  void clear();
+  int map_file(Answer& answer, Range range, int prot, int fd, uint64_t offset, bool shared_writable,
+               const std::string& name);
+  int unmap(Answer& answer, Range range);
+  int protect(Answer& answer, Range range, int prot);
+  // Nothing may have been noted in `from` before, in the same event.
+  int remap(Answer& answer, Range from, Range to);
+  int discard(Answer& answer, Range range);
+  void clear(Answer& answer);
 
-  // The kernel (or we) just wrote these guest bytes; they are read from guest memory when the event is
-  // appended, before the guest runs again. Empty ranges are fine.
-  void written(uint64_t address, uint64_t size);
-  // Writes and notes; false (nothing noted) when the guest's mapping there isn't writable, as the kernel's
-  // EFAULT.
-  bool write(uint64_t address, const void* data, uint64_t size);
-  // As write, whatever the protection: for the loader.
-  bool poke(uint64_t address, const void* data, uint64_t size);
   // Reads guest memory; false when it isn't readable there.
   bool read(uint64_t address, void* data, uint64_t size) const;
   template <typename T>
   bool read_object(uint64_t address, T& object) const {
     return read(address, &object, sizeof object);
   }
-  template <typename T>
-  bool write_object(uint64_t address, const T& object) {
-    return write(address, &object, sizeof object);
-  }
   // NUL-terminated string of at most `limit` bytes; false when unreadable or longer.
   bool read_string(uint64_t address, std::string& text, size_t limit = 4096) const;
 
   // A descriptor's file was written by the guest: where it is mapped shared, the mapped bytes count as
   // written too.
-  void file_written(int fd);
-
-  // Bytes leave the guest through descriptor `fd`; `pieces` are in guest memory. Only the first `length`
-  // bytes count.
-  void output(int fd, uint8_t stream, std::span<const recording::Output::Piece> pieces, uint64_t length);
+  void file_written(Answer& answer, int fd);
 
   // Not empty: the store could not keep a file (disk full), so the event under way must not be appended and
   // the recording ends before it.
   const std::string& store_error() const { return store_error_; }
-
-  // Moves what was noted since the last call into `event` (space_ops, writes, patches, outputs). Writes are
-  // spans of guest memory: append the event before the guest runs or its mappings change.
-  void take(recording::Event& event);
 
   // For files of the recording that are opened or created while the guest lives.
   HostThread& host_thread() { return host_thread_; }
@@ -93,9 +74,6 @@ class LoggedSpace {
     UniqueFd fd;          // of the store's copy
     uint64_t offset = 0;  // in the blob, of the mapping's first byte
   };
-  struct Noted {
-    uint64_t address, size;
-  };
 
   AddressSpace& space_;
   recording::Store& store_;
@@ -103,17 +81,11 @@ class LoggedSpace {
   std::map<FileKey, KeptFile> kept_;
   std::map<FileKey, uint64_t> shared_files_;  // mapped shared and writable, with their numbers in the log
   std::string store_error_;
-  std::vector<recording::SpaceOp> ops_;
-  std::vector<Noted> writes_;
-  std::vector<recording::CodePatch> patches_;
-  std::vector<recording::Output> outputs_;
 
   recording::Store::Blob add_to_store(int fd, uint64_t offset, uint64_t length);
   recording::Store::Blob open_in_store(const recording::Digest128& name);
   Kept keep(int fd, const struct stat& status, Range range, uint64_t offset);
-  int simple_op(recording::SpaceOpKind kind, Range range, int error);
-  void forget(Range range);
-  void patch_code(Range range, int fd, uint64_t file_offset);
+  void patch_code(Answer& answer, Range range, int fd, uint64_t file_offset);
 };
 
 }  // namespace aftercheck

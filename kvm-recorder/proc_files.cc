@@ -138,7 +138,7 @@ std::string descriptor_path(int fd) { return link_target(fmt::format("/proc/self
 std::optional<std::string> own_proc_entry(int fd) {
   if (!on_proc(fd)) return std::nullopt;
   const std::string path = descriptor_path(fd);
-  static const std::string self = "/" + link_target("/proc/self") + "/";
+  static const std::string self = fmt::format("/{}/", link_target("/proc/self"));
   const size_t found = path.find(self);
   if (found == std::string::npos) return std::nullopt;
   std::string entry = path.substr(found + self.size());

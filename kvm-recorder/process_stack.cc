@@ -83,8 +83,9 @@ void check_argument_size(const Program& program, const std::vector<std::string>&
                 program.execfn, total, limit);
 }
 
-void build_stack(GuestProcess& process, const Program& program, const std::vector<std::string>& environment,
+void build_stack(GuestTask& task, const Program& program, const std::vector<std::string>& environment,
                  const ImageAddresses& addresses, uint64_t random) {
+  GuestProcess& process = task.process;
   StackBuilder stack(process.stack.end);
   stack.skip(sizeof(uint64_t));  // a NULL pointer ends it all
   const uint64_t execfn = stack.push_string(program.execfn);
@@ -134,7 +135,7 @@ void build_stack(GuestProcess& process, const Program& program, const std::vecto
 
   const std::vector<std::byte> contents = stack.contents();
   if (stack.address() < process.stack.start ||
-      !process.memory.poke(stack.address(), contents.data(), contents.size()))
+      !task.answer.poke(stack.address(), contents.data(), contents.size()))
     fail(ErrorKind::internal, "{}: the initial stack does not fit at {:#x}", program.execfn, stack.address());
 }
 

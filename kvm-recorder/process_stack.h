@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/loader.h"
 
 namespace aftercheck {
@@ -25,9 +25,9 @@ struct ImageAddresses {
   uint64_t entry = 0;                      // AT_ENTRY
 };
 
-// Fills process.stack (mapped, writable) and sets process.auxv and process.entry.rsp. `random` moves the
+// Fills the process's stack (mapped, writable) and sets its auxv and entry.rsp. `random` moves the
 // stack pointer within the first pages as the kernel's arch_align_stack() does; 0 for none.
-void build_stack(GuestProcess& process, const Program& program, const std::vector<std::string>& environment,
+void build_stack(GuestTask& task, const Program& program, const std::vector<std::string>& environment,
                  const ImageAddresses& addresses, uint64_t random);
 
 }  // namespace aftercheck

@@ -16,12 +16,12 @@
 #include "base/version.h"
 #include "kvm-recorder/async_position.h"
 #include "kvm-recorder/descriptors.h"
-#include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/loader.h"
 #include "kvm-recorder/memory_census.h"
 #include "kvm-recorder/pt_trace.h"
 #include "kvm-recorder/signals.h"
-#include "kvm-recorder/system_call_table.h"
+#include "kvm-recorder/system_call.h"
 #include "kvm-recorder/trapped_answers.h"
 #include "recording/digest.h"
 #include "recording/meta.h"
@@ -108,6 +108,7 @@ class Session {
   Signals signals_;
   Descriptors descriptors_;
   GuestProcess process_;
+  GuestTask task_;
   MemoryCensus census_;
   std::unique_ptr<recording::Writer> writer_;
   std::unique_ptr<PtTrace> pt_;  // outlived by vcpu_
@@ -123,6 +124,7 @@ class Session {
   void add_memory_digests();
   void finish_event(const Registers& base);
   void append();
+  void append_with_continuations();
   void end(recording::EndReason reason, int status);
   void handle(const Exit& exit);
   void handle_system_call();
@@ -147,6 +149,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
       memory_(space_, store_),
       signals_(*vcpu_),
       process_{.memory = memory_, .signals = signals_, .descriptors = descriptors_, .cpu = cpu_},
+      task_(process_),
       census_(space_) {
   process_.message = options_.message;
   result_.machine = machine_->kind();
@@ -230,11 +233,10 @@ void Session::finish_event(const Registers& base) {
   const RegisterWords old = to_words(base), now = to_words(vcpu_->registers());
   for (size_t i = 0; i < kRegisterCount; ++i)
     if (old[i] != now[i]) event_.registers.push_back({static_cast<uint8_t>(i), now[i]});
-  memory_.take(event_);
+  task_.answer.move_to(event_);
   append();
 }
 
-// Appends event_, spread over continuations where its writes are too many for one.
 void Session::append() {
   ++result_.events;
   AFTERCHECK_LOG_TO(LogTopic::record,
@@ -246,7 +248,20 @@ void Session::append() {
     log_failed(memory_.store_error());
     return;
   }
-  std::vector<recording::MemoryWrite> writes = std::move(event_.writes);
+  uint64_t bytes = 0;
+  for (const recording::MemoryWrite& write : event_.writes) bytes += write.bytes.size();
+  if (bytes <= recording::kMaxEventBytes) {
+    writer_->append(event_);
+    ++entries_;
+  } else {
+    append_with_continuations();
+  }
+  if (writer_->failed()) log_failed(writer_->error());
+}
+
+// event_ has too many writes for one entry of the log.
+void Session::append_with_continuations() {
+  const std::vector<recording::MemoryWrite> writes = std::move(event_.writes);
   event_.writes.clear();
   uint64_t room = recording::kMaxEventBytes;
   Event* target = &event_;
@@ -275,7 +290,6 @@ void Session::append() {
   target->patches = std::move(patches);
   writer_->append(*target);
   ++entries_;
-  if (writer_->failed()) log_failed(writer_->error());
 }
 
 void Session::log_failed(const std::string& why) {
@@ -323,7 +337,7 @@ void Session::handle_system_call() {
                      registers.r10, registers.r8,  registers.r9};
   if (census_.due(Clock::now())) add_memory_digests();
 
-  const CallOutcome outcome = make_system_call(process_, registers);
+  const CallOutcome outcome = make_system_call(task_, registers);
   AFTERCHECK_LOG_TO(LogTopic::calls,
                     "call {}({:#x}, {:#x}, {:#x}, {:#x}, {:#x}, {:#x}): outcome {}, value {}", number,
                     before_.rdi, before_.rsi, before_.rdx, before_.r10, before_.r8, before_.r9,
@@ -343,7 +357,7 @@ void Session::handle_system_call() {
   const bool restart = result && (*result == kRestartSys || *result == kRestartNoHand);
   Signals::Delivery delivery;
   if (restart || signals_.deliverable()) {
-    delivery = signals_.deliver(process_, registers, vcpu_->fpu(), result, number);
+    delivery = signals_.deliver(task_, registers, vcpu_->fpu(), result, number);
     settle(delivery);
   }
   signals_.restore_mask();
@@ -369,7 +383,7 @@ void Session::handle_fault(const Exit& exit) {
 void Session::deliver_and_finish() {
   Signals::Delivery delivery;
   if (signals_.deliverable())
-    delivery = signals_.deliver(process_, vcpu_->registers(), vcpu_->fpu(), std::nullopt, 0);
+    delivery = signals_.deliver(task_, vcpu_->registers(), vcpu_->fpu(), std::nullopt, 0);
   settle(delivery);
   finish_event(before_);
   if (delivery.kind == Signals::Delivery::Kind::terminate)
@@ -393,7 +407,7 @@ void Session::handle_kick() {
   add_memory_digests();
   Registers& registers = vcpu_->registers();
   const FpuState fpu = vcpu_->fpu();
-  const Signals::Delivery delivery = signals_.deliver(process_, registers, fpu, std::nullopt, 0);
+  const Signals::Delivery delivery = signals_.deliver(task_, registers, fpu, std::nullopt, 0);
   // Flags that instructions leave undefined, and the sticky ones of the FPU, are no part of the state that is
   // compared: from here on the replay has those of the recording.
   set_fpu(fpu);
@@ -414,7 +428,7 @@ void Session::handle(const Exit& exit) {
       begin_event(EventKind::trapped_instruction);
       event_.operands = {static_cast<uint64_t>(exit.instruction.kind), before_.rax, before_.rcx};
       if (const std::optional<Exit> fault =
-              answer_trapped_instruction(exit.instruction, cpu_, memory_, *vcpu_))
+              answer_trapped_instruction(exit.instruction, cpu_, task_.answer, *vcpu_))
         signals_.raise_fault(*fault, vcpu_->registers(), space_);
       deliver_and_finish();
       return;
@@ -441,7 +455,7 @@ RecordResult Session::run(const Program& program) {
   event_.rip = 0;
   LoaderOptions loader;
   loader.randomize = options_.randomize;
-  load_program(process_, program, options_.environment, loader);
+  load_program(task_, program, options_.environment, loader);
   vcpu_->registers() = process_.entry;
   // All registers are the answer: nothing of the vCPU's own start is taken for granted.
   RegisterWords unlike = to_words(process_.entry);

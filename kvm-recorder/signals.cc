@@ -20,6 +20,7 @@
 #include "base/guarded_copy.h"
 #include "kvm-recorder/interruptible_syscall.h"
 #include "kvm-recorder/signals_state.h"
+#include "kvm-recorder/system_call.h"
 
 namespace aftercheck {
 namespace {
@@ -309,11 +310,11 @@ Signals::~Signals() {
   in_use = false;
 }
 
-long Signals::rt_sigaction(GuestProcess& process, int signal, uint64_t action, uint64_t old_action,
+long Signals::rt_sigaction(GuestTask& task, int signal, uint64_t action, uint64_t old_action,
                            uint64_t set_size) {
   if (set_size != sizeof(uint64_t)) return -EINVAL;
   KernelSigaction wanted;
-  if (action != 0 && !process.memory.read_object(action, wanted)) return -EFAULT;
+  if (action != 0 && !task.process.memory.read_object(action, wanted)) return -EFAULT;
   if (signal < 1 || signal > kSignals || (action != 0 && (bit_of(signal) & kUnblockable) != 0))
     return -EINVAL;
   const KernelSigaction old = state_->actions[signal];
@@ -328,17 +329,16 @@ long Signals::rt_sigaction(GuestProcess& process, int signal, uint64_t action, u
       state_->update();
     }
   }
-  if (old_action != 0 && !process.memory.write_object(old_action, old)) return -EFAULT;
+  if (old_action != 0 && !task.answer.write_object(old_action, old)) return -EFAULT;
   return 0;
 }
 
-long Signals::rt_sigprocmask(GuestProcess& process, int how, uint64_t set, uint64_t old_set,
-                             uint64_t set_size) {
+long Signals::rt_sigprocmask(GuestTask& task, int how, uint64_t set, uint64_t old_set, uint64_t set_size) {
   if (set_size != sizeof(uint64_t)) return -EINVAL;
   const uint64_t old = state_->blocked;
   if (set != 0) {
     uint64_t mask = 0;
-    if (!process.memory.read_object(set, mask)) return -EFAULT;
+    if (!task.process.memory.read_object(set, mask)) return -EFAULT;
     if (how == SIG_BLOCK)
       mask |= old;
     else if (how == SIG_UNBLOCK)
@@ -347,36 +347,36 @@ long Signals::rt_sigprocmask(GuestProcess& process, int how, uint64_t set, uint6
       return -EINVAL;
     state_->set_blocked(mask);
   }
-  if (old_set != 0 && !process.memory.write_object(old_set, old)) return -EFAULT;
+  if (old_set != 0 && !task.answer.write_object(old_set, old)) return -EFAULT;
   return 0;
 }
 
-long Signals::rt_sigpending(GuestProcess& process, uint64_t set, uint64_t set_size) {
+long Signals::rt_sigpending(GuestTask& task, uint64_t set, uint64_t set_size) {
   if (set_size > sizeof(uint64_t)) return -EINVAL;
   state_->update();
   sigset_t host;
   sigemptyset(&host);
   sigpending(&host);
   const uint64_t waiting = (state_->pending_bits() | from_host_set(host)) & state_->blocked;
-  return process.memory.write(set, &waiting, set_size) ? 0 : -EFAULT;
+  return task.answer.write(set, &waiting, set_size) ? 0 : -EFAULT;
 }
 
-long Signals::rt_sigsuspend(GuestProcess& process, uint64_t set, uint64_t set_size) {
+long Signals::rt_sigsuspend(GuestTask& task, uint64_t set, uint64_t set_size) {
   if (set_size != sizeof(uint64_t)) return -EINVAL;
   uint64_t mask = 0;
-  if (!process.memory.read_object(set, mask)) return -EFAULT;
+  if (!task.process.memory.read_object(set, mask)) return -EFAULT;
   set_temporary_mask(mask);
   while (!deliverable()) interruptible_syscall(SYS_pause, 0, 0, 0, 0, 0, 0);
   return kRestartNoHand;
 }
 
-long Signals::rt_sigtimedwait(GuestProcess& process, uint64_t set, uint64_t info, uint64_t timeout,
+long Signals::rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info, uint64_t timeout,
                               uint64_t set_size) {
   if (set_size != sizeof(uint64_t)) return -EINVAL;
   uint64_t mask = 0;
   timespec time{};
-  if (!process.memory.read_object(set, mask)) return -EFAULT;
-  if (timeout != 0 && !process.memory.read_object(timeout, time)) return -EFAULT;
+  if (!task.process.memory.read_object(set, mask)) return -EFAULT;
+  if (timeout != 0 && !task.process.memory.read_object(timeout, time)) return -EFAULT;
   if (time.tv_sec < 0 || time.tv_nsec < 0 || time.tv_nsec >= 1'000'000'000) return -EINVAL;
   mask &= ~kUnblockable;
 
@@ -400,12 +400,11 @@ long Signals::rt_sigtimedwait(GuestProcess& process, uint64_t set, uint64_t info
   }
   state_->set_blocked(blocked);
   if (!found) return result;
-  if (info != 0 && !process.memory.write_object(info, *found)) return -EFAULT;
+  if (info != 0 && !task.answer.write_object(info, *found)) return -EFAULT;
   return found->si_signo;
 }
 
-long Signals::sigaltstack(GuestProcess& process, const Registers& registers, uint64_t stack,
-                          uint64_t old_stack) {
+long Signals::sigaltstack(GuestTask& task, const Registers& registers, uint64_t stack, uint64_t old_stack) {
   State& state = *state_;
   const uint64_t rsp = registers.rsp;
   KernelStack old = state.alternate;
@@ -413,10 +412,10 @@ long Signals::sigaltstack(GuestProcess& process, const Registers& registers, uin
   old.flags = mode | (state.alternate.flags & kSsAutodisarm);
   if (stack != 0) {
     KernelStack wanted;
-    if (!process.memory.read_object(stack, wanted)) return -EFAULT;
+    if (!task.process.memory.read_object(stack, wanted)) return -EFAULT;
     if (const long result = state.set_alternate_stack(wanted, rsp); result != 0) return result;
   }
-  if (old_stack != 0 && !process.memory.write_object(old_stack, old)) return -EFAULT;
+  if (old_stack != 0 && !task.answer.write_object(old_stack, old)) return -EFAULT;
   return 0;
 }
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/guest_task.h"
 #include "machine/exit.h"
 #include "machine/vcpu.h"
 
@@ -30,21 +30,19 @@ class Signals {
   ~Signals();  // restores the host's actions and mask
 
   // System calls; results as the kernel's. Pointers are guest addresses, checked here.
-  long rt_sigaction(GuestProcess& process, int signal, uint64_t action, uint64_t old_action,
-                    uint64_t set_size);
-  long rt_sigprocmask(GuestProcess& process, int how, uint64_t set, uint64_t old_set, uint64_t set_size);
-  long rt_sigpending(GuestProcess& process, uint64_t set, uint64_t set_size);
-  long rt_sigsuspend(GuestProcess& process, uint64_t set,
+  long rt_sigaction(GuestTask& task, int signal, uint64_t action, uint64_t old_action, uint64_t set_size);
+  long rt_sigprocmask(GuestTask& task, int how, uint64_t set, uint64_t old_set, uint64_t set_size);
+  long rt_sigpending(GuestTask& task, uint64_t set, uint64_t set_size);
+  long rt_sigsuspend(GuestTask& task, uint64_t set,
                      uint64_t set_size);  // kRestartNoHand when interrupted
-  long rt_sigtimedwait(GuestProcess& process, uint64_t set, uint64_t info, uint64_t timeout,
-                       uint64_t set_size);
-  long sigaltstack(GuestProcess& process, const Registers& registers, uint64_t stack, uint64_t old_stack);
+  long rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info, uint64_t timeout, uint64_t set_size);
+  long sigaltstack(GuestTask& task, const Registers& registers, uint64_t stack, uint64_t old_stack);
   // kill/tgkill/tkill to the guest itself: notes it as pending. (To others: an ordinary pass-through call.)
   // With si_code SI_KERNEL it is forced, as the kernel's force_sig(): blocked or ignored, it kills.
   void raise(int signal, const siginfo_t& info);
   // rt_sigreturn: restores registers, FPU and mask from the frame at RSP; false when the frame is unreadable:
   // SIGSEGV then waits for deliver().
-  bool rt_sigreturn(GuestProcess& process, Registers& registers, FpuState& fpu);
+  bool rt_sigreturn(GuestTask& task, Registers& registers, FpuState& fpu);
   // execve: handlers go back to default, ignored stay ignored, alternate stack forgotten.
   void reset_for_exec();
 
@@ -63,14 +61,14 @@ class Signals {
     // (fpu__clear_user_states()).
     bool reset_fpu = false;
   };
-  // Delivers one pending signal: sets up the frame (process.memory) and `registers`, or says that the guest
+  // Delivers one pending signal: sets up the frame (task.answer) and `registers`, or says that the guest
   // dies of it. Call it until it says none or terminate: the kernel, too, stacks the frames of all signals
   // that wait, and the first handler to run is the last one's. `call_result` is what the interrupted system
   // call returned (kRestart*, else ignored; nullopt from the second call on) and `call_number` its number: as
   // the kernel's handle_signal does, either RAX = -EINTR or RIP -= 2 and RAX = number. Also resolves
   // kRestart* when there is nothing to deliver. `fpu` is the vCPU's current state (stored in the frame). A
   // stop signal with its default action stops this process here.
-  Delivery deliver(GuestProcess& process, Registers& registers, const FpuState& fpu,
+  Delivery deliver(GuestTask& task, Registers& registers, const FpuState& fpu,
                    std::optional<long> call_result, uint64_t call_number);
   // The pending, unblocked signal that will kill the guest because it has no handler, if one waits. It needs
   // no frame, so the guest may be anywhere.

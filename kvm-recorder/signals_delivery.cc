@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "kvm-recorder/signals.h"
 #include "kvm-recorder/signals_state.h"
+#include "kvm-recorder/system_call.h"
 
 namespace aftercheck {
 namespace {
@@ -123,8 +124,8 @@ struct FrameContext {
 };
 
 // x64_setup_rt_frame(). False: the stack can't take it.
-bool push_frame(GuestProcess& process, Registers& registers, const FpuState& fpu,
-                const KernelSigaction& action, const siginfo_t& info, const FrameContext& context) {
+bool push_frame(GuestTask& task, Registers& registers, const FpuState& fpu, const KernelSigaction& action,
+                const siginfo_t& info, const FrameContext& context) {
   if ((action.flags & kSaRestorer) == 0) return false;  // x86-64 has no other way back
   uint64_t sp = registers.rsp - kRedZone;
   bool on_alternate = context.nested;
@@ -160,8 +161,8 @@ bool push_frame(GuestProcess& process, Registers& registers, const FpuState& fpu
   std::fill(state.fxsave.begin() + kFxsaveReserved, state.fxsave.end(),
             std::byte{0});  // sw_reserved: no XSAVE area
   const size_t size = (action.flags & SA_SIGINFO) != 0 ? sizeof frame : offsetof(SignalFrame, info);
-  if (!process.memory.write(fpstate, state.fxsave.data(), kFxsaveSize) ||
-      !process.memory.write(address, &frame, size))
+  if (!task.answer.write(fpstate, state.fxsave.data(), kFxsaveSize) ||
+      !task.answer.write(address, &frame, size))
     return false;
 
   registers.rdi = static_cast<uint64_t>(info.si_signo);
@@ -176,15 +177,15 @@ bool push_frame(GuestProcess& process, Registers& registers, const FpuState& fpu
 
 }  // namespace
 
-bool Signals::rt_sigreturn(GuestProcess& process, Registers& registers, FpuState& fpu) {
+bool Signals::rt_sigreturn(GuestTask& task, Registers& registers, FpuState& fpu) {
   State& state = *state_;
   SignalFrame frame{};
   FpuState restored = FpuState::initial();
   // The handler's "ret" has taken the return address. Without SA_SIGINFO the info was never there.
-  const bool readable = process.memory.read(registers.rsp - 8, &frame, offsetof(SignalFrame, info));
+  const bool readable = task.process.memory.read(registers.rsp - 8, &frame, offsetof(SignalFrame, info));
   const KernelSigcontext& saved = frame.context.registers;
   if (!readable ||
-      (saved.fpstate != 0 && !process.memory.read(saved.fpstate, restored.fxsave.data(), kFxsaveSize))) {
+      (saved.fpstate != 0 && !task.process.memory.read(saved.fpstate, restored.fxsave.data(), kFxsaveSize))) {
     state.force(make_info(SIGSEGV, kSiKernel));
     return false;
   }
@@ -214,7 +215,7 @@ std::optional<int> Signals::fatal_pending() {
   return std::nullopt;
 }
 
-Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, const FpuState& fpu,
+Signals::Delivery Signals::deliver(GuestTask& task, Registers& registers, const FpuState& fpu,
                                    std::optional<long> call_result, uint64_t call_number) {
   State& state = *state_;
   long interrupted = call_result.value_or(0);
@@ -259,7 +260,7 @@ Signals::Delivery Signals::deliver(GuestProcess& process, Registers& registers, 
                                state.trap_number,
                                state.error_code,
                                state.cr2};
-    if (!push_frame(process, registers, fpu, action, *next, context)) {
+    if (!push_frame(task, registers, fpu, action, *next, context)) {
       if (signal == SIGSEGV) state.actions[SIGSEGV].handler = kHandlerDefault;  // force_fatal_sig()
       state.force(make_info(SIGSEGV, kSiKernel));
       continue;

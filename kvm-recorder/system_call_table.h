@@ -1,12 +1,12 @@
-// The one table of system calls: what each call's arguments are, which guest memory the kernel writes, and
-// who answers it. Everything else (checks of pointers and descriptors, noting of written bytes, restarts)
-// follows from it.
+// The recorder's table of system calls: what each call's arguments are, which guest memory the kernel writes,
+// and who answers it. Everything else (checks of pointers and descriptors, noting of written bytes, restarts)
+// follows from it. It has a row for each call of system-calls/system_call_list.h, which has names and
+// numbers.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 
 namespace aftercheck {
 
@@ -69,8 +69,6 @@ struct SystemCall {
 
 // Null for numbers that the table doesn't have (they answer ENOSYS).
 const SystemCall* find_system_call(uint64_t number);
-// "read", or "system call 4711".
-std::string system_call_name(uint64_t number);
 // All rows, by ascending number.
 std::span<const SystemCall> system_call_table();
 

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "base/fd.h"
+#include "system-calls/system_call_names.h"
 
 namespace aftercheck {
 namespace {
@@ -54,12 +55,12 @@ bool socket_has_timeout(int fd) {
   return false;
 }
 
-void note(GuestProcess& process, uint64_t address, uint64_t size) {
+void note(Call& call, uint64_t address, uint64_t size) {
   if (address == 0 || address == kBadPointer || size == 0) return;
-  if (process.memory.space().accessible(address, size, PROT_WRITE)) {
-    process.memory.written(address, size);
+  if (call.process.memory.space().accessible(address, size, PROT_WRITE)) {
+    call.answer.written(address, size);
   } else {
-    note_reachable(process, address, size);
+    note_reachable(call, address, size);
   }
 }
 
@@ -152,16 +153,16 @@ long interrupted_result(const Call& call, long result) {
   return result;
 }
 
-void note_reachable(GuestProcess& process, uint64_t address, uint64_t size) {
+void note_reachable(Call& call, uint64_t address, uint64_t size) {
   if (address == kBadPointer || size == 0) return;
   const uint64_t end = address + std::min(size, room_in_window(address));
   uint64_t reached = address;
   while (reached < end) {
-    const Mapping* mapping = process.memory.space().find(reached);
+    const Mapping* mapping = call.process.memory.space().find(reached);
     if (mapping == nullptr || !(mapping->prot & PROT_WRITE)) break;
     reached = std::min(mapping->end, end);
   }
-  if (reached > address) process.memory.written(address, reached - address);
+  if (reached > address) call.answer.written(address, reached - address);
 }
 
 void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result) {
@@ -171,19 +172,19 @@ void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result) {
     switch (arg.kind) {
       case ArgKind::out:
       case ArgKind::inout:
-        if (done) note(call.process, args[i], extent(arg, args).size);
+        if (done) note(call, args[i], extent(arg, args).size);
         break;
       case ArgKind::inout_always:
-        note(call.process, args[i], extent(arg, args).size);
+        note(call, args[i], extent(arg, args).size);
         break;
       case ArgKind::out_result:
         if (done) {
           const uint64_t bytes = static_cast<uint64_t>(result) * arg.size + arg.extra;
-          note(call.process, args[i], std::min(bytes, extent(arg, args).size));
+          note(call, args[i], std::min(bytes, extent(arg, args).size));
         }
         break;
       case ArgKind::length_inout:
-        if (done) note(call.process, args[i], sizeof(uint32_t));
+        if (done) note(call, args[i], sizeof(uint32_t));
         break;
       default:
         break;
@@ -191,7 +192,7 @@ void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result) {
     // The kernel copies until it meets the page that it can't write.
     if (result == -EFAULT &&
         (arg.kind == ArgKind::out || arg.kind == ArgKind::inout || arg.kind == ArgKind::out_result))
-      note_reachable(call.process, args[i], extent(arg, args).size);
+      note_reachable(call, args[i], extent(arg, args).size);
   }
 }
 
@@ -217,12 +218,12 @@ std::optional<AddressOut> find_address(Call& call, const std::array<uint64_t, 6>
 
 void note_address(Call& call, const std::array<uint64_t, 6>& args, const AddressOut& address, long result) {
   if (result < 0) {
-    if (result == -EFAULT) note_reachable(call.process, args[address.index], address.allowed);
+    if (result == -EFAULT) note_reachable(call, args[address.index], address.allowed);
     return;
   }
   uint32_t length = 0;
   call.process.memory.read_object(args[call.row.args[address.index].count], length);
-  note(call.process, args[address.index], std::min(length, address.allowed));
+  note(call, args[address.index], std::min(length, address.allowed));
 }
 
 bool has_address(const SystemCall& row) {
@@ -280,10 +281,10 @@ bool was_readable(const AddressSpace& space, uint64_t address, uint64_t size) {
 
 }  // namespace
 
-void output_gate(GuestProcess& process, int fd, std::span<const iovec> pieces, uint64_t length) {
+void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t length) {
   using Piece = recording::Output::Piece;
-  const AddressSpace& space = process.memory.space();
-  const uint8_t stream = process.descriptors.stream(fd);
+  const AddressSpace& space = call.process.memory.space();
+  const uint8_t stream = call.process.descriptors.stream(fd);
   std::array<Piece, 8> few;
   std::vector<Piece> many;
   size_t count = 0;
@@ -303,19 +304,19 @@ void output_gate(GuestProcess& process, int fd, std::span<const iovec> pieces, u
     count++;
   }
   const Piece* list = many.empty() ? few.data() : many.data();
-  process.memory.output(fd, stream, {list, count}, length);
+  call.answer.output(fd, stream, {list, count}, length);
 }
 
-CallOutcome make_system_call(GuestProcess& process, Registers& registers) {
+CallOutcome make_system_call(GuestTask& task, Registers& registers) {
   // The kernel looks at the low half of RAX only (arch/x86/entry/common.c, do_syscall_64).
   const auto number = static_cast<uint32_t>(registers.rax);
   const SystemCall* row = find_system_call(number);
   if (row == nullptr) {
     const std::string name = system_call_name(number);
-    tell_once(process, name, fmt::format("the guest called {}: unknown, answered ENOSYS", name));
+    tell_once(task.process, name, fmt::format("the guest called {}: unknown, answered ENOSYS", name));
     return {CallOutcome::Kind::result, -ENOSYS};
   }
-  Call call{process,
+  Call call{task,
             registers,
             *row,
             {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9}};

@@ -12,18 +12,21 @@
 #include <string>
 
 #include "kvm-recorder/descriptors.h"
-#include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/signals.h"
+#include "kvm-recorder/system_call.h"
 #include "kvm-recorder/system_call_table.h"
 
 namespace aftercheck {
 
 // One system call under way.
 struct Call {
-  GuestProcess& process;
+  GuestTask& task;
   Registers& registers;
   const SystemCall& row;
   std::array<uint64_t, 6> args;
+  GuestProcess& process = task.process;
+  Answer& answer = task.answer;
   CallOutcome outcome{};
 
   int fd(size_t index) const { return static_cast<int>(args[index]); }
@@ -53,7 +56,7 @@ long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args)
 long interrupted_result(const Call& call, long result);
 void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result);
 // What the kernel may have written before it gave up with EFAULT: the accessible start of the range.
-void note_reachable(GuestProcess& process, uint64_t address, uint64_t size);
+void note_reachable(Call& call, uint64_t address, uint64_t size);
 
 // `pointer` if [pointer, pointer+size) is guest memory (or null, or empty), else kBadPointer.
 uint64_t guest_pointer(uint64_t pointer, uint64_t size);
@@ -63,14 +66,14 @@ void tell_once(GuestProcess& process, const std::string& key, const std::string&
 long refuse(Call& call);
 
 // Everything that leaves the guest passes here.
-void output_gate(GuestProcess& process, int fd, std::span<const iovec> pieces, uint64_t length);
+void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t length);
 
 // Copies `count` guest iovecs; each base outside the windows becomes kBadPointer. 0 or -errno.
 long copy_iovecs(GuestProcess& process, uint64_t address, uint64_t count,
                  std::array<iovec, kMaxIovecs>& iovecs);
 // Notes `bytes` bytes spread over the iovecs, in order.
-void note_iovecs(GuestProcess& process, std::span<const iovec> iovecs, uint64_t bytes);
-void note_reachable(GuestProcess& process, std::span<const iovec> iovecs);
+void note_iovecs(Call& call, std::span<const iovec> iovecs, uint64_t bytes);
+void note_reachable(Call& call, std::span<const iovec> iovecs);
 
 // Handlers.
 namespace calls {

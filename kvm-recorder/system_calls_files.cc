@@ -144,7 +144,7 @@ long readlink(Call& call) {
   const std::string& executable = call.process.executable;
   const auto room = static_cast<size_t>(static_cast<uint32_t>(call.args[buffer + 1]));
   const size_t shown = std::min(room, executable.size());
-  if (!call.process.memory.write(call.args[buffer], executable.data(), shown)) return -EFAULT;
+  if (!call.answer.write(call.args[buffer], executable.data(), shown)) return -EFAULT;
   return static_cast<long>(shown);
 }
 
@@ -170,7 +170,9 @@ long stat(Call& call) {
   if (!is_own_executable_link(name.directory, text_of(call, name))) return result;
   std::array<uint64_t, 6> args = call.args;
   args[name.index] = host_pointer(call.process.executable.c_str());
-  return host_call(call.row.number, args[0], args[1], args[2], args[3], args[4]);
+  const long renewed = host_call(call.row.number, args[0], args[1], args[2], args[3], args[4]);
+  note_writes(call, args, renewed);
+  return renewed;
 }
 
 long close(Call& call) {
@@ -250,7 +252,7 @@ long getdents(Call& call) {
     std::vector<char> entries(static_cast<size_t>(size));
     call.process.memory.read(call.args[1], entries.data(), entries.size());
     const size_t kept = without_own_entries(entries, name_offset);
-    call.process.memory.write(call.args[1], entries.data(), kept);
+    call.answer.write(call.args[1], entries.data(), kept);
     if (kept > 0) return static_cast<long>(kept);  // 0 would mean the end
   }
 }
@@ -267,8 +269,8 @@ long name_to_handle_at(Call& call) {
   if (result == 0 || result == -EOVERFLOW) {
     uint32_t used = 0;
     call.process.memory.read_object(args[2], used);
-    call.process.memory.written(args[2], kHeader + (result == 0 ? std::min(used, room) : 0));
-    note_reachable(call.process, args[3], sizeof(int));
+    call.answer.written(args[2], kHeader + (result == 0 ? std::min(used, room) : 0));
+    note_reachable(call, args[3], sizeof(int));
   }
   return result;
 }

@@ -28,18 +28,18 @@ long copy_iovecs(GuestProcess& process, uint64_t address, uint64_t count,
   return 0;
 }
 
-void note_iovecs(GuestProcess& process, std::span<const iovec> iovecs, uint64_t bytes) {
+void note_iovecs(Call& call, std::span<const iovec> iovecs, uint64_t bytes) {
   for (const iovec& piece : iovecs) {
     if (bytes == 0) break;
     const uint64_t size = std::min<uint64_t>(piece.iov_len, bytes);
-    process.memory.written(reinterpret_cast<uint64_t>(piece.iov_base), size);
+    call.answer.written(reinterpret_cast<uint64_t>(piece.iov_base), size);
     bytes -= size;
   }
 }
 
-void note_reachable(GuestProcess& process, std::span<const iovec> iovecs) {
+void note_reachable(Call& call, std::span<const iovec> iovecs) {
   for (const iovec& piece : iovecs)
-    note_reachable(process, reinterpret_cast<uint64_t>(piece.iov_base), piece.iov_len);
+    note_reachable(call, reinterpret_cast<uint64_t>(piece.iov_base), piece.iov_len);
 }
 
 namespace {
@@ -67,8 +67,8 @@ long write(Call& call) {
   const long result = pass(call);
   if (result > 0) {
     const iovec piece{reinterpret_cast<void*>(call.args[1]), static_cast<size_t>(result)};
-    output_gate(call.process, call.fd(0), {&piece, 1}, piece.iov_len);
-    call.process.memory.file_written(call.fd(0));
+    output_gate(call, call.fd(0), {&piece, 1}, piece.iov_len);
+    call.process.memory.file_written(call.answer, call.fd(0));
   }
   return result;
 }
@@ -78,7 +78,7 @@ long send_queued(Call& call) {
   if (result == 0) {
     const bool descriptor = call.row.args[0].kind == ArgKind::fd;
     const iovec piece{reinterpret_cast<void*>(call.args[1] + (descriptor ? 0 : sizeof(long))), call.args[2]};
-    output_gate(call.process, descriptor ? call.fd(0) : -1, {&piece, 1}, piece.iov_len);
+    output_gate(call, descriptor ? call.fd(0) : -1, {&piece, 1}, piece.iov_len);
   }
   return result;
 }
@@ -88,8 +88,8 @@ long writev(Call& call) {
   size_t count = 0;
   const long result = vector_call(call, iovecs, count);
   if (result > 0) {
-    output_gate(call.process, call.fd(0), {iovecs.data(), count}, static_cast<uint64_t>(result));
-    call.process.memory.file_written(call.fd(0));
+    output_gate(call, call.fd(0), {iovecs.data(), count}, static_cast<uint64_t>(result));
+    call.process.memory.file_written(call.answer, call.fd(0));
   }
   return interrupted_result(call, result);
 }
@@ -98,8 +98,8 @@ long readv(Call& call) {
   std::array<iovec, kMaxIovecs> iovecs;
   size_t count = 0;
   const long result = vector_call(call, iovecs, count);
-  if (result > 0) note_iovecs(call.process, {iovecs.data(), count}, static_cast<uint64_t>(result));
-  if (result == -EFAULT) note_reachable(call.process, std::span<const iovec>(iovecs.data(), count));
+  if (result > 0) note_iovecs(call, {iovecs.data(), count}, static_cast<uint64_t>(result));
+  if (result == -EFAULT) note_reachable(call, std::span<const iovec>(iovecs.data(), count));
   return interrupted_result(call, result);
 }
 
@@ -109,13 +109,13 @@ long copy_to_fd(Call& call) {
   const size_t target = call.row.number == SYS_sendfile ? 0 : call.row.number == SYS_tee ? 1 : 2;
   if (to_stream(call, target)) return -EINVAL;
   const long result = pass(call);
-  if (result > 0) call.process.memory.file_written(call.fd(target));
+  if (result > 0) call.process.memory.file_written(call.answer, call.fd(target));
   return result;
 }
 
 long file_changed(Call& call) {
   const long result = pass(call);
-  if (result == 0) call.process.memory.file_written(call.fd(0));
+  if (result == 0) call.process.memory.file_written(call.answer, call.fd(0));
   return result;
 }
 

@@ -155,16 +155,16 @@ long mmap(Call& call) {
   Range place;
   if (const long error = choose_place(call.process, hint, length, flags, place)) return error;
   LoggedSpace& memory = call.process.memory;
-  const int result = choice.anonymous
-                         ? memory.map_anonymous(place, prot, shared)
-                         : memory.map_file(place, prot, fd, offset, choice.shared_writable, path_of(fd));
+  const int result = choice.anonymous ? memory.map_anonymous(call.answer, place, prot, shared)
+                                      : memory.map_file(call.answer, place, prot, fd, offset,
+                                                        choice.shared_writable, path_of(fd));
   return result == 0 ? static_cast<long>(place.start) : result;
 }
 
 long munmap(Call& call) {
   const uint64_t start = call.args[0], length = rounded_length(call.args[1]);
   if (!page_aligned(start) || length == 0 || !in_windows(start, length)) return -EINVAL;
-  return call.process.memory.unmap({start, start + length});
+  return call.process.memory.unmap(call.answer, {start, start + length});
 }
 
 long mprotect(Call& call) {
@@ -175,34 +175,35 @@ long mprotect(Call& call) {
   if (length_asked == 0) return 0;
   const uint64_t length = rounded_length(length_asked);
   if (length == 0 || !in_windows(start, length)) return -ENOMEM;
-  return call.process.memory.protect({start, start + length}, static_cast<int>(prot & kProtBits));
+  return call.process.memory.protect(call.answer, {start, start + length},
+                                     static_cast<int>(prot & kProtBits));
 }
 
 namespace {
 
-long remap_fixed(GuestProcess& process, Range from, uint64_t new_length, uint64_t target) {
-  LoggedSpace& memory = process.memory;
+long remap_fixed(Call& call, Range from, uint64_t new_length, uint64_t target) {
+  LoggedSpace& memory = call.process.memory;
   if (!page_aligned(target) || !in_windows(target, new_length)) return -EINVAL;
   const Range to{target, target + new_length};
   if (to.start < from.end && from.start < to.end) return -EINVAL;
   if (!one_mapping(memory.space(), from)) return -EFAULT;
-  if (const int error = memory.unmap(to)) return error;
-  const int result = memory.remap(from, to);
+  if (const int error = memory.unmap(call.answer, to)) return error;
+  const int result = memory.remap(call.answer, from, to);
   return result == 0 ? static_cast<long>(to.start) : result;
 }
 
-long remap_growing(GuestProcess& process, Range from, uint64_t new_length, bool may_move) {
-  LoggedSpace& memory = process.memory;
+long remap_growing(Call& call, Range from, uint64_t new_length, bool may_move) {
+  LoggedSpace& memory = call.process.memory;
   if (!one_mapping(memory.space(), from)) return -EFAULT;
   const Range in_place{from.start, from.start + new_length};
   if (in_windows(from.start, new_length) && is_free(memory.space(), {from.end, in_place.end})) {
-    const int result = memory.remap(from, in_place);
+    const int result = memory.remap(call.answer, from, in_place);
     return result == 0 ? static_cast<long>(from.start) : result;
   }
   if (!may_move) return -ENOMEM;
-  const std::optional<Range> to = memory.space().find_free(new_length, process.stack.start);
+  const std::optional<Range> to = memory.space().find_free(new_length, call.process.stack.start);
   if (!to) return -ENOMEM;
-  const int result = memory.remap(from, *to);
+  const int result = memory.remap(call.answer, from, *to);
   return result == 0 ? static_cast<long>(to->start) : result;
 }
 
@@ -217,12 +218,12 @@ long mremap(Call& call) {
   if (!in_windows(start, old_length)) return -EFAULT;
   if (new_length > kMainWindow.size()) return -ENOMEM;
   const Range from{start, start + old_length};
-  if (flags & MREMAP_FIXED) return remap_fixed(call.process, from, new_length, target);
-  if (new_length > old_length)
-    return remap_growing(call.process, from, new_length, (flags & MREMAP_MAYMOVE) != 0);
+  if (flags & MREMAP_FIXED) return remap_fixed(call, from, new_length, target);
+  if (new_length > old_length) return remap_growing(call, from, new_length, (flags & MREMAP_MAYMOVE) != 0);
   if (call.process.memory.space().find(start) == nullptr) return -EFAULT;
   if (new_length < old_length)
-    if (const int error = call.process.memory.unmap({start + new_length, from.end})) return error;
+    if (const int error = call.process.memory.unmap(call.answer, {start + new_length, from.end}))
+      return error;
   return static_cast<long>(start);
 }
 
@@ -235,9 +236,10 @@ long brk(Call& call) {
   if (new_end > old_end) {
     const Range more{old_end, new_end};
     if (!in_windows(more.start, more.size()) || !is_free(process.memory.space(), more)) return unchanged;
-    if (process.memory.map_anonymous(more, PROT_READ | PROT_WRITE, false, "[heap]") != 0) return unchanged;
+    if (process.memory.map_anonymous(call.answer, more, PROT_READ | PROT_WRITE, false, "[heap]") != 0)
+      return unchanged;
   } else if (new_end < old_end) {
-    if (process.memory.unmap({new_end, old_end}) != 0) return unchanged;
+    if (process.memory.unmap(call.answer, {new_end, old_end}) != 0) return unchanged;
   }
   process.heap_end = wanted;
   return static_cast<long>(wanted);
@@ -260,7 +262,7 @@ long madvise(Call& call) {
   const uint64_t length = rounded_length(length_asked);
   if (length == 0) return -EINVAL;
   if (!in_windows(start, length) || !call.process.memory.space().accessible(start, length, 0)) return -ENOMEM;
-  return harmless ? 0 : call.process.memory.discard({start, start + length});
+  return harmless ? 0 : call.process.memory.discard(call.answer, {start, start + length});
 }
 
 long mincore(Call& call) {
@@ -271,8 +273,8 @@ long mincore(Call& call) {
   const uint64_t pages = length / kPageSize;
   const uint64_t target = guest_pointer(vector, pages);
   const long result = host_call(SYS_mincore, start, length, target);
-  if (result == 0) call.process.memory.written(target, pages);
-  if (result == -EFAULT) note_reachable(call.process, target, pages);
+  if (result == 0) call.answer.written(target, pages);
+  if (result == -EFAULT) note_reachable(call, target, pages);
   return result;
 }
 

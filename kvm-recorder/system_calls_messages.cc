@@ -75,21 +75,21 @@ long copy_control(GuestProcess& process, Message& message) {
 }
 
 // After a receive: what the kernel left in our copy of the header goes to the guest's.
-long finish_receive(GuestProcess& process, uint64_t address, const Message& message, uint64_t bytes) {
+long finish_receive(Call& call, uint64_t address, const Message& message, uint64_t bytes) {
   const msghdr& header = message.header;
-  note_iovecs(process, message.pieces(), bytes);
+  note_iovecs(call, message.pieces(), bytes);
   if (message.name != 0) {
-    process.memory.written(message.name, std::min(header.msg_namelen, message.name_size));
-    if (!process.memory.write(address + offsetof(msghdr, msg_namelen), &header.msg_namelen,
-                              sizeof header.msg_namelen))
+    call.answer.written(message.name, std::min(header.msg_namelen, message.name_size));
+    if (!call.answer.write(address + offsetof(msghdr, msg_namelen), &header.msg_namelen,
+                           sizeof header.msg_namelen))
       return -EFAULT;
   }
   if (message.control != 0)
-    process.memory.written(message.control, std::min(header.msg_controllen, message.control_size));
-  const bool stored = process.memory.write(address + offsetof(msghdr, msg_flags), &header.msg_flags,
-                                           sizeof header.msg_flags) &&
-                      process.memory.write(address + offsetof(msghdr, msg_controllen), &header.msg_controllen,
-                                           sizeof header.msg_controllen);
+    call.answer.written(message.control, std::min(header.msg_controllen, message.control_size));
+  const bool stored =
+      call.answer.write(address + offsetof(msghdr, msg_flags), &header.msg_flags, sizeof header.msg_flags) &&
+      call.answer.write(address + offsetof(msghdr, msg_controllen), &header.msg_controllen,
+                        sizeof header.msg_controllen);
   return stored ? 0 : -EFAULT;
 }
 
@@ -100,7 +100,7 @@ long send_one(Call& call, uint64_t address, uint64_t flags) {
   if (const long error = copy_control(call.process, message)) return error;
   const long result =
       blocking_call(call, SYS_sendmsg, {call.args[0], host_pointer(&message.header), flags, 0, 0, 0});
-  if (result > 0) output_gate(call.process, call.fd(0), message.pieces(), static_cast<uint64_t>(result));
+  if (result > 0) output_gate(call, call.fd(0), message.pieces(), static_cast<uint64_t>(result));
   return result;
 }
 
@@ -109,10 +109,10 @@ long receive_one(Call& call, uint64_t address, uint64_t flags) {
   if (const long error = copy_header(call.process, address, message)) return error;
   const long result =
       blocking_call(call, SYS_recvmsg, {call.args[0], host_pointer(&message.header), flags, 0, 0, 0});
-  if (result == -EFAULT) note_reachable(call.process, message.pieces());
+  if (result == -EFAULT) note_reachable(call, message.pieces());
   if (result < 0) return result;
   // With MSG_TRUNC the result is the length of the datagram, which may be more than what was stored.
-  const long error = finish_receive(call.process, address, message, static_cast<uint64_t>(result));
+  const long error = finish_receive(call, address, message, static_cast<uint64_t>(result));
   return error != 0 ? error : result;
 }
 
@@ -143,7 +143,7 @@ long sendmmsg(Call& call) {
     result = send_one(call, address, call.args[3]);
     if (result < 0) break;
     const auto length = static_cast<uint32_t>(result);
-    if (!call.process.memory.write(address + offsetof(mmsghdr, msg_len), &length, sizeof length)) {
+    if (!call.answer.write(address + offsetof(mmsghdr, msg_len), &length, sizeof length)) {
       result = -EFAULT;
       break;
     }
@@ -168,7 +168,7 @@ long recvmmsg(Call& call) {
     result = receive_one(call, address, flags);
     if (result < 0) break;
     const auto length = static_cast<uint32_t>(result);
-    if (!call.process.memory.write(address + offsetof(mmsghdr, msg_len), &length, sizeof length)) {
+    if (!call.answer.write(address + offsetof(mmsghdr, msg_len), &length, sizeof length)) {
       result = -EFAULT;
       break;
     }
@@ -181,7 +181,7 @@ long recvmmsg(Call& call) {
     const int64_t passed = (now.tv_sec - started.tv_sec) * 1'000'000'000 + now.tv_nsec - started.tv_nsec;
     const int64_t left = std::max<int64_t>(timeout.tv_sec * 1'000'000'000 + timeout.tv_nsec - passed, 0);
     const timespec remaining{left / 1'000'000'000, left % 1'000'000'000};
-    if (!call.process.memory.write_object(call.args[4], remaining)) return -EFAULT;
+    if (!call.answer.write_object(call.args[4], remaining)) return -EFAULT;
     if (left == 0) break;
   }
   return received > 0 ? received : interrupted_result(call, result);
@@ -203,8 +203,8 @@ long getsockopt(Call& call) {
   if (result != 0 && result != -ERANGE && result != -EFAULT) return result;
   if (!call.process.memory.read_object(length_address, length)) return result;
   if (call.process.memory.space().accessible(length_address, sizeof length, PROT_WRITE))
-    call.process.memory.written(length_address, sizeof length);
-  note_reachable(call.process, value, result == 0 ? std::min(length, allowed) : allowed);
+    call.answer.written(length_address, sizeof length);
+  note_reachable(call, value, result == 0 ? std::min(length, allowed) : allowed);
   return result;
 }
 

@@ -65,14 +65,14 @@ void delete_timers(GuestProcess& process) {
 void replace_image(Call& call, const Program& program, const std::vector<std::string>& environment) {
   GuestProcess& process = call.process;
   delete_timers(process);
-  process.robust_list = 0;
+  call.task.robust_list = 0;
   process.signals.reset_for_exec();
   close_on_exec(process);
   call.outcome.kind = CallOutcome::Kind::registers;
   call.outcome.fpu_changed = true;
   call.outcome.fpu = FpuState::initial();
   try {
-    load_program(process, program, environment);
+    load_program(call.task, program, environment);
     call.registers = process.entry;
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::io) throw;
@@ -180,9 +180,9 @@ long arch_prctl(Call& call) {
           address;
       return 0;
     case ARCH_GET_FS:
-      return call.process.memory.write_object(address, call.registers.fs_base) ? 0 : -EFAULT;
+      return call.answer.write_object(address, call.registers.fs_base) ? 0 : -EFAULT;
     case ARCH_GET_GS:
-      return call.process.memory.write_object(address, call.registers.gs_base) ? 0 : -EFAULT;
+      return call.answer.write_object(address, call.registers.gs_base) ? 0 : -EFAULT;
     default:
       return -EINVAL;
   }
@@ -193,7 +193,7 @@ long set_tid_address(Call&) { return gettid(); }
 long set_robust_list(Call& call) {
   constexpr uint64_t kHeadSize = 24;  // struct robust_list_head
   if (call.args[1] != kHeadSize) return -EINVAL;
-  call.process.robust_list = call.args[0];
+  call.task.robust_list = call.args[0];
   return 0;
 }
 
@@ -201,8 +201,8 @@ long get_robust_list(Call& call) {
   const int thread = call.fd(0);
   if (thread != 0 && thread != gettid()) return -EPERM;
   const uint64_t size = 24;
-  const bool stored = call.process.memory.write_object(call.args[1], call.process.robust_list) &&
-                      call.process.memory.write_object(call.args[2], size);
+  const bool stored = call.answer.write_object(call.args[1], call.task.robust_list) &&
+                      call.answer.write_object(call.args[2], size);
   return stored ? 0 : -EFAULT;
 }
 

@@ -52,13 +52,13 @@ long set_limit(GuestProcess& process, int resource, const ResourceLimit& limit) 
   return 0;
 }
 
-long limit_call(GuestProcess& process, int resource, uint64_t new_address, uint64_t old_address) {
+long limit_call(Call& call, int resource, uint64_t new_address, uint64_t old_address) {
   ResourceLimit wanted, old;
-  if (new_address != 0 && !process.memory.read_object(new_address, wanted)) return -EFAULT;
-  if (const long error = get_limit(process, resource, old)) return error;
+  if (new_address != 0 && !call.process.memory.read_object(new_address, wanted)) return -EFAULT;
+  if (const long error = get_limit(call.process, resource, old)) return error;
   if (new_address != 0)
-    if (const long error = set_limit(process, resource, wanted)) return error;
-  return old_address == 0 || process.memory.write_object(old_address, old) ? 0 : -EFAULT;
+    if (const long error = set_limit(call.process, resource, wanted)) return error;
+  return old_address == 0 || call.answer.write_object(old_address, old) ? 0 : -EFAULT;
 }
 
 enum class Use : uint8_t { value, in, out, fixed };
@@ -92,18 +92,18 @@ namespace calls {
 
 long getrlimit(Call& call) {
   if (call.args[1] == 0) return -EFAULT;
-  return limit_call(call.process, call.fd(0), 0, call.args[1]);
+  return limit_call(call, call.fd(0), 0, call.args[1]);
 }
 
 long setrlimit(Call& call) {
   if (call.args[1] == 0) return -EFAULT;
-  return limit_call(call.process, call.fd(0), call.args[1], 0);
+  return limit_call(call, call.fd(0), call.args[1], 0);
 }
 
 long prlimit64(Call& call) {
   const int pid = call.fd(0);
   if (pid != 0 && pid != getpid()) return -EPERM;
-  return limit_call(call.process, call.fd(1), call.args[2], call.args[3]);
+  return limit_call(call, call.fd(1), call.args[2], call.args[3]);
 }
 
 long prctl(Call& call) {
@@ -122,8 +122,8 @@ long prctl(Call& call) {
   if (row->use != Use::value) args[1] = guest_pointer(args[1], size);
   const long result = host_call(SYS_prctl, args[0], args[1], args[2], args[3], args[4]);
   if (row->use == Use::out) {
-    if (result >= 0) call.process.memory.written(args[1], size);
-    if (result == -EFAULT) note_reachable(call.process, args[1], size);
+    if (result >= 0) call.answer.written(args[1], size);
+    if (result == -EFAULT) note_reachable(call, args[1], size);
   }
   return result;
 }
@@ -140,8 +140,8 @@ long capget(Call& call) {
   const uint64_t size = elements * sizeof(__user_cap_data_struct);
   const uint64_t data = guest_pointer(call.args[1], size);
   const long result = host_call(SYS_capget, header, data);
-  note_reachable(call.process, header, kHeader);
-  if (result == 0 || result == -EFAULT) note_reachable(call.process, data, size);
+  note_reachable(call, header, kHeader);
+  if (result == 0 || result == -EFAULT) note_reachable(call, data, size);
   return result;
 }
 
@@ -177,8 +177,8 @@ long control(Call& call, std::span<const Control> controls, size_t command, size
   std::array<uint64_t, 6> args = call.args;
   if (row->use != Use::value) args[pointer] = guest_pointer(args[pointer], size);
   const long result = host_call(call.row.number, args[0], args[1], args[2], args[3]);
-  if (row->use == Use::out && result >= 0) call.process.memory.written(args[pointer], size);
-  if (row->use == Use::out && result == -EFAULT) note_reachable(call.process, args[pointer], size);
+  if (row->use == Use::out && result >= 0) call.answer.written(args[pointer], size);
+  if (row->use == Use::out && result == -EFAULT) note_reachable(call, args[pointer], size);
   return result;
 }
 

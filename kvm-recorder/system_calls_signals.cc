@@ -45,37 +45,34 @@ long queued_info(Call& call, uint64_t address, int signal, siginfo_t& info) {
 namespace calls {
 
 long rt_sigaction(Call& call) {
-  return call.process.signals.rt_sigaction(call.process, call.fd(0), call.args[1], call.args[2],
-                                           call.args[3]);
+  return call.process.signals.rt_sigaction(call.task, call.fd(0), call.args[1], call.args[2], call.args[3]);
 }
 
 long rt_sigprocmask(Call& call) {
-  return call.process.signals.rt_sigprocmask(call.process, call.fd(0), call.args[1], call.args[2],
-                                             call.args[3]);
+  return call.process.signals.rt_sigprocmask(call.task, call.fd(0), call.args[1], call.args[2], call.args[3]);
 }
 
 long rt_sigpending(Call& call) {
-  return call.process.signals.rt_sigpending(call.process, call.args[0], call.args[1]);
+  return call.process.signals.rt_sigpending(call.task, call.args[0], call.args[1]);
 }
 
 long rt_sigsuspend(Call& call) {
-  return call.process.signals.rt_sigsuspend(call.process, call.args[0], call.args[1]);
+  return call.process.signals.rt_sigsuspend(call.task, call.args[0], call.args[1]);
 }
 
 long rt_sigtimedwait(Call& call) {
-  return call.process.signals.rt_sigtimedwait(call.process, call.args[0], call.args[1], call.args[2],
+  return call.process.signals.rt_sigtimedwait(call.task, call.args[0], call.args[1], call.args[2],
                                               call.args[3]);
 }
 
 long sigaltstack(Call& call) {
-  return call.process.signals.sigaltstack(call.process, call.registers, call.args[0], call.args[1]);
+  return call.process.signals.sigaltstack(call.task, call.registers, call.args[0], call.args[1]);
 }
 
 long rt_sigreturn(Call& call) {
   call.outcome.kind = CallOutcome::Kind::registers;
   // On failure a SIGSEGV waits to be delivered, with the registers as they are.
-  call.outcome.fpu_changed =
-      call.process.signals.rt_sigreturn(call.process, call.registers, call.outcome.fpu);
+  call.outcome.fpu_changed = call.process.signals.rt_sigreturn(call.task, call.registers, call.outcome.fpu);
   return 0;
 }
 

@@ -73,7 +73,7 @@ long poll_around_own(Call& call, std::vector<pollfd> fds) {
     result++;
   }
   const uint64_t size = fds.size() * sizeof(pollfd);
-  return call.process.memory.write(call.args[0], fds.data(), size) ? result : -EFAULT;
+  return call.answer.write(call.args[0], fds.data(), size) ? result : -EFAULT;
 }
 
 long poll_with(Call& call, uint64_t timeout) {
@@ -92,8 +92,8 @@ long poll_with(Call& call, uint64_t timeout) {
   const uint64_t host_address = count == 0 ? 0 : guest_pointer(address, size);
   const long result = blocking_call(call, SYS_ppoll, {host_address, count, timeout, 0, 0, 0});
   // revents are stored whether or not a signal came (fs/select.c, do_sys_poll).
-  if (result >= 0 || result == -EINTR) call.process.memory.written(host_address, size);
-  if (result == -EFAULT) note_reachable(call.process, host_address, size);
+  if (result >= 0 || result == -EINTR) call.answer.written(host_address, size);
+  if (result == -EFAULT) note_reachable(call, host_address, size);
   return result;
 }
 
@@ -137,8 +137,8 @@ long select(Call& call) {
   const long result = mask.finish(blocking_call(call, call.row.number, args));
   for (size_t i = 1; i <= 3; i++) {
     if (args[i] == 0) continue;
-    if (result >= 0) call.process.memory.written(args[i], size);
-    if (result == -EFAULT) note_reachable(call.process, args[i], size);
+    if (result >= 0) call.answer.written(args[i], size);
+    if (result == -EFAULT) note_reachable(call, args[i], size);
   }
   note_writes(call, {0, 0, 0, 0, args[4], 0}, result == -EFAULT ? -EINTR : result);
   return interrupted_result(call, result);
@@ -168,8 +168,8 @@ long epoll_wait(Call& call) {
     const uint64_t passed_ms = (now_ns() - started) / 1'000'000;
     args[3] = passed_ms >= static_cast<uint64_t>(timeout) ? 0 : static_cast<uint64_t>(timeout) - passed_ms;
   }
-  if (result > 0) call.process.memory.written(args[1], static_cast<uint64_t>(result) * sizeof(epoll_event));
-  if (result == -EFAULT) note_reachable(call.process, args[1], size);
+  if (result > 0) call.answer.written(args[1], static_cast<uint64_t>(result) * sizeof(epoll_event));
+  if (result == -EFAULT) note_reachable(call, args[1], size);
   return mask.finish(result);
 }
 
@@ -193,8 +193,7 @@ long sleep_call(Call& call, clockid_t clock, int flags, uint64_t request, uint64
   timespec time{};
   if (!call.process.memory.read_object(request, time)) return -EFAULT;
   const long result = sleep(call, clock, flags, time);
-  if (result == -EINTR && rest != 0 && !(flags & TIMER_ABSTIME) &&
-      !call.process.memory.write_object(rest, time))
+  if (result == -EINTR && rest != 0 && !(flags & TIMER_ABSTIME) && !call.answer.write_object(rest, time))
     return -EFAULT;
   return interrupted_result(call, result);
 }
@@ -242,10 +241,8 @@ long futex(Call& call) {
   const long result = blocking_call(call, SYS_futex, args);
   // Owner and waiter bits change even when the call fails (a timeout, for one).
   const AddressSpace& space = call.process.memory.space();
-  if (operation.writes_first && space.accessible(args[0], 4, PROT_WRITE))
-    call.process.memory.written(args[0], 4);
-  if (operation.writes_second && space.accessible(args[4], 4, PROT_WRITE))
-    call.process.memory.written(args[4], 4);
+  if (operation.writes_first && space.accessible(args[0], 4, PROT_WRITE)) call.answer.written(args[0], 4);
+  if (operation.writes_second && space.accessible(args[4], 4, PROT_WRITE)) call.answer.written(args[4], 4);
   if (result == -EINTR && operation.timeout && args[3] != 0) return kRestartNoHand;
   return interrupted_result(call, result);
 }

@@ -21,12 +21,12 @@ uint64_t random_word() {
 }  // namespace
 
 std::optional<Exit> answer_trapped_instruction(const TrappedInstruction& instruction, const CpuModel& cpu,
-                                               LoggedSpace& memory, Vcpu& vcpu) {
+                                               Answer& answer, Vcpu& vcpu) {
   const auto write = [&](uint64_t address, std::span<const std::byte> bytes) {
-    return memory.write(address, bytes.data(), bytes.size());
+    return answer.write(address, bytes.data(), bytes.size());
   };
   return answer_trapped(instruction, {.cpu = cpu, .clock = __rdtsc(), .random = random_word, .write = write},
-                        memory.space(), vcpu);
+                        answer.space(), vcpu);
 }
 
 }  // namespace aftercheck

@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "kvm-recorder/logged_space.h"
+#include "kvm-recorder/answer.h"
 #include "machine/cpu_model.h"
 #include "machine/exit.h"
 #include "machine/trapped_instruction.h"
@@ -13,6 +13,6 @@ namespace aftercheck {
 
 // answer_trapped() from the host: its counter, and random bytes of its kernel. What is written is logged.
 std::optional<Exit> answer_trapped_instruction(const TrappedInstruction& instruction, const CpuModel& cpu,
-                                               LoggedSpace& memory, Vcpu& vcpu);
+                                               Answer& answer, Vcpu& vcpu);
 
 }  // namespace aftercheck

@@ -8,8 +8,8 @@
 
 #include "base/error.h"
 #include "checks/checker.h"
-#include "kvm-recorder/system_call_table.h"
 #include "replay-engine/replay.h"
+#include "system-calls/system_call_names.h"
 #include "tools/check_jobs.h"
 #include "tools/check_writers.h"
 #include "tools/command.h"

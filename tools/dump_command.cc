@@ -5,12 +5,12 @@
 #include <optional>
 
 #include "base/error.h"
-#include "kvm-recorder/system_call_table.h"
 #include "machine/trapped_instruction.h"
 #include "pt-replay/recorded_code.h"
 #include "recording/meta.h"
 #include "recording/reader.h"
 #include "recording/store.h"
+#include "system-calls/system_call_names.h"
 #include "tools/command.h"
 #include "tools/event_text.h"
 #include "tools/output.h"

@@ -6,8 +6,8 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "kvm-recorder/system_call_table.h"
 #include "machine/exit.h"
+#include "system-calls/system_call_names.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -32,24 +32,24 @@ std::string number(uint64_t value) {
   return fmt::format("{:#x}", value);
 }
 
-std::string argument(const Arg& arg, uint64_t value) {
+std::string argument(char kind, uint64_t value) {
   constexpr int kAtFdcwd = -100;  // linux/fcntl.h
-  if (arg.kind == ArgKind::fd) {
+  if (kind == 'f') {
     const int fd = static_cast<int>(value);
     return fd == kAtFdcwd ? "AT_FDCWD" : std::to_string(fd);
   }
-  if (arg.kind == ArgKind::value) return number(value);
+  if (kind == 'v') return number(value);
   return value == 0 ? "NULL" : fmt::format("{:#x}", value);
 }
 
 std::string describe_call(const Event& event) {
   const uint64_t call = operand(event, 0);
-  const SystemCall* row = find_system_call(call);
+  const SystemCallEntry* entry = find_system_call_entry(call);
   std::string text = system_call_name(call) + "(";
   for (unsigned i = 0; i < argument_count(call); ++i) {
     if (i > 0) text += ", ";
     const uint64_t value = operand(event, i + 1);
-    text += row != nullptr ? argument(row->args[i], value) : number(value);
+    text += entry != nullptr ? argument(entry->arguments[i], value) : number(value);
   }
   return text + ")";
 }

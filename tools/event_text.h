@@ -22,7 +22,4 @@ std::string describe_result(const recording::Event& event);
 // A signal's name: "SIGSEGV", "signal 40".
 std::string signal_name(uint64_t signal);
 
-// Number of arguments of a Linux system call on x86-64; 6 where unknown.
-unsigned argument_count(uint64_t system_call);
-
 }  // namespace aftercheck::tools

@@ -6,11 +6,11 @@
 #include <system_error>
 
 #include "base/error.h"
-#include "kvm-recorder/system_call_table.h"
 #include "recording/meta.h"
 #include "recording/pt_log.h"
 #include "recording/reader.h"
 #include "recording/store.h"
+#include "system-calls/system_call_names.h"
 #include "tools/command.h"
 #include "tools/event_text.h"
 #include "tools/output.h"

@@ -3,9 +3,9 @@
 #include <optional>
 
 #include "base/error.h"
-#include "kvm-recorder/system_call_table.h"
 #include "pt-replay/written_code.h"
 #include "replay-engine/replay.h"
+#include "system-calls/system_call_names.h"
 
 namespace aftercheck::tools {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <chrono>
 
-#include "kvm-recorder/system_call_table.h"
 #include "recording/pt_log.h"
+#include "system-calls/system_call_names.h"
 #include "tools/output.h"
 #include "tools/pt_command.h"
 

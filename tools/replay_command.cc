@@ -6,10 +6,10 @@
 #include <memory>
 
 #include "base/error.h"
-#include "kvm-recorder/system_call_table.h"
 #include "pt-replay/pt_check.h"
 #include "recording/pt_log.h"
 #include "replay-engine/replay.h"
+#include "system-calls/system_call_names.h"
 #include "tools/command.h"
 #include "tools/output.h"
 

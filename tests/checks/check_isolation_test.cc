@@ -2,7 +2,6 @@
 #include "base/error.h"
 #include "check_fixture.h"
 #include "checks/checker.h"
-#include "kvm-recorder/system_call_table.h"
 #include "replay-engine/replay.h"
 
 namespace aftercheck::test {

@@ -125,7 +125,7 @@ TEST_CASE("loader: static, position-independent and dynamic programs") {
   for (const auto& kind : kinds) {
     INFO(kind.name);
     const std::string path = build(fixture, kind.name, kGuest, kind.flags);
-    load_program(process, find_program(path, {"argv0"}, {}), {});
+    load_program(fixture.task, find_program(path, {"argv0"}, {}), {});
     const auto aux = auxiliary(process);
     const Elf64_Ehdr header = elf_header(path);
     const uint64_t bias = aux.at(AT_ENTRY) - header.e_entry;
@@ -172,7 +172,7 @@ TEST_CASE("loader: the initial stack holds what the ABI says") {
   for (size_t count = 0; count < 5; ++count) {
     std::vector<std::string> given{"argv0"};
     given.insert(given.end(), count, "arg");
-    load_program(process, find_program(script, given, environment), environment);
+    load_program(fixture.task, find_program(script, given, environment), environment);
     std::vector<std::string> expected{path, "-opt", script};
     expected.insert(expected.end(), count, "arg");
 
@@ -206,7 +206,7 @@ TEST_CASE("loader: the initial stack holds what the ABI says") {
   CHECK(stack->name == "[stack]");
   CHECK(stack->prot == (PROT_READ | PROT_WRITE));
   CHECK_FALSE(process.memory.space().accessible(process.stack.start - 1, 1, PROT_READ));
-  load_program(process, find_program(script, {"x"}, environment), environment);
+  load_program(fixture.task, find_program(script, {"x"}, environment), environment);
   CHECK(word(process, auxiliary(process).at(AT_RANDOM)) != random);
 }
 
@@ -215,7 +215,7 @@ TEST_CASE("loader: addresses differ from run to run only when asked to") {
   GuestProcess& process = fixture.process;
   const std::string path = build(fixture, "guest", kGuest, "-pie -fPIE");
   const auto addresses = [&](bool randomize) {
-    load_program(process, find_program(path, {"x"}, {}), {}, {.randomize = randomize});
+    load_program(fixture.task, find_program(path, {"x"}, {}), {}, {.randomize = randomize});
     return std::vector<uint64_t>{auxiliary(process).at(AT_ENTRY), process.entry.rip, process.entry.rsp,
                                  process.heap_start};
   };
@@ -230,7 +230,7 @@ TEST_CASE("loader: PT_GNU_STACK decides whether the stack is executable") {
     const std::string path = build(fixture, "guest", kBareGuest,
                                    std::string("-static -nostdlib -no-pie -fno-pie -Wl,-z,") +
                                        (executable ? "execstack" : "noexecstack"));
-    load_program(fixture.process, find_program(path, {"x"}, {}), {});
+    load_program(fixture.task, find_program(path, {"x"}, {}), {});
     CHECK(fixture.space.accessible(fixture.process.entry.rsp, 1, PROT_EXEC) == executable);
   }
 }
@@ -240,7 +240,7 @@ TEST_CASE("loader: a program linked outside the windows is refused with its addr
   const std::string path =
       build(fixture, "guest", kBareGuest,
             "-static -nostdlib -no-pie -fno-pie -mcmodel=large -Wl,-Ttext-segment=0x100000000000");
-  CHECK_THROWS_WITH(load_program(fixture.process, find_program(path, {"x"}, {}), {}),
+  CHECK_THROWS_WITH(load_program(fixture.task, find_program(path, {"x"}, {}), {}),
                     Contains(path) && Contains("0x100000000000") && Contains("outside the guest windows"));
 }
 
@@ -326,7 +326,7 @@ TEST_CASE("loader: no damage to the headers does more than raise an error") {
   const auto attempt = [&](const std::string& bytes) {
     const std::string file = fixture.directory.write("damaged", bytes);
     try {
-      load_program(fixture.process, find_program(file, {"x"}, {}), {});
+      load_program(fixture.task, find_program(file, {"x"}, {}), {});
       ++loaded;
     } catch (const Error& error) {
       CHECK((error.kind() == ErrorKind::bad_input || error.kind() == ErrorKind::unsupported));
@@ -334,7 +334,7 @@ TEST_CASE("loader: no damage to the headers does more than raise an error") {
       ++refused;
     }
     recording::Event event;
-    fixture.memory.take(event);
+    fixture.answer.move_to(event);
   };
   std::mt19937 random(20261122);
   for (const std::string& path : kinds) {

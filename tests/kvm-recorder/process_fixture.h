@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "kvm-recorder/descriptors.h"
-#include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/signals.h"
 #include "machine/vcpu.h"
 
@@ -78,6 +78,8 @@ struct ProcessFixture {
   Descriptors descriptors;
   CpuModel cpu{CpuModelKind::portable};
   GuestProcess process{.memory = memory, .signals = signals, .descriptors = descriptors, .cpu = cpu};
+  GuestTask task{process};
+  Answer& answer = task.answer;
 };
 
 }  // namespace aftercheck::test

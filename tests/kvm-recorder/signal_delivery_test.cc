@@ -29,10 +29,10 @@ TEST_CASE("delivery: what a handler gets, and that its return restores everythin
   const uint64_t flags = GENERATE(uint64_t{0}, uint64_t{SA_SIGINFO}, uint64_t{SA_SIGINFO | SA_ONSTACK},
                                   uint64_t{SA_NODEFER | SA_ONSTACK});
   SignalFixture guest;
-  guest.memory.write_object(
+  guest.answer.write_object(
       SignalFixture::kArguments + 64,
       stack_t{reinterpret_cast<void*>(SignalFixture::kAlternate.start), 0, SignalFixture::kAlternate.size()});
-  REQUIRE(guest.signals.sigaltstack(guest.process, guest.registers, SignalFixture::kArguments + 64, 0) == 0);
+  REQUIRE(guest.signals.sigaltstack(guest.task, guest.registers, SignalFixture::kArguments + 64, 0) == 0);
   REQUIRE(guest.handle(SIGUSR1, flags, bit(SIGHUP)) == 0);
   REQUIRE(guest.mask(SIG_SETMASK, bit(SIGALRM)) == 0);
   fill(guest);
@@ -108,8 +108,8 @@ TEST_CASE("delivery: rt_sigreturn takes no flag or MXCSR bit that a user may not
   context.uc_mcontext.gregs[REG_EFL] = -1;
   sigfillset(&context.uc_sigmask);
   const auto fpstate = reinterpret_cast<uint64_t>(context.uc_mcontext.fpregs);
-  REQUIRE(guest.memory.write(guest.registers.rdx, &context, 304));
-  REQUIRE(guest.memory.write_object(fpstate + 24, uint32_t{0xffff'ffff}));
+  REQUIRE(guest.answer.write(guest.registers.rdx, &context, 304));
+  REQUIRE(guest.answer.write_object(fpstate + 24, uint32_t{0xffff'ffff}));
   REQUIRE(guest.return_from_handler());
   CHECK(guest.registers.rflags == (0x202 | rflags::kStatus | rflags::kDirection | rflags::kTrap |
                                    rflags::kResume | rflags::kAlignmentCheck));
@@ -247,8 +247,8 @@ TEST_CASE(
 
   const stack_t alternate{reinterpret_cast<void*>(SignalFixture::kAlternate.start), 0, 4096};
   guest.registers.rsp = SignalFixture::kStack.end - 64;
-  guest.memory.write_object(SignalFixture::kArguments, alternate);
-  REQUIRE(guest.signals.sigaltstack(guest.process, guest.registers, SignalFixture::kArguments, 0) == 0);
+  guest.answer.write_object(SignalFixture::kArguments, alternate);
+  REQUIRE(guest.signals.sigaltstack(guest.task, guest.registers, SignalFixture::kArguments, 0) == 0);
   guest.handle(SIGSEGV, SA_ONSTACK | SA_SIGINFO);
   guest.registers.rsp = 0x1000;
   guest.raise(SIGUSR1);
@@ -267,12 +267,12 @@ TEST_CASE(
 TEST_CASE("delivery: the alternate stack by the rules") {
   SignalFixture guest;
   const auto set = [&](uint64_t start, int flags, uint64_t size) {
-    guest.memory.write_object(SignalFixture::kArguments,
+    guest.answer.write_object(SignalFixture::kArguments,
                               stack_t{reinterpret_cast<void*>(start), flags, size});
-    return guest.signals.sigaltstack(guest.process, guest.registers, SignalFixture::kArguments, 0);
+    return guest.signals.sigaltstack(guest.task, guest.registers, SignalFixture::kArguments, 0);
   };
   const auto flags = [&] {
-    REQUIRE(guest.signals.sigaltstack(guest.process, guest.registers, 0, SignalFixture::kArguments) == 0);
+    REQUIRE(guest.signals.sigaltstack(guest.task, guest.registers, 0, SignalFixture::kArguments) == 0);
     stack_t now{};
     guest.memory.read_object(SignalFixture::kArguments, now);
     return now.ss_flags;
@@ -281,7 +281,7 @@ TEST_CASE("delivery: the alternate stack by the rules") {
   CHECK(flags() == SS_DISABLE);
   CHECK(set(SignalFixture::kAlternate.start, 0, 2047) == -ENOMEM);
   CHECK(set(SignalFixture::kAlternate.start, 8, 8192) == -EINVAL);
-  CHECK(guest.signals.sigaltstack(guest.process, guest.registers, 8, 0) == -EFAULT);
+  CHECK(guest.signals.sigaltstack(guest.task, guest.registers, 8, 0) == -EFAULT);
   REQUIRE(set(SignalFixture::kAlternate.start, 0, 8192) == 0);
   CHECK(flags() == 0);
   guest.registers.rsp = SignalFixture::kAlternate.start + 100;
@@ -300,7 +300,7 @@ TEST_CASE("delivery: the alternate stack by the rules") {
 TEST_CASE("delivery: faults become the kernel's signals") {
   SignalFixture guest;
   const Range readable{kMainWindow.start + 0x400000, kMainWindow.start + 0x401000};
-  REQUIRE(guest.memory.map_anonymous(readable, PROT_READ, false) == 0);
+  REQUIRE(guest.memory.map_anonymous(guest.answer, readable, PROT_READ, false) == 0);
   const uint64_t rip = guest.registers.rip;
   const auto fault = [](uint64_t address, Access access) {
     Exit exit;
@@ -401,7 +401,7 @@ TEST_CASE("delivery: a frame that rt_sigreturn can't read is a SIGSEGV that noth
   guest.handle(SIGSEGV);
   guest.mask(SIG_SETMASK, bit(SIGSEGV));
   guest.registers.rsp = 0x5000;
-  CHECK_FALSE(guest.signals.rt_sigreturn(guest.process, guest.registers, guest.fpu));
+  CHECK_FALSE(guest.signals.rt_sigreturn(guest.task, guest.registers, guest.fpu));
   const Signals::Delivery delivery = guest.deliver();
   CHECK(delivery.kind == Kind::terminate);
   CHECK(delivery.signal == SIGSEGV);

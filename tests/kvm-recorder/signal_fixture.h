@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "kvm-recorder/signals.h"
+#include "kvm-recorder/system_call.h"
 #include "tests/kvm-recorder/process_fixture.h"
 
 namespace aftercheck::test {
@@ -22,30 +23,31 @@ struct SignalFixture : ProcessFixture {
 
   SignalFixture() {
     for (const Range& range : {kStack, kAlternate, Range{kArguments, kArguments + kPageSize}})
-      if (memory.map_anonymous(range, PROT_READ | PROT_WRITE, false) != 0) fail(ErrorKind::internal, "map");
+      if (memory.map_anonymous(answer, range, PROT_READ | PROT_WRITE, false) != 0)
+        fail(ErrorKind::internal, "map");
     registers.rsp = kStack.end - 0x1008;
     registers.rip = kMainWindow.start + 0x9000;
   }
 
   long act(int signal, const KernelSigaction& action) {
-    memory.write_object(kArguments, action);
-    return signals.rt_sigaction(process, signal, kArguments, 0, 8);
+    answer.write_object(kArguments, action);
+    return signals.rt_sigaction(task, signal, kArguments, 0, 8);
   }
   long handle(int signal, uint64_t flags = 0, uint64_t mask = 0) {
     return act(signal, {kHandlerAddress, flags | kRestorer, kRestorerAddress, mask});
   }
   long mask(int how, uint64_t set) {
-    memory.write_object(kArguments, set);
-    return signals.rt_sigprocmask(process, how, kArguments, 0, 8);
+    answer.write_object(kArguments, set);
+    return signals.rt_sigprocmask(task, how, kArguments, 0, 8);
   }
   uint64_t blocked() {
-    signals.rt_sigprocmask(process, SIG_BLOCK, 0, kArguments, 8);
+    signals.rt_sigprocmask(task, SIG_BLOCK, 0, kArguments, 8);
     uint64_t set = 0;
     memory.read_object(kArguments, set);
     return set;
   }
   uint64_t pending() {
-    signals.rt_sigpending(process, kArguments, 8);
+    signals.rt_sigpending(task, kArguments, 8);
     uint64_t set = 0;
     memory.read_object(kArguments, set);
     return set;
@@ -58,12 +60,12 @@ struct SignalFixture : ProcessFixture {
     signals.raise(signal, info);
   }
   Signals::Delivery deliver(std::optional<long> result = std::nullopt, uint64_t number = 0) {
-    return signals.deliver(process, registers, fpu, result, number);
+    return signals.deliver(task, registers, fpu, result, number);
   }
   // The handler's last instructions: ret to the restorer, which makes the system call.
   bool return_from_handler() {
     registers.rsp += 8;
-    return signals.rt_sigreturn(process, registers, fpu);
+    return signals.rt_sigreturn(task, registers, fpu);
   }
   // The siginfo that the handler sees.
   siginfo_t info() {

@@ -31,23 +31,23 @@ struct sigaction host_action_of(int signal) {
 TEST_CASE("signals: rt_sigaction as the kernel's") {
   SignalFixture guest;
   Signals& signals = guest.signals;
-  CHECK(signals.rt_sigaction(guest.process, SIGUSR1, 0, 0, 4) == -EINVAL);
-  CHECK(signals.rt_sigaction(guest.process, 0, 0, 0, 8) == -EINVAL);
-  CHECK(signals.rt_sigaction(guest.process, 65, 0, 0, 8) == -EINVAL);
-  CHECK(signals.rt_sigaction(guest.process, SIGUSR1, 0x10, 0, 8) == -EFAULT);
+  CHECK(signals.rt_sigaction(guest.task, SIGUSR1, 0, 0, 4) == -EINVAL);
+  CHECK(signals.rt_sigaction(guest.task, 0, 0, 0, 8) == -EINVAL);
+  CHECK(signals.rt_sigaction(guest.task, 65, 0, 0, 8) == -EINVAL);
+  CHECK(signals.rt_sigaction(guest.task, SIGUSR1, 0x10, 0, 8) == -EFAULT);
   CHECK(guest.handle(SIGKILL) == -EINVAL);
   CHECK(guest.handle(SIGSTOP) == -EINVAL);
-  CHECK(signals.rt_sigaction(guest.process, SIGKILL, 0, 0, 8) == 0);
+  CHECK(signals.rt_sigaction(guest.task, SIGKILL, 0, 0, 8) == 0);
   REQUIRE(guest.act(SIGUSR1,
                     {kHandlerAddress, kRestorer | 0x10 | SA_SIGINFO, kRestorerAddress, ~uint64_t{0}}) == 0);
   KernelSigaction old;
-  REQUIRE(signals.rt_sigaction(guest.process, SIGUSR1, 0, SignalFixture::kArguments, 8) == 0);
+  REQUIRE(signals.rt_sigaction(guest.task, SIGUSR1, 0, SignalFixture::kArguments, 8) == 0);
   REQUIRE(guest.memory.read_object(SignalFixture::kArguments, old));
   CHECK(old.handler == kHandlerAddress);
   CHECK(old.restorer == kRestorerAddress);
   CHECK(old.flags == (kRestorer | SA_SIGINFO));  // unknown flags read back as 0
   CHECK(old.mask == ~(bit(SIGKILL) | bit(SIGSTOP)));
-  CHECK(signals.rt_sigaction(guest.process, SIGUSR1, 0, 0x10, 8) == -EFAULT);
+  CHECK(signals.rt_sigaction(guest.task, SIGUSR1, 0, 0x10, 8) == -EFAULT);
 }
 
 TEST_CASE("signals: rt_sigprocmask as the kernel's") {
@@ -60,9 +60,9 @@ TEST_CASE("signals: rt_sigprocmask as the kernel's") {
   CHECK(guest.mask(SIG_UNBLOCK, bit(SIGUSR1)) == 0);
   CHECK(guest.blocked() == bit(SIGHUP));
   CHECK(guest.mask(3, 0) == -EINVAL);
-  CHECK(guest.signals.rt_sigprocmask(guest.process, SIG_BLOCK, 0, 0, 16) == -EINVAL);
-  CHECK(guest.signals.rt_sigprocmask(guest.process, SIG_BLOCK, 8, 0, 8) == -EFAULT);
-  CHECK(guest.signals.rt_sigprocmask(guest.process, 99, 0, SignalFixture::kArguments, 8) ==
+  CHECK(guest.signals.rt_sigprocmask(guest.task, SIG_BLOCK, 0, 0, 16) == -EINVAL);
+  CHECK(guest.signals.rt_sigprocmask(guest.task, SIG_BLOCK, 8, 0, 8) == -EFAULT);
+  CHECK(guest.signals.rt_sigprocmask(guest.task, 99, 0, SignalFixture::kArguments, 8) ==
         0);  // how without a set
 }
 
@@ -108,8 +108,8 @@ TEST_CASE("signals: what the guest blocks stays pending on the host and disturbs
   CHECK(guest.signals.deliverable());
   CHECK(guest.deliver().kind == Kind::handler);
   CHECK(guest.pending() == bit(SIGUSR2));
-  CHECK(guest.signals.rt_sigpending(guest.process, SignalFixture::kArguments, 9) == -EINVAL);
-  CHECK(guest.signals.rt_sigpending(guest.process, 8, 8) == -EFAULT);
+  CHECK(guest.signals.rt_sigpending(guest.task, SignalFixture::kArguments, 9) == -EINVAL);
+  CHECK(guest.signals.rt_sigpending(guest.task, 8, 8) == -EFAULT);
 }
 
 TEST_CASE("signals: ignored signals are ignored by the host's kernel") {
@@ -191,15 +191,15 @@ TEST_CASE("signals: rt_sigsuspend waits under its mask, and the handler returns 
   timer.it_value.tv_usec = 20'000;
   setitimer(ITIMER_REAL, &timer, nullptr);
   const uint64_t wanted = bit(SIGUSR1) | bit(SIGKILL);
-  guest.memory.write_object(SignalFixture::kArguments, wanted);
-  CHECK(guest.signals.rt_sigsuspend(guest.process, SignalFixture::kArguments, 8) == kRestartNoHand);
+  guest.answer.write_object(SignalFixture::kArguments, wanted);
+  CHECK(guest.signals.rt_sigsuspend(guest.task, SignalFixture::kArguments, 8) == kRestartNoHand);
   REQUIRE(guest.deliver(kRestartNoHand, SYS_rt_sigsuspend).kind == Kind::handler);
   CHECK(guest.blocked() == (bit(SIGUSR1) | bit(SIGALRM)));
   REQUIRE(guest.return_from_handler());
   CHECK(guest.registers.rax == static_cast<uint64_t>(-EINTR));
   CHECK(guest.blocked() == (bit(SIGALRM) | bit(SIGHUP)));
-  CHECK(guest.signals.rt_sigsuspend(guest.process, 8, 8) == -EFAULT);
-  CHECK(guest.signals.rt_sigsuspend(guest.process, SignalFixture::kArguments, 4) == -EINVAL);
+  CHECK(guest.signals.rt_sigsuspend(guest.task, 8, 8) == -EFAULT);
+  CHECK(guest.signals.rt_sigsuspend(guest.task, SignalFixture::kArguments, 4) == -EINVAL);
 }
 
 TEST_CASE("signals: a mask for one call") {
@@ -227,9 +227,9 @@ TEST_CASE("signals: rt_sigtimedwait takes from guest and host, times out, and is
   guest.mask(SIG_SETMASK, bit(SIGUSR1) | bit(SIGUSR2));
   const uint64_t set_at = SignalFixture::kArguments, info_at = set_at + 64, time_at = set_at + 256;
   const auto wait = [&](uint64_t set, timespec time) {
-    guest.memory.write_object(set_at, set);
-    guest.memory.write_object(time_at, time);
-    return guest.signals.rt_sigtimedwait(guest.process, set_at, info_at, time_at, 8);
+    guest.answer.write_object(set_at, set);
+    guest.answer.write_object(time_at, time);
+    return guest.signals.rt_sigtimedwait(guest.task, set_at, info_at, time_at, 8);
   };
   const auto code = [&] {
     siginfo_t info{};

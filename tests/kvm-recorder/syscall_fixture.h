@@ -10,8 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "kvm-recorder/system_call.h"
 #include "kvm-recorder/system_call_table.h"
 #include "process_fixture.h"
+#include "system-calls/system_call_names.h"
 
 namespace aftercheck::test {
 
@@ -19,7 +21,7 @@ class SystemCalls : public ProcessFixture {
  public:
   SystemCalls() {
     process.message = [this](const std::string& line) { messages.push_back(line); };
-    REQUIRE(memory.map_anonymous({kBase, kBase + kSize}, PROT_READ | PROT_WRITE, false) == 0);
+    REQUIRE(memory.map_anonymous(answer, {kBase, kBase + kSize}, PROT_READ | PROT_WRITE, false) == 0);
     begin();
   }
 
@@ -75,7 +77,7 @@ class SystemCalls : public ProcessFixture {
   void begin() {
     std::memset(reinterpret_cast<void*>(kBase), pattern_, kSize);
     recording::Event event;
-    memory.take(event);
+    answer.move_to(event);
   }
 
   long watched(long number, const uint64_t (&args)[6]) {
@@ -85,9 +87,9 @@ class SystemCalls : public ProcessFixture {
     registers.r10 = args[3], registers.r8 = args[4], registers.r9 = args[5];
     const auto* bytes = reinterpret_cast<const uint8_t*>(kBase);
     before_.assign(bytes, bytes + kSize);
-    outcome = make_system_call(process, registers);
+    outcome = make_system_call(task, registers);
     recording::Event event;
-    memory.take(event);
+    answer.move_to(event);
     compare(number, event);
     outputs = event.outputs;
     space_ops = event.space_ops;

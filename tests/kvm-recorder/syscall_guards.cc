@@ -76,7 +76,7 @@ TEST_CASE("pointers outside the windows are EFAULT and the recorder's memory sta
 TEST_CASE("a transfer that goes past its window is cut there", "[guards]") {
   SystemCalls guest;
   const Range last{kLowWindow.end - 2 * kPageSize, kLowWindow.end};
-  REQUIRE(guest.memory.map_anonymous(last, PROT_READ | PROT_WRITE, false) == 0);
+  REQUIRE(guest.memory.map_anonymous(guest.answer, last, PROT_READ | PROT_WRITE, false) == 0);
   const long zero = guest.call(SYS_open, guest.text("/dev/zero"), O_RDONLY);
   CHECK(guest.call(SYS_read, zero, last.start, 0x7fff'0000) == static_cast<long>(last.size()));
   CHECK(guest.call(SYS_read, zero, last.start, ~0ULL >> 1) == static_cast<long>(last.size()));

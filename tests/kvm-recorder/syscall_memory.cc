@@ -112,8 +112,8 @@ TEST_CASE("brk grows and shrinks the heap", "[memory]") {
   CHECK(*reinterpret_cast<char*>(page_up(heap + 5000)) == 0);
   CHECK(guest.call(SYS_brk, heap - 1) == static_cast<long>(heap + 10000));
   CHECK(guest.call(SYS_brk, ~0ULL) == static_cast<long>(heap + 10000));
-  REQUIRE(guest.memory.map_anonymous({page_up(heap) + (1 << 20), page_up(heap) + (2 << 20)}, PROT_READ,
-                                     false) == 0);
+  REQUIRE(guest.memory.map_anonymous(guest.answer, {page_up(heap) + (1 << 20), page_up(heap) + (2 << 20)},
+                                     PROT_READ, false) == 0);
   CHECK(guest.call(SYS_brk, heap + (3 << 20)) == static_cast<long>(heap + 10000));
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kvm-recorder/system_call_table.h"
+#include "system-calls/system_call_names.h"
 
 using namespace aftercheck;
 
@@ -66,6 +67,17 @@ TEST_CASE("numbers beyond the table and in its gap are unknown") {
     CHECK(find_system_call(number) == nullptr);
     CHECK(system_call_name(number) == "system call " + std::to_string(number));
   }
+}
+
+TEST_CASE("calls have as many arguments as the kernel's have") {
+  for (const SystemCallEntry& entry : kSystemCallList) CHECK(argument_count(entry.number) <= 6);
+  CHECK(argument_count(9) == 6);    // mmap
+  CHECK(argument_count(39) == 0);   // getpid
+  CHECK(argument_count(334) == 4);  // rseq
+  CHECK(argument_count(424) == 4);  // pidfd_send_signal
+  CHECK(argument_count(450) == 4);  // set_mempolicy_home_node
+  CHECK(argument_count(400) == 6);  // none: everything is shown
+  CHECK(argument_count(UINT64_MAX) == 6);
 }
 
 TEST_CASE("every rule about what the kernel writes is tried against the kernel") {
