@@ -27,7 +27,7 @@ constexpr int kCompressionLevel = 1;
 // Frames that may wait, 64 KiB each.
 constexpr size_t kMostWaiting = 1024;
 // How often the writer's thread asks whether the log's chunk is on disk.
-constexpr std::chrono::milliseconds kAskAgain{2};
+constexpr std::chrono::milliseconds kAskAgain{20};
 
 // All of one checkpoint but its pages; they came before.
 struct Last {
@@ -116,7 +116,7 @@ class CheckpointWriter::Impl {
       : options_(options),
         store_(options.directory, false),
         collector_(store_),
-        packs_(options.directory, store_) {
+        packs_(options.directory, store_), next_time_ns_(options.every_ns) {
     thread_ = start_without_signals([this] { run(); });
     started_.get_future().wait();
   }
@@ -184,7 +184,7 @@ class CheckpointWriter::Impl {
   recording::Store store_;
   PageCollector collector_;
   PackWriter packs_;  // the thread's
-  uint64_t next_time_ns_ = 0;
+  uint64_t next_time_ns_;  // a run's start needs none
   Clock::time_point not_before_{};
 
   mutable std::mutex mutex_;  // guards what follows

@@ -27,9 +27,12 @@ struct CheckHit {
   uint64_t number = 0;
   uint64_t event = 0;       // the hit is in the segment after this event
   uint64_t in_segment = 0;  // of the site's hits in that segment, from 1
-  uint64_t time_ns = 0;     // of the event
-  uint64_t address = 0;     // of the site
-  bool nested = false;      // reached by another check, not by the program
+  // Of the program's arrivals at this address in that segment, from 1: the hit is at position (event,
+  // address, arrival). 0 for a nested one.
+  uint64_t arrival = 0;
+  uint64_t time_ns = 0;  // of the event
+  uint64_t address = 0;  // of the site
+  bool nested = false;   // reached by another check, not by the program
   Verdict verdict = Verdict::passed;
   std::string detail;
   std::vector<std::string> failures, logs;
@@ -40,10 +43,10 @@ struct CheckHit {
 
 struct SiteReport {
   SiteText text;
-  std::string module;    // the first it was found in
-  uint64_t places = 0;   // addresses in the program
-  uint64_t hits = 0;     // in the range of events
-  uint64_t checked = 0;  // of these were chosen and checked
+  std::string module;            // the first it was found in
+  std::vector<uint64_t> places;  // its addresses in the program, in no order
+  uint64_t hits = 0;             // in the range of events
+  uint64_t checked = 0;          // of these were chosen and checked
   uint64_t passed = 0, failed = 0;
   uint64_t broken = 0;   // checks that could not be completed: every other verdict
   uint64_t endless = 0;  // of the broken ones; after a few, further hits are not checked
@@ -56,7 +59,8 @@ struct SiteReport {
 struct CheckReport {
   std::vector<SiteReport> sites;  // those that were wanted, in order of file and line
   uint64_t sites_found = 0;       // wanted or not
-  bool ghost_used = false;
+  bool ghost_used = false;        // some check wrote ghost memory
+  bool ghost_there = false;       // some module has ghost variables, which earlier hits may have written
   Excursions::Counts excursions;
   uint64_t stops = 0;  // of the guest at breakpoints
   ReplayResult replay;

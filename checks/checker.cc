@@ -23,7 +23,7 @@ void Checker::attach(Replay& replay) {
   Guest& guest = replay.guest();
   tables_ = std::make_unique<SiteTables>(guest.space(), guest.breakpoints());
   backtraces_ = std::make_unique<Backtraces>(replay);
-  if (options_.plan && !options_.hits.all())
+  if (options_.plan && !options_.hits.all() && !options_.at)
     if (std::unique_ptr<TraceSegments> trace = TraceSegments::open(replay.directory()))
       plan_ = std::make_unique<CheckPlan>(std::move(trace));
 }
@@ -32,6 +32,7 @@ void Checker::applied(const recording::Event& event, uint64_t number) {
   event_ = number;
   time_ns_ = event.time_ns;
   in_segment_.clear();
+  arrivals_.clear();
   backtraces_->applied(event, number);
   const bool changed = tables_->update(event.space_ops);
   if (changed) take_tables();
@@ -97,10 +98,11 @@ void Checker::take_tables() {
     for (const auto& [address, place] : module.places) {
       SiteReport& site = sites_[place.site];
       if (site.module.empty()) site.module = module.name;
-      if (known_places_.insert(address).second) ++site.places;
+      if (known_places_.insert(address).second) site.places.push_back(address);
       const bool feeds = has_ghosts(module);
       if (wanted_[place.site] == 0 && !feeds) continue;
       any_feeds_ |= feeds;
+      ghost_there_ |= feeds;
       places_.emplace(address, Place{place.site, place.check, feeds});
     }
   }
@@ -150,14 +152,17 @@ void Checker::set_armed(const std::vector<uint64_t>& addresses) {
     if (!armed_.contains(address) && breakpoints.add(address)) armed_.insert(address);
 }
 
-bool Checker::count(const Place& place) {
+bool Checker::count(uint64_t address, const Place& place) {
   SiteReport& site = sites_[place.site];
   const bool in = in_range();
   const uint64_t number = own_hits_[place.site] += in, in_segment = in_segment_[place.site] += in;
   site.hits += in;
-  const bool selected = in && options_.hits.includes(number), reported = selected && wanted_[place.site] != 0;
+  const uint64_t arrival = ++arrivals_[address];
+  const bool selected = in && options_.hits.includes(number) &&
+                        (!options_.at || *options_.at == recording::Arrival{address, arrival});
+  const bool reported = selected && wanted_[place.site] != 0;
   if ((!reported && !place.feeds) || site.endless >= kMostEndless) return false;
-  under_way_.push_back({number, in_segment, selected, reported});
+  under_way_.push_back({number, in_segment, arrival, selected, reported});
   return true;
 }
 
@@ -166,7 +171,7 @@ void Checker::stopped(uint64_t address) {
   ++stops_;
   if (planned_) return stopped_by_plan(address);
   const auto found = places_.find(address);
-  if (found == places_.end() || !count(found->second)) return;
+  if (found == places_.end() || !count(address, found->second)) return;
   excursions_->run(replay_->guest().thread().vcpu(), address, found->second.check, time_ns_);
 }
 
@@ -174,7 +179,8 @@ void Checker::stopped_by_plan(uint64_t address) {
   const std::optional<CheckPlan::Wanted> wanted = plan_->arrived();
   if (wanted && sites_[places_.at(address).site].endless < kMostEndless) {
     set_armed(all_places());  // a check may come by other sites
-    under_way_.push_back({wanted->number, wanted->number - plan_hits_[wanted->place].hits_before});
+    const uint64_t in_segment = wanted->number - plan_hits_[wanted->place].hits_before;
+    under_way_.push_back({wanted->number, in_segment, in_segment});
     excursions_->run(replay_->guest().thread().vcpu(), address, places_.at(address).check, time_ns_);
   }
   const std::optional<uint64_t> stop = plan_->next_stop();
@@ -189,7 +195,7 @@ std::optional<uint64_t> Checker::nested_check(uint64_t address) {
   const bool selected = under_way_.back().selected, reported = selected && wanted_[found->second.site] != 0;
   if (reported) ++site.hits;
   if (site.endless >= kMostEndless) return std::nullopt;
-  under_way_.push_back({site.hits, in_segment_[found->second.site], selected, reported});
+  under_way_.push_back({site.hits, in_segment_[found->second.site], 0, selected, reported});
   return found->second.check;
 }
 
@@ -219,6 +225,7 @@ void Checker::keep(SiteReport& site, const CheckVisit& visit, const Hit& which) 
   hit.number = which.number;
   hit.event = event_;
   hit.in_segment = which.in_segment;
+  hit.arrival = which.arrival;
   hit.time_ns = time_ns_;
   hit.address = visit.site;
   hit.nested = visit.nested;
@@ -254,6 +261,7 @@ CheckReport Checker::report() const {
   std::sort(report.sites.begin(), report.sites.end(),
             [](const SiteReport& a, const SiteReport& b) { return a.text < b.text; });
   report.ghost_used = ghost_used_;
+  report.ghost_there = ghost_there_;
   report.excursions = counts_;
   report.stops = stops_;
   report.replay = result_;

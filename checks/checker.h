@@ -23,6 +23,8 @@ struct CheckOptions {
   HitSelection hits;
   // Hits are those in the segments after these events, both included.
   uint64_t first_event = 0, last_event = UINT64_MAX;
+  // Only this hit: the segment is first_event's.
+  std::optional<recording::Arrival> at;
   // Which sites. Null: all.
   std::function<bool(const SiteText&)> wanted;
   // Hits with details that are kept for each site.
@@ -45,7 +47,9 @@ class Checker : public Participant, private ExcursionSites {
   void finished(const ReplayResult& result) override;
   void detach() noexcept override;
 
-  // After the replay, and also when it ended in an error: of what was reached.
+  // Is, or was, a module there that has ghost variables of its own?
+  bool ghost_there() const { return ghost_there_; }
+  // After detach(), and also when the replay ended in an error: of what was reached.
   CheckReport report() const;
 
  private:
@@ -58,7 +62,8 @@ class Checker : public Participant, private ExcursionSites {
   };
   struct Hit {
     uint64_t number = 0, in_segment = 0;
-    bool selected = true;  // by HitSelection and range of events
+    uint64_t arrival = 0;  // at the place in the segment; 0: by way of another check
+    bool selected = true;  // by HitSelection, range of events and `at`
     bool reported = true;  // selected, and the site is wanted
   };
 
@@ -76,6 +81,7 @@ class Checker : public Participant, private ExcursionSites {
   std::unordered_set<uint64_t> known_places_;
   std::unordered_map<uint32_t, uint64_t> in_segment_;  // hits since event_, by site
   std::vector<Hit> under_way_;                         // the checks that have not ended yet
+  std::unordered_map<uint64_t, uint64_t> arrivals_;    // since event_, by address
   uint64_t event_ = 0, time_ns_ = 0;
   std::vector<uint64_t> own_hits_;           // by site: without those that other checks reached
   std::unique_ptr<CheckPlan> plan_;          // where a trace may spare stops
@@ -84,7 +90,7 @@ class Checker : public Participant, private ExcursionSites {
   uint64_t stops_ = 0;
   ReplayResult result_;
   Excursions::Counts counts_;
-  bool ghost_used_ = false;
+  bool ghost_used_ = false, ghost_there_ = false;
 
   bool in_range() const { return event_ >= options_.first_event && event_ <= options_.last_event; }
   void take_tables();
@@ -94,7 +100,7 @@ class Checker : public Participant, private ExcursionSites {
   void set_armed(const std::vector<uint64_t>& addresses);
   std::vector<uint64_t> all_places() const;
   // Counts a hit of the program's own; true when it is to be checked.
-  bool count(const Place& place);
+  bool count(uint64_t address, const Place& place);
   void stopped_by_plan(uint64_t address);
   bool plan_segment(uint64_t number);
   std::optional<uint64_t> nested_check(uint64_t address) override;

@@ -231,4 +231,9 @@ void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_
     if (space_.apply_patch(patch)) answer.add(patch);
 }
 
+uint64_t LoggedSpace::shared_file_number(const Mapping& mapping) const {
+  const auto known = shared_files_.find({mapping.device, mapping.inode});
+  return known == shared_files_.end() ? 0 : known->second;
+}
+
 }  // namespace aftercheck

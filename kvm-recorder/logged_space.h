@@ -52,6 +52,9 @@ class LoggedSpace {
   // written too.
   void file_written(Answer& answer, int fd);
 
+  // The log's number of the file behind a shared file mapping.
+  uint64_t shared_file_number(const Mapping& mapping) const;
+
   // Not empty: the store could not keep a file (disk full), so the event under way must not be appended and
   // the recording ends before it.
   const std::string& store_error() const { return store_error_; }

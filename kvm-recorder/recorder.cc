@@ -20,6 +20,7 @@
 #include "kvm-recorder/loader.h"
 #include "kvm-recorder/memory_census.h"
 #include "kvm-recorder/pt_trace.h"
+#include "kvm-recorder/recorded_checkpoints.h"
 #include "kvm-recorder/signals.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/trapped_answers.h"
@@ -111,6 +112,7 @@ class Session {
   GuestTask task_;
   MemoryCensus census_;
   std::unique_ptr<recording::Writer> writer_;
+  std::unique_ptr<RecordedCheckpoints> checkpoints_;
   std::unique_ptr<PtTrace> pt_;  // outlived by vcpu_
   recording::RunningDigest digest_;
   Clock::time_point start_ = Clock::now();
@@ -138,6 +140,9 @@ class Session {
   void trace_exit();
   void drop_trace_if_failed();
   void finish_trace();
+  void take_checkpoint_if_due();
+  void drop_checkpoints(const std::string& why);
+  void finish_log();
 };
 
 Session::Session(const RecordOptions& options, const fs::path& directory)
@@ -159,6 +164,42 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   recording::write_meta(directory, make_meta(options_, machine_->kind(), why_not_kvm_));
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
   if (options_.write_log) start_trace(directory);
+  if (writer_ && options_.checkpoint_every_ns)
+    checkpoints_ =
+        std::make_unique<RecordedCheckpoints>(directory, *options_.checkpoint_every_ns, memory_, *writer_);
+}
+
+// The guest stands still, all of the last event answered and appended.
+void Session::take_checkpoint_if_due() {
+  if (!checkpoints_ || ended_ || !checkpoints_->due(event_.time_ns)) return;
+  try {
+    checkpoints_->take(entries_, event_.time_ns, *vcpu_, digest_);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::io) throw;
+    return drop_checkpoints(error.what());
+  }
+  if (const std::string error = checkpoints_->error(); !error.empty()) drop_checkpoints(error);
+}
+
+// The recording is as good without them.
+void Session::drop_checkpoints(const std::string& why) {
+  if (options_.warning) options_.warning("no more checkpoints: " + why + "; the recording goes on");
+  checkpoints_.reset();
+}
+
+void Session::finish_log() {
+  if (writer_ && result_.log_error.empty()) try {
+      memory_.host_thread().run([&] { writer_->finish(); });
+    } catch (const Error& error) {
+      result_.log_error = error.what();
+    }
+  if (checkpoints_) try {
+      checkpoints_->finish();
+    } catch (const Error& error) {
+      if (options_.warning)
+        options_.warning(std::string("not all checkpoints could be kept: ") + error.what());
+    }
+  checkpoints_.reset();
 }
 
 void Session::start_trace(const fs::path& directory) {
@@ -303,6 +344,7 @@ void Session::log_failed(const std::string& why) {
   }
   if (options_.warning)
     options_.warning("the recording ends here: " + result_.log_error + "; the program goes on unrecorded");
+  checkpoints_.reset();  // it asks the writer
   writer_.reset();
 }
 
@@ -467,13 +509,10 @@ RecordResult Session::run(const Program& program) {
   while (!ended_) {
     if (pt_) pt_->resume(vcpu_->registers().rip);
     handle(vcpu_->run());
+    take_checkpoint_if_due();
   }
   finish_trace();
-  if (writer_ && result_.log_error.empty()) try {
-      memory_.host_thread().run([&] { writer_->finish(); });
-    } catch (const Error& error) {
-      result_.log_error = error.what();
-    }
+  finish_log();
   return result_;
 }
 
@@ -489,7 +528,8 @@ RecordResult record(const RecordOptions& options) {
   try {
     session.emplace(options, directory);
   } catch (...) {  // nothing was recorded
-    for (const char* name : {"meta", "events", "store", "pt"}) fs::remove_all(directory / name, ignored);
+    for (const char* name : {"meta", "events", "store", "pt", "checkpoints"})
+      fs::remove_all(directory / name, ignored);
     if (!was_there) fs::remove(directory, ignored);
     throw;
   }

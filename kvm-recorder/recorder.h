@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ struct RecordOptions {
   CpuModelKind cpu = CpuModelKind::portable;
   PtChoice pt = PtChoice::automatic;
   OnLogError on_log_error = OnLogError::stop;
+  // Host time between two checkpoints that are kept in the recording, ns; nothing: none.
+  std::optional<uint64_t> checkpoint_every_ns;
   bool randomize = true;
   bool write_log = true;  // false: run without recording, to measure what recording costs
   // Lines for people who want to know: refused calls, the machine that was chosen. Called on the guest's

@@ -1,5 +1,6 @@
 #include "machine/vcpu.h"
 
+#include "base/error.h"
 #include "base/invariant.h"
 
 namespace aftercheck {

@@ -6,15 +6,6 @@ namespace aftercheck {
 
 using recording::EventKind;
 
-std::string describe_registers(const Registers& r) {
-  return fmt::format(
-      "rax {:#x} rbx {:#x} rcx {:#x} rdx {:#x} rsi {:#x} rdi {:#x} rsp {:#x} rbp {:#x} r8 {:#x} r9 {:#x} r10 "
-      "{:#x} "
-      "r11 {:#x} r12 {:#x} r13 {:#x} r14 {:#x} r15 {:#x} rip {:#x} rflags {:#x} fs_base {:#x} gs_base {:#x}",
-      r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14,
-      r.r15, r.rip, r.rflags, r.fs_base, r.gs_base);
-}
-
 EventKind kind_of(const Exit& exit) {
   switch (exit.kind) {
     case ExitKind::syscall:

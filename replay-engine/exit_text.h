@@ -22,7 +22,5 @@ std::vector<uint64_t> operands_of(const Exit& exit, const Registers& registers);
 // "write(0x1, 0x55..., 0x10, ...) at 0x401136".
 std::string describe_exit(recording::EventKind kind, uint64_t rip, const std::vector<uint64_t>& operands,
                           const SystemCallName& system_call_name);
-// All of them, with their names.
-std::string describe_registers(const Registers& registers);
 
 }  // namespace aftercheck

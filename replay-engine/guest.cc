@@ -97,7 +97,7 @@ std::optional<Difference> Guest::differs_from(const Event& event, const Exit& ex
                                       "{:#010x}); ",
                                       digest, event.digest)
                         : "",
-                    describe_registers(registers))};
+                    aftercheck::describe(registers))};
   thread.digest() = running;
   if (const std::string difference = memory_difference(event); !difference.empty())
     return Difference{
@@ -296,9 +296,7 @@ void Guest::apply_registers(GuestThread& thread, const Event& event) {
 
 void Guest::move(GuestThread& thread, Vcpu& to) {
   if (thread.vcpu_ == &to) return;
-  to.registers() = thread.vcpu_->registers();
-  to.set_fpu(thread.vcpu_->fpu());
-  breakpoints_->switch_to(to);
+  hand_over(*thread.vcpu_, to, *breakpoints_);
   thread.vcpu_ = &to;
 }
 

@@ -42,6 +42,9 @@ class Replay::Impl {
 
   Stop advance(const Limit& limit);
   void attach(Participant& participant);
+  void detach(Participant& participant) {
+    if (std::erase(attached_, &participant) != 0) participant.detach();
+  }
   pid_t fork();
   Position position();
 
@@ -433,6 +436,7 @@ void Replay::stop(Participant& participant) { impl_->stop(participant); }
 void Replay::add_breakpoint(uint64_t address) { impl_->segment().add_breakpoint(address); }
 void Replay::remove_breakpoint(uint64_t address) { impl_->segment().remove_breakpoint(address); }
 void Replay::attach(Participant& participant) { impl_->attach(participant); }
+void Replay::detach(Participant& participant) { impl_->detach(participant); }
 pid_t Replay::fork() { return impl_->fork(); }
 Guest& Replay::guest() { return impl_->guest(); }
 const Guest& Replay::guest() const { return impl_->guest(); }

@@ -56,7 +56,7 @@ struct Limit {
   uint64_t event = UINT64_MAX;
   // This event's exit was reached and verified, and is not answered yet.
   uint64_t exit = UINT64_MAX;
-  std::optional<recording::Position> position;
+  std::optional<recording::Position> position = {};
 };
 
 // Why advance() came back.
@@ -98,6 +98,9 @@ class Replay {
 
   // Takes part from here on. May be called between two calls of advance() only. It must outlive the replay.
   void attach(Participant& participant);
+
+  // Ends that, before the replay ends.
+  void detach(Participant& participant);
 
   // fork(2): two replays that go on independently. Only where the guest is between segments: before the first
   // advance(), or when that came back with `event`. Returns 0 in the child, the child's id in the parent.

@@ -21,7 +21,7 @@ namespace {
 struct Arguments {
   ReplayOptions replay;
   CheckOptions check;
-  std::string machine, hits, events, html;
+  std::string machine, hits, events, at, html;
   std::vector<std::string> files, functions, sites;
   uint64_t limit_millions = ExcursionOptions::kDefaultLimit / 1'000'000;
   unsigned jobs = 1;
@@ -107,14 +107,23 @@ void take(Arguments& arguments) {
     arguments.check.first_event = (*span)[0];
     arguments.check.last_event = (*span)[1];
   }
+  if (!arguments.at.empty()) {
+    const recording::Position position = recording::parse_position(arguments.at);
+    const auto* arrival = std::get_if<recording::Arrival>(&position.instant);
+    if (arrival == nullptr)
+      fail(ErrorKind::usage, "--at {}: say the position of a hit, eEVENT+0xADDRESS#N", arguments.at);
+    check_belongs(position, recording::read_meta(arguments.replay.directory));
+    arguments.check.at = *arrival;
+    arguments.check.first_event = arguments.check.last_event = position.event;
+  }
   for (const std::string& site : arguments.sites) {
     const size_t colon = site.find_last_of(':');
     if (colon == std::string::npos || colon == 0 || !number(std::string_view(site).substr(colon + 1)))
       fail(ErrorKind::usage, "--site {}: say FILE:LINE", site);
   }
-  if (arguments.jobs > 1 && !arguments.hits.empty())
+  if (arguments.jobs > 1 && (!arguments.hits.empty() || !arguments.at.empty()))
     fail(ErrorKind::usage,
-         "--hits counts from the start of --events, and jobs start in between: leave one of them");
+         "--hits and --at count from the start of the events, and jobs start in between: leave one of them");
   arguments.check.wanted = [&arguments](const SiteText& text) { return wanted(arguments, text); };
   arguments.check.excursion.limit = arguments.limit_millions * 1'000'000;
   arguments.check.excursion.system_call_name = system_call_name;
@@ -140,50 +149,142 @@ bool any_failed(const CheckReport& report) {
   return std::any_of(report.sites.begin(), report.sites.end(), has_failed);
 }
 
-// One replay. Job number 0 shows progress and the program's output.
-CheckOutcome replay_once(const Arguments& arguments, EventSpan part, unsigned number, Console& console) {
-  Output output;
-  ReplayOptions options = arguments.replay;
-  if (arguments.show_output && number == 0)
-    options.output = [&](int stream, const std::byte* bytes, size_t size) {
-      show(stream, bytes, size, output);
+// Replays a recording, or a part of it, and checks what is in it.
+class PartReplay {
+ public:
+  PartReplay(const Arguments& arguments, Console& console) : arguments_(arguments), console_(console) {}
+
+  // Opens it, near the first event of the part. `show`: where the program's output goes in check().
+  void open(EventSpan part, bool progress, ShowOutput show) {
+    ReplayOptions options = arguments_.replay;
+    options.start_near = part.first;
+    show_ = std::move(show);
+    options.output = [this](int stream, const std::byte* bytes, size_t size) {
+      if (checking_ && show_) show_(stream, bytes, size);
     };
-  if (number == 0)
-    options.progress = [&](double share, uint64_t events) {
-      console.progress(share, fmt::format("event {}", human_count(events)));
-    };
-  CheckOptions chosen = arguments.check;
-  chosen.first_event = part.first;
-  chosen.last_event = part.last;
-  Checker checker(std::move(chosen));
-  options.participants.push_back(&checker);
-  CheckOutcome outcome;
-  try {
-    replay(options);
-  } catch (const Error& error) {
-    if (error.kind() == ErrorKind::internal) throw;
-    outcome.error = error.what();
-    outcome.kind = error.kind();
+    options.warning = [this](const std::string& text) { console_.warning(text); };
+    if (progress)
+      options.progress = [this](double share, uint64_t events) {
+        console_.progress(share, fmt::format("event {}", human_count(events)));
+      };
+    replay_.emplace(options);
   }
+  void show_to(ShowOutput show) { show_ = std::move(show); }
+  Replay& replay() { return *replay_; }
+
+  // To the start of the part, unchecked.
+  void skip_to(EventSpan part) {
+    if (part.first != 0) replay_->advance({.event = part.first});
+  }
+
+  // From there to its end; `from_start`: checks take part from the start of the recording on. Where ghost
+  // state from before the part is wanted and was lost, nothing is checked, and the report says that it is
+  // there.
+  CheckOutcome check(EventSpan part, bool from_start = false) {
+    CheckOptions chosen = arguments_.check;
+    chosen.first_event = part.first;
+    chosen.last_event = part.last;
+    Checker checker(std::move(chosen));
+    CheckOutcome outcome;
+    ReplayResult before;
+    try {
+      if (!from_start) skip_to(part);
+      before = replay_->result();
+      checking_ = true;
+      replay_->attach(checker);
+      // The last segment ends with the event after it.
+      const Limit end{.event = part.last == UINT64_MAX ? UINT64_MAX : part.last + 1};
+      if (part.first == 0 || from_start || !checker.ghost_there()) replay_->advance(end);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::internal) throw;
+      outcome.error = error.what();
+      outcome.kind = error.kind();
+    }
+    checking_ = false;
+    replay_->detach(checker);
+    outcome.report = checker.report();
+    outcome.report.replay = replay_->result();
+    outcome.report.replay.events -= before.events;
+    outcome.report.replay.memory_digests -= before.memory_digests;
+    return outcome;
+  }
+
+ private:
+  const Arguments& arguments_;
+  Console& console_;
+  ShowOutput show_;
+  bool checking_ = false;
+  std::optional<Replay> replay_;
+};
+
+CheckOutcome check_alone(const Arguments& arguments, EventSpan span, Console& console) {
+  Output output;
+  PartReplay part(arguments, console);
+  ShowOutput show;
+  if (arguments.show_output)
+    show = [&](int stream, const std::byte* bytes, size_t size) {
+      aftercheck::tools::show(stream, bytes, size, output);
+    };
+  part.open(span, true, show);
+  CheckOutcome outcome = part.check(span);
   output.flush();
-  outcome.report = checker.report();
+  return outcome;
+}
+
+// All hits before the span are passed with their checks, for what they leave behind.
+CheckOutcome check_from_start(const Arguments& arguments, EventSpan span, Console& console) {
+  PartReplay part(arguments, console);
+  part.open({}, true, nullptr);
+  return part.check(span, true);
+}
+
+// Each job starts from the kept checkpoint before its part. Where there is none, this process replays without
+// checking, and every job is a fork of it.
+CheckOutcome check_in_jobs(const Arguments& arguments, EventSpan span, Console& console) {
+  const std::vector<Part> parts = split_events(arguments.replay.directory, span, arguments.jobs);
+  const bool kept =
+      std::all_of(parts.begin() + 1, parts.end(), [](const Part& part) { return part.from_checkpoint; });
+  Output output;
+  ShowOutput show;
+  if (arguments.show_output)
+    show = [&](int stream, const std::byte* bytes, size_t size) {
+      aftercheck::tools::show(stream, bytes, size, output);
+    };
+  PartReplay replay(arguments, console);
+  if (!kept) replay.open(span, false, nullptr);
+  CheckOutcome outcome = check_in_parts(
+      parts, arguments.check.most_failures, arguments.check.most_logs,
+      [&](const Part& part) {
+        if (kept) return fork();
+        replay.skip_to(part.span);
+        return replay.replay().fork();
+      },
+      [&](const Part& part, JobOutput& job) {
+        ShowOutput keep;
+        if (arguments.show_output)
+          keep = [&](int stream, const std::byte* bytes, size_t size) { job.write(stream, bytes, size); };
+        if (kept) replay.open(part.span, part.span.first == parts.front().span.first, keep);
+        replay.show_to(keep);
+        return replay.check(part.span);
+      },
+      show);
+  output.flush();
   return outcome;
 }
 
 CheckOutcome check_all(Arguments& arguments, std::string& remark, Console& console) {
   const EventSpan whole{arguments.check.first_event, arguments.check.last_event};
-  if (arguments.jobs > 1) {
-    const auto parts = split_events(arguments.replay.directory, whole, arguments.jobs);
-    CheckOutcome outcome = check_in_parts(
-        parts, arguments.check.most_failures, arguments.check.most_logs,
-        [&](EventSpan part, unsigned number) { return replay_once(arguments, part, number, console); });
-    console.clear_progress();
-    // A check could see what those before it left there, which were another job's.
-    if (!outcome.report.ghost_used) return outcome;
+  CheckOutcome outcome =
+      arguments.jobs > 1 ? check_in_jobs(arguments, whole, console) : check_alone(arguments, whole, console);
+  console.clear_progress();
+  // A check can see what those before it left there: in another job's part, or before the first event.
+  if (arguments.jobs == 1 && whole.first == 0) return outcome;
+  if (!outcome.report.ghost_used && !outcome.report.ghost_there) return outcome;
+  if (arguments.jobs > 1)
     remark = "the checks keep ghost state, so they were run again one after the other (without --jobs)";
-    arguments.show_output = false;
-  }
-  return replay_once(arguments, whole, 0, console);
+  outcome = check_from_start(arguments, whole, console);
+  console.clear_progress();
+  return outcome;
 }
 
 int run(Arguments& arguments, Console& console) {
@@ -191,6 +292,7 @@ int run(Arguments& arguments, Console& console) {
   Output output;
   CheckRun result;
   result.recording = arguments.replay.directory.string();
+  result.id = recording::recording_id(recording::read_meta(arguments.replay.directory));
   result.machine = arguments.machine;
   result.jobs = arguments.jobs;
   const auto start = std::chrono::steady_clock::now();
@@ -242,7 +344,14 @@ Command add_check(CLI::App& parent) {
       ->type_name("WHICH");
   app->add_flag("--no-plan{false}", arguments->check.plan,
                 "Stop at every hit, even where the recording's PT trace could spare stops");
-  app->add_option("--events", arguments->events, "Only hits after these events")->type_name("A-B");
+  CLI::Option* events =
+      app->add_option("--events", arguments->events,
+                      "Only hits after these events; the replay starts from the nearest checkpoint\n"
+                      "before them and ends with them")
+          ->type_name("A-B");
+  app->add_option("--at", arguments->at, "Only the hit at this position, as reports name it")
+      ->type_name("POSITION")
+      ->excludes(events);
   app->add_option("--limit-failures", arguments->check.most_failures,
                   "Failures with details for each VAssert")
       ->type_name("N")

@@ -1,14 +1,17 @@
 #include "tools/check_jobs.h"
 
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <csignal>
+#include <iterator>
 #include <map>
+#include <optional>
 
-#include "base/fd.h"
+#include "checkpoint/checkpoint.h"
 #include "recording/reader.h"
 #include "tools/console.h"
 #include "tools/output.h"
@@ -22,19 +25,10 @@ Json pack(const CheckHit& hit) {
   Json stack = Json::array();
   for (const CheckFrame& f : hit.stack)
     stack.push_back({f.address, f.function, f.module, f.file, f.line, f.inlined});
-  return {hit.number,
-          hit.event,
-          hit.in_segment,
-          hit.time_ns,
-          hit.address,
-          hit.nested,
-          static_cast<unsigned>(hit.verdict),
-          hit.detail,
-          hit.failures,
-          hit.logs,
-          hit.output,
-          hit.dropped,
-          std::move(stack)};
+  return {hit.number,  hit.event,       hit.in_segment, hit.arrival,
+          hit.time_ns, hit.address,     hit.nested,     static_cast<unsigned>(hit.verdict),
+          hit.detail,  hit.failures,    hit.logs,       hit.output,
+          hit.dropped, std::move(stack)};
 }
 
 CheckHit unpack_hit(const Json& json) {
@@ -43,6 +37,7 @@ CheckHit unpack_hit(const Json& json) {
   json.at(at++).get_to(hit.number);
   json.at(at++).get_to(hit.event);
   json.at(at++).get_to(hit.in_segment);
+  json.at(at++).get_to(hit.arrival);
   json.at(at++).get_to(hit.time_ns);
   json.at(at++).get_to(hit.address);
   json.at(at++).get_to(hit.nested);
@@ -79,7 +74,8 @@ Json pack(const CheckOutcome& outcome) {
           report.excursions.excursions,
           report.excursions.opened_pages,
           report.stops,
-          {r.events, r.memory_digests, static_cast<unsigned>(r.machine), r.truncated, r.truncation,
+          report.ghost_there,
+          {r.events, r.memory_digests, static_cast<unsigned>(r.machine), r.truncated, r.truncation, r.ended,
            r.signaled, r.status}};
 }
 
@@ -90,8 +86,9 @@ SiteReport unpack_site(const Json& json) {
   json.at(at++).get_to(s.text.line);
   json.at(at++).get_to(s.text.kind);
   json.at(at++).get_to(s.module);
-  for (uint64_t* count : {&s.places, &s.hits, &s.checked, &s.passed, &s.failed, &s.broken, &s.endless,
-                          &s.logged, &s.logs_dropped})
+  json.at(at++).get_to(s.places);
+  for (uint64_t* count :
+       {&s.hits, &s.checked, &s.passed, &s.failed, &s.broken, &s.endless, &s.logged, &s.logs_dropped})
     json.at(at++).get_to(*count);
   for (std::vector<CheckHit>* hits : {&s.failures, &s.logs})
     for (const Json& hit : json.at(at++)) hits->push_back(unpack_hit(hit));
@@ -109,15 +106,17 @@ CheckOutcome unpack(const Json& json) {
   json.at(5).get_to(report.excursions.excursions);
   json.at(6).get_to(report.excursions.opened_pages);
   json.at(7).get_to(report.stops);
-  const Json& replay = json.at(8);
+  json.at(8).get_to(report.ghost_there);
+  const Json& replay = json.at(9);
   ReplayResult& r = report.replay;
   replay.at(0).get_to(r.events);
   replay.at(1).get_to(r.memory_digests);
   r.machine = static_cast<MachineKind>(replay.at(2).get<unsigned>());
   replay.at(3).get_to(r.truncated);
   replay.at(4).get_to(r.truncation);
-  replay.at(5).get_to(r.signaled);
-  replay.at(6).get_to(r.status);
+  replay.at(5).get_to(r.ended);
+  replay.at(6).get_to(r.signaled);
+  replay.at(7).get_to(r.status);
   return outcome;
 }
 
@@ -136,7 +135,12 @@ void join(SiteReport& to, SiteReport&& from, uint64_t most_failures, uint64_t mo
   join_hits(to.failures, std::move(from.failures), to.hits, most_failures);
   join_hits(to.logs, std::move(from.logs), to.hits, most_logs);
   to.logs_dropped = logs - to.logs.size();
-  to.places = std::max(to.places, from.places);
+  std::sort(from.places.begin(), from.places.end());
+  std::sort(to.places.begin(), to.places.end());
+  std::vector<uint64_t> places;
+  std::set_union(to.places.begin(), to.places.end(), from.places.begin(), from.places.end(),
+                 std::back_inserter(places));
+  to.places = std::move(places);
   to.hits += from.hits;
   to.checked += from.checked;
   to.passed += from.passed;
@@ -146,12 +150,45 @@ void join(SiteReport& to, SiteReport&& from, uint64_t most_failures, uint64_t mo
   to.logged += from.logged;
 }
 
+// All but the sites.
+void join(CheckReport& to, const CheckReport& from) {
+  to.sites_found = std::max(to.sites_found, from.sites_found);
+  to.ghost_used = to.ghost_used || from.ghost_used;
+  to.ghost_there = to.ghost_there || from.ghost_there;
+  to.excursions.excursions += from.excursions.excursions;
+  to.excursions.opened_pages += from.excursions.opened_pages;
+  to.stops += from.stops;
+  const uint64_t events = to.replay.events, digests = to.replay.memory_digests;
+  to.replay = from.replay;
+  to.replay.events += events;
+  to.replay.memory_digests += digests;
+}
+
 struct Job {
   pid_t process = -1;
   UniqueFd answer;
+  JobOutput output;
 };
 
-Job start(EventSpan part, unsigned number, const std::function<CheckOutcome(EventSpan, unsigned)>& check) {
+// What the child does: it never comes back.
+[[noreturn]] void work(int answer, const std::function<CheckOutcome()>& check) {
+  int status = 1;
+  CheckOutcome outcome;
+  try {
+    outcome = check();
+  } catch (const std::exception& error) {
+    outcome = {};
+    outcome.error = error.what();
+  }
+  try {
+    const std::vector<uint8_t> bytes = Json::to_cbor(pack(outcome));
+    status = write_all(answer, bytes.data(), bytes.size()) == 0 ? 0 : 1;
+  } catch (const std::exception&) {  // the parent tells that a job died
+  }
+  _exit(status);
+}
+
+Job start(const Part& part, const std::function<pid_t()>& fork, const CheckPart& check) {
   std::array<int, 2> ends{};
   if (pipe(ends.data()) != 0) fail(ErrorKind::io, "a pipe for a job: {}", errno_text(errno));
   Job job;
@@ -161,17 +198,7 @@ Job start(EventSpan part, unsigned number, const std::function<CheckOutcome(Even
   if (job.process < 0) fail(ErrorKind::io, "a process for a job: {}", errno_text(errno));
   if (job.process != 0) return job;
   job.answer.reset();
-  int status = 1;
-  try {
-    const std::vector<uint8_t> bytes = Json::to_cbor(pack(check(part, number)));
-    status = write_all(answer.get(), bytes.data(), bytes.size()) == 0 ? 0 : 1;
-  } catch (const std::exception& error) {
-    CheckOutcome outcome;
-    outcome.error = error.what();
-    const std::vector<uint8_t> bytes = Json::to_cbor(pack(outcome));
-    status = write_all(answer.get(), bytes.data(), bytes.size()) == 0 ? 0 : 1;
-  }
-  _exit(status);
+  work(answer.get(), [&] { return check(part, job.output); });
 }
 
 std::vector<uint8_t> read_all(int fd) {
@@ -198,54 +225,156 @@ CheckOutcome outcome_of(Job& job) {
   return unpack(Json::from_cbor(bytes));
 }
 
+// Where in the run, as a share of its work, an event is: known at checkpoints, and linear between.
+class Work {
+ public:
+  explicit Work(const std::vector<CheckpointSummary>& checkpoints) : points_{{0, 0}} {
+    for (const CheckpointSummary& one : checkpoints)
+      if (one.event > points_.back().event && one.work_ns >= points_.back().work)
+        points_.push_back({one.event, one.work_ns});
+  }
+  double at(uint64_t event) const {
+    const auto after =
+        std::upper_bound(points_.begin(), points_.end(), event,
+                         [](uint64_t wanted, const Point& point) { return wanted < point.event; });
+    const Point& before = *std::prev(after);
+    // Behind the last one it goes on as before it.
+    const Point& next = after != points_.end() ? *after : before;
+    const Point& from = after != points_.end() || points_.size() < 2 ? before : points_[points_.size() - 2];
+    if (next.event == from.event) return static_cast<double>(event);
+    const double slope =
+        static_cast<double>(next.work - from.work) / static_cast<double>(next.event - from.event);
+    return static_cast<double>(before.work) + slope * static_cast<double>(event - before.event);
+  }
+
+ private:
+  struct Point {
+    uint64_t event, work;
+  };
+  std::vector<Point> points_;
+};
+
+// The number of the log's last entry, read from where the last checkpoint is.
+uint64_t last_event(const std::filesystem::path& directory,
+                    const std::vector<CheckpointSummary>& checkpoints) {
+  std::optional<recording::Reader> reader;
+  if (checkpoints.empty())
+    reader.emplace(directory);
+  else
+    reader.emplace(directory, checkpoints.back().next, checkpoints.back().event + 1);
+  uint64_t last = 0;
+  while (reader->next() != nullptr) last = reader->number();
+  return last;
+}
+
+std::vector<CheckpointSummary> summaries(const std::filesystem::path& directory) {
+  std::vector<CheckpointSummary> all;
+  const Checkpoints checkpoints(directory);
+  for (const Checkpoints::Known& known : checkpoints.all()) {
+    try {
+      all.push_back(Checkpoints::summary(known));
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::internal) throw;  // a replay passes it over, too, and says so
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
-std::vector<EventSpan> split_events(const std::filesystem::path& directory, EventSpan span, unsigned jobs) {
-  recording::Reader reader(directory);
-  uint64_t last = 0;
-  while (reader.next() != nullptr) last = reader.number();
-  last = std::min(last, span.last);
-  if (last < span.first) return {span};
-  const uint64_t count = last - span.first + 1;
-  std::vector<EventSpan> parts;
-  for (unsigned i = 0; i < jobs; ++i) {
-    const uint64_t from = span.first + count * i / jobs, to = span.first + count * (i + 1) / jobs;
-    if (from < to) parts.push_back({from, to - 1});
+JobOutput::JobOutput() {
+  for (UniqueFd& file : files_) {
+    file.reset(memfd_create("output of a part", MFD_CLOEXEC));
+    if (!file) fail(ErrorKind::io, "memory for the output of a part: {}", errno_text(errno));
   }
-  parts.back().last = span.last;
+}
+
+void JobOutput::write(int stream, const std::byte* bytes, size_t size) {
+  if (write_all(files_.at(static_cast<size_t>(stream)).get(), bytes, size) != 0)
+    fail(ErrorKind::io, "memory for the output of a part: {}", errno_text(errno));
+}
+
+void JobOutput::read(const ShowOutput& show) const {
+  std::vector<std::byte> buffer(64 << 10);
+  for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+    const int file = files_.at(static_cast<size_t>(stream)).get();
+    off_t at = 0;
+    for (ssize_t got = 0; (got = pread(file, buffer.data(), buffer.size(), at)) > 0; at += got)
+      show(stream, buffer.data(), static_cast<size_t>(got));
+  }
+}
+
+std::vector<Part> split_events(const std::filesystem::path& directory, EventSpan span, unsigned jobs) {
+  const std::vector<CheckpointSummary> checkpoints = summaries(directory);
+  const uint64_t last = std::min(last_event(directory, checkpoints), span.last);
+  if (last < span.first) return {{span, false}};
+  const Work work(checkpoints);
+  const double start = work.at(span.first), all = work.at(last) - start;
+  std::vector<Part> parts = {{span, false}};
+  for (unsigned i = 1; i < jobs; ++i) {
+    const double wanted = start + all * i / jobs;
+    Part next{span, false};
+    if (checkpoints.empty()) {
+      next.span.first = span.first + (last - span.first + 1) * i / jobs;
+    } else {
+      const auto nearest =
+          std::min_element(checkpoints.begin(), checkpoints.end(), [&](const auto& a, const auto& b) {
+            return std::abs(work.at(a.event) - wanted) < std::abs(work.at(b.event) - wanted);
+          });
+      next = {{nearest->event, span.last}, true};
+    }
+    if (next.span.first <= parts.back().span.first || next.span.first > last) continue;
+    parts.back().span.last = next.span.first - 1;
+    parts.push_back(next);
+  }
   return parts;
 }
 
-CheckOutcome check_in_parts(const std::vector<EventSpan>& parts, uint64_t most_failures, uint64_t most_logs,
-                            const std::function<CheckOutcome(EventSpan part, unsigned number)>& check) {
+CheckOutcome check_in_parts(const std::vector<Part>& parts, uint64_t most_failures, uint64_t most_logs,
+                            const std::function<pid_t(const Part&)>& fork, const CheckPart& check,
+                            const ShowOutput& show) {
   std::vector<Job> jobs;
-  for (const EventSpan& part : parts) jobs.push_back(start(part, static_cast<unsigned>(jobs.size()), check));
+  std::string failure;
+  ErrorKind kind = ErrorKind::internal;
+  for (const Part& part : parts) {
+    try {
+      jobs.push_back(start(
+          part, [&] { return fork(part); }, check));
+    } catch (const Error& error) {  // the process that makes the jobs came no further
+      failure = error.what();
+      kind = error.kind();
+      break;
+    }
+  }
   std::vector<CheckOutcome> outcomes;
-  for (Job& job : jobs) outcomes.push_back(outcome_of(job));
-  CheckOutcome& all = outcomes.front();
+  for (Job& job : jobs) {
+    outcomes.push_back(outcome_of(job));
+    if (show) job.output.read(show);
+  }
+  if (!failure.empty()) {
+    CheckOutcome& missing = outcomes.emplace_back();
+    missing.error = failure;
+    missing.kind = kind;
+  }
+  CheckOutcome all = std::move(outcomes.front());
   std::map<SiteText, SiteReport> sites;
   for (CheckOutcome& outcome : outcomes) {
-    for (SiteReport& site : outcome.report.sites) {
+    const bool first = &outcome == &outcomes.front();
+    for (SiteReport& site : first ? all.report.sites : outcome.report.sites) {
       const auto [known, added] = sites.try_emplace(site.text);
       if (added)
         known->second = std::move(site);
       else
         join(known->second, std::move(site), most_failures, most_logs);
     }
-    if (&outcome == &all) continue;
-    all.report.sites_found = std::max(all.report.sites_found, outcome.report.sites_found);
-    all.report.ghost_used = all.report.ghost_used || outcome.report.ghost_used;
-    all.report.excursions.excursions += outcome.report.excursions.excursions;
-    all.report.excursions.opened_pages += outcome.report.excursions.opened_pages;
-    all.report.stops += outcome.report.stops;
-    if (all.error.empty() && !outcome.error.empty()) {
-      all.error = outcome.error;
-      all.kind = outcome.kind;
-    }
+    if (first || !all.error.empty()) continue;
+    join(all.report, outcome.report);
+    all.error = outcome.error;
+    all.kind = outcome.kind;
   }
   all.report.sites.clear();
   for (auto& [text, site] : sites) all.report.sites.push_back(std::move(site));
-  return std::move(all);
+  return all;
 }
 
 }  // namespace aftercheck::tools

@@ -16,8 +16,10 @@ Json frame_json(const CheckFrame& frame) {
 }
 
 Json hit_json(const CheckRun& run, const SiteReport& site, const CheckHit& hit) {
+  const std::string at = position(run, hit);
   Json json = {{"hit", hit.number},      {"event", hit.event},          {"hit_in_segment", hit.in_segment},
                {"time_ns", hit.time_ns}, {"address", hex(hit.address)}, {"verdict", name(hit.verdict)}};
+  if (!at.empty()) json["position"] = at;
   if (hit.nested) json["nested"] = true;
   if (!hit.detail.empty()) json["detail"] = hit.detail;
   if (!hit.failures.empty()) json["messages"] = hit.failures;
@@ -38,7 +40,7 @@ Json site_json(const CheckRun& run, const SiteReport& site) {
                {"text", site.text.text},
                {"function", site.text.function},
                {"module", site.module},
-               {"places", site.places},
+               {"places", site.places.size()},
                {"hits", site.hits},
                {"checked", site.checked},
                {"passed", site.passed},

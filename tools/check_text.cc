@@ -147,10 +147,22 @@ std::string place(const SiteText& text) { return fmt::format("{}:{}", text.file,
 
 bool has_failed(const SiteReport& site) { return site.failed != 0 || site.broken != 0; }
 
+std::string position(const CheckRun& run, const CheckHit& hit) {
+  if (hit.arrival == 0) return {};
+  recording::Position position;
+  position.recording = run.id;
+  position.event = hit.event;
+  position.instant = recording::Arrival{hit.address, hit.arrival};
+  return to_text(position);
+}
+
 std::string again(const CheckRun& run, const SiteReport& site, const CheckHit& hit) {
-  return fmt::format("aftercheck check {}{} --site {} --events {}-{} --hits {}-{}", quoted(run.recording),
+  const std::string where = position(run, hit);
+  return fmt::format("aftercheck check {}{} --site {} {}", quoted(run.recording),
                      run.machine.empty() ? "" : " --machine " + run.machine, quoted(place(site.text)),
-                     hit.event, hit.event, hit.in_segment, hit.in_segment);
+                     where.empty() ? fmt::format("--events {}-{} --hits {}-{}", hit.event, hit.event,
+                                                 hit.in_segment, hit.in_segment)
+                                   : "--at " + where);
 }
 
 void write_text(const CheckRun& run, Output& output) {

@@ -10,6 +10,7 @@ namespace aftercheck::tools {
 
 struct CheckRun {
   std::string recording;  // its directory, as it was named
+  uint32_t id = 0;        // recording::recording_id()
   std::string machine;    // --machine, if it was given
   double seconds = 0;
   unsigned jobs = 1;
@@ -27,6 +28,8 @@ std::string title(const SiteText& text);
 std::string place(const SiteText& text);
 // True when some check failed or could not be completed.
 bool has_failed(const SiteReport& site);
+// Where the hit is; empty for one that was reached by another check.
+std::string position(const CheckRun& run, const CheckHit& hit);
 // The command that checks this one hit again.
 std::string again(const CheckRun& run, const SiteReport& site, const CheckHit& hit);
 

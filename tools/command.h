@@ -27,6 +27,7 @@ struct Command {
 Command add_record(CLI::App& parent);
 Command add_replay(CLI::App& parent);
 Command add_check(CLI::App& parent);
+Command add_checkpoint(CLI::App& parent);
 Command add_info(CLI::App& parent);
 Command add_dump(CLI::App& parent);
 Command add_doctor(CLI::App& parent);

@@ -6,7 +6,9 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "checkpoint/checkpoint.h"
 #include "recording/meta.h"
+#include "recording/position.h"
 #include "recording/pt_log.h"
 #include "recording/reader.h"
 #include "recording/store.h"
@@ -36,6 +38,7 @@ struct Findings {
   std::map<uint64_t, uint64_t> by_call;         // system call's number -> how often
   std::string end, truncation, damage;          // `damage`: the error that ended the pass
   std::map<uint32_t, recording::PtSummary> pt;  // by guest thread
+  std::vector<uint64_t> checkpoints;            // their events
 
   double seconds() const { return static_cast<double>(last_time_ns) * 1e-9; }
   double bytes_per_event() const {
@@ -80,6 +83,8 @@ Findings examine(const fs::path& directory, Console& console) {
     found.damage = damage.what();
   }
   console.clear_progress();
+  const Checkpoints checkpoints(directory);
+  for (const Checkpoints::Known& known : checkpoints.all()) found.checkpoints.push_back(known.event);
   for (const uint32_t thread : recording::pt_threads(directory))
     found.pt.emplace(thread, recording::summarize_pt(directory, thread));
   return found;
@@ -134,6 +139,7 @@ void print_text(const Findings& found, bool verbose, Output& output) {
   };
   const recording::Meta& meta = found.meta;
   row("command", quoted_command(meta.command));
+  row("recording", fmt::format("{:08x}", recording::recording_id(meta)));
   row("directory", meta.working_directory);
   row("started", local_time(meta.start_time_ns));
   row("duration", human_time(found.seconds()));
@@ -145,6 +151,9 @@ void print_text(const Findings& found, bool verbose, Output& output) {
   row("store", human_size(found.store_bytes));
   for (const auto& [thread, pt] : found.pt)
     row(found.pt.size() == 1 ? "PT trace" : fmt::format("PT trace {}", thread).c_str(), describe(pt));
+  if (!found.checkpoints.empty())
+    row("checkpoints", fmt::format("{}, the last at event {}", human_count(found.checkpoints.size()),
+                                   found.checkpoints.back()));
   row("answers", human_size(found.written_bytes) + " written into the program's memory");
   row("output", human_size(found.output_bytes));
   row("memory digests", human_count(found.memory_digests));
@@ -166,6 +175,7 @@ Json to_json(const Findings& found) {
   Json json;
   json["format_version"] = meta.format_version;
   json["writer"] = meta.writer;
+  json["recording"] = fmt::format("{:08x}", recording::recording_id(meta));
   json["command"] = meta.command;
   json["working_directory"] = meta.working_directory;
   json["environment"] = meta.environment;
@@ -191,6 +201,7 @@ Json to_json(const Findings& found) {
                           {"losses", pt.losses},
                           {"complete", pt.complete},
                           {"problem", pt.problem.empty() ? Json(nullptr) : Json(pt.problem)}});
+  json["checkpoints"] = found.checkpoints;
   json["answer_bytes"] = found.written_bytes;
   json["output_bytes"] = found.output_bytes;
   json["memory_digests"] = found.memory_digests;

@@ -160,11 +160,12 @@ int run(int argc, char** argv, Console& console) {
       "  aftercheck record -o R -- ls -la     runs `ls -la` and records it in the directory R\n"
       "  aftercheck replay R                  runs it again, exactly as it was, and checks that\n"
       "  aftercheck check R                   runs it again and evaluates its VAsserts\n"
+      "  aftercheck checkpoint R              keeps checkpoints in it, for faster starts\n"
       "  aftercheck doctor                    what this machine can do\n"
       "Each command has a --help of its own; the manual is docs/manual.md.");
-  const std::vector<Command> commands = {add_record(parser), add_replay(parser), add_check(parser),
-                                         add_info(parser),   add_dump(parser),   add_pt(parser),
-                                         add_doctor(parser)};
+  const std::vector<Command> commands = {add_record(parser),     add_replay(parser), add_check(parser),
+                                         add_checkpoint(parser), add_info(parser),   add_dump(parser),
+                                         add_pt(parser),         add_doctor(parser)};
   set_help_flags(commands);
 
   std::vector<std::string> words(argv + 1, argv + argc);

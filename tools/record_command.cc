@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "kvm-recorder/recorder.h"
 #include "tools/command.h"
+#include "tools/duration.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -163,6 +164,14 @@ Command add_record(CLI::App& parent) {
       ->check(CLI::IsMember({"stop", "run"}).description(""))
       ->type_name("stop|run")
       ->default_str("stop");
+  app->add_option_function<std::string>(
+         "--checkpoint-every",
+         [&options](const std::string& text) {
+           options.checkpoint_every_ns = parse_duration("--checkpoint-every", text);
+         },
+         "Keep a checkpoint so often, from which replays can start; 0: at every event\n"
+         "(default: none; `aftercheck checkpoint` makes them afterwards)")
+      ->type_name("TIME");
   app->add_flag_callback(
       "--no-aslr", [&options] { options.randomize = false; },
       "Same addresses in every run, as with `setarch -R`");

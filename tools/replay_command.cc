@@ -4,6 +4,7 @@
 #include <chrono>
 #include <csignal>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "pt-replay/pt_check.h"
@@ -21,6 +22,8 @@ enum class PtUse : uint8_t { automatic, off, soft };
 struct Arguments {
   ReplayOptions options;
   PtUse pt = PtUse::automatic;
+  std::string from, to;
+  std::optional<recording::Position> first, last;  // of them
   bool no_output = false, json = false, verbose = false;
 };
 
@@ -80,16 +83,29 @@ void say(const PtCheck& check, Console& console) {
                                 human_count(result.unverified), result.reason));
 }
 
-Json result_json(const ReplayResult& result, const PtCheck* check, double seconds) {
+// Where the replay stopped, if that was not the recording's end.
+struct Reached {
+  recording::Position position;
+  Registers registers;
+};
+
+Json result_json(const ReplayResult& result, const std::optional<Reached>& reached, const PtCheck* check,
+                 double seconds) {
   Json json;
-  json["verdict"] = result.truncated ? "faithful-truncated" : "faithful";
+  json["verdict"] = reached ? "faithful-so-far" : result.truncated ? "faithful-truncated" : "faithful";
   json["events"] = result.events;
   json["memory_digests"] = result.memory_digests;
   json["machine"] = name(result.machine);
   json["pt"] = pt_json(check);
   json["seconds"] = seconds;
+  json["checkpoint"] = result.checkpoint ? Json(*result.checkpoint) : Json(nullptr);
   json["truncated"] = result.truncated;
-  if (result.truncated)
+  if (reached) {
+    json["position"] = to_text(reached->position);
+    const RegisterWords words = to_words(reached->registers);
+    for (size_t i = 0; i < words.size(); ++i)
+      json["registers"][kRegisterNames[i]] = fmt::format("{:#x}", words[i]);
+  } else if (result.truncated)
     json["truncation"] = result.truncation;
   else
     json["end"] = {{result.signaled ? "signal" : "exit_status", result.status}};
@@ -104,8 +120,14 @@ Json divergence_json(const Divergence& divergence) {
           {"detail", divergence.detail()}};
 }
 
-void say(const ReplayResult& result, double seconds, Console& console) {
-  if (result.truncated)
+void say(const ReplayResult& result, const std::optional<Reached>& reached, double seconds,
+         Console& console) {
+  if (reached)
+    console.note(
+        fmt::format("stopped at {}; faithful so far: {} events and {} stretches of memory, in {} on {}",
+                    to_text(reached->position), human_count(result.events),
+                    human_count(result.memory_digests), human_time(seconds), name(result.machine)));
+  else if (result.truncated)
     console.warning(
         fmt::format("the recording has no end: {}; what is there, {} events, was replayed faithfully",
                     result.truncation, human_count(result.events)));
@@ -116,16 +138,58 @@ void say(const ReplayResult& result, double seconds, Console& console) {
                              result.signaled ? "was killed by signal" : "ended with status", result.status));
 }
 
+void take_positions(Arguments& arguments) {
+  if (!arguments.from.empty()) {
+    arguments.first = recording::parse_position(arguments.from);
+    arguments.options.start_near = arguments.first->event;
+  }
+  if (!arguments.to.empty()) arguments.last = recording::parse_position(arguments.to);
+}
+
+// A position that is only an event is reached with the answer to it, whichever continuations that has.
+Limit limit_of(const recording::Position& position, const recording::Meta& meta) {
+  check_belongs(position, meta);
+  Limit limit;
+  if (std::holds_alternative<std::monostate>(position.instant))
+    limit.event = position.event;
+  else
+    limit.position = position;
+  return limit;
+}
+
+// To the end or to --to. `shown` is true from --from on.
+std::optional<Reached> go(const Arguments& arguments, Replay& replay, bool& shown) {
+  const auto advance = [&](const recording::Position& position) {
+    if (replay.advance(limit_of(position, replay.meta())).why == Stop::Why::end)
+      fail(ErrorKind::usage, "position {}: the recording ends before it, after event {}", to_text(position),
+           replay.position().event);
+  };
+  if (arguments.first) {
+    shown = false;
+    advance(*arguments.first);
+    shown = true;
+  }
+  if (!arguments.last) {
+    replay.advance();
+    return std::nullopt;
+  }
+  advance(*arguments.last);
+  return Reached{replay.position(), replay.guest().thread().registers()};
+}
+
 int run(Arguments& arguments, Console& console) {
   console.set_verbose(arguments.verbose);
   ReplayOptions& options = arguments.options;
   std::signal(SIGPIPE, SIG_IGN);
   GuestOutput guest_output(console);
   const bool shows_output = !arguments.no_output && !arguments.json;
+  bool shown = true;  // not before --from
   if (shows_output)
     options.output = [&](int stream, const std::byte* bytes, size_t size) {
-      guest_output.write(stream, bytes, size);
+      if (shown) guest_output.write(stream, bytes, size);
     };
+  options.warning = [&](const std::string& text) { console.warning(text); };
+  take_positions(arguments);
   options.system_call_name = system_call_name;
   // Output and progress on the same terminal would mix.
   if (!shows_output || isatty(STDOUT_FILENO) == 0)
@@ -138,11 +202,13 @@ int run(Arguments& arguments, Console& console) {
   try {
     const std::unique_ptr<PtCheck> check = make_pt_check(arguments);
     if (check) options.participants.push_back(check.get());
-    const ReplayResult result = replay(options);
+    Replay replay(options);
+    const std::optional<Reached> reached = go(arguments, replay, shown);
+    const ReplayResult& result = replay.result();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     console.clear_progress();
-    if (arguments.json) output.json(result_json(result, check.get(), took.count()));
-    say(result, took.count(), console);
+    if (arguments.json) output.json(result_json(result, reached, check.get(), took.count()));
+    say(result, reached, took.count(), console);
     if (check) say(*check, console);
   } catch (const Divergence& divergence) {
     console.error(divergence.what());
@@ -176,6 +242,11 @@ Command add_replay(CLI::App& parent) {
       ->check(CLI::IsMember({"auto", "off", "soft"}).description(""))
       ->type_name("auto|off|soft")
       ->default_str("auto");
+  app->add_option("--from", arguments->from,
+                  "Show the program's output from this event or position on, and start from the\n"
+                  "nearest checkpoint before it")
+      ->type_name("POSITION");
+  app->add_option("--to", arguments->to, "Stop there")->type_name("POSITION");
   app->add_flag("-q,--no-output", arguments->no_output, "Do not show the program's output");
   app->add_flag("--json", arguments->json, "Print the verdict as JSON, and not the program's output");
   app->add_flag("-v,--verbose", arguments->verbose, "Say on standard error how it went");
@@ -185,9 +256,13 @@ Command add_replay(CLI::App& parent) {
       "Examples:\n"
       "  aftercheck replay recording-ls-1\n"
       "  aftercheck replay -q -v --machine soft recording-ls-1\n"
-      "  aftercheck replay --json recording-ls-1 | jq .verdict\n\n"
+      "  aftercheck replay --json recording-ls-1 | jq .verdict\n"
+      "  aftercheck replay --from 120000 recording-server-1\n"
+      "  aftercheck replay -v --to e1234+0x401136#3 recording-server-1\n\n"
+      "A position is an event's number, or what other commands print: e1234, or e1234+0xADDRESS#N for the\n"
+      "Nth time that the program comes to the instruction there after event 1234.\n\n"
       "Exit status:\n"
-      "  0   faithful, however the program ended\n"
+      "  0   faithful, however the program ended; with --to: up to there\n"
       "  3   divergence: the replay left the recording\n" +
       std::string(kExitStatusHelp));
   return {app, [arguments](Console& console) { return run(*arguments, console); }, nullptr};
