@@ -5,7 +5,7 @@
 namespace aftercheck {
 
 void Checkpointer::running(uint64_t number) {
-  if (number == 0 || !writer_.due(replay_->time_ns())) return;
+  if (wanted_ ? !wanted_(number) : number == 0 || !writer_.due(replay_->time_ns())) return;
   if (writer_.failed()) fail(ErrorKind::io, "{}", writer_.error());
   Guest& guest = replay_->guest();
   GuestThread& thread = guest.thread();

@@ -1,7 +1,8 @@
 // Writes checkpoints of a replay's guest into the recording.
 #pragma once
 
-#include <optional>
+#include <cstdint>
+#include <functional>
 
 #include "checkpoint/checkpoint_writer.h"
 #include "replay-engine/replay.h"
@@ -11,7 +12,10 @@ namespace aftercheck {
 // Register it as a participant of one replay that starts from the start.
 class Checkpointer : public Participant {
  public:
-  explicit Checkpointer(const CheckpointWriterOptions& options) : writer_(options) {}
+  // Where `wanted` is given it says after which events checkpoints are taken, instead of the time.
+  explicit Checkpointer(const CheckpointWriterOptions& options,
+                        std::function<bool(uint64_t event)> wanted = {})
+      : writer_(options), wanted_(std::move(wanted)) {}
 
   void attach(Replay& replay) override { replay_ = &replay; }
   void running(uint64_t number) override;
@@ -24,6 +28,7 @@ class Checkpointer : public Participant {
  private:
   Replay* replay_ = nullptr;
   CheckpointWriter writer_;
+  const std::function<bool(uint64_t event)> wanted_;
 };
 
 }  // namespace aftercheck
