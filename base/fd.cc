@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <limits>
 
 #include "base/error.h"
 
@@ -22,6 +23,22 @@ std::array<std::atomic<bool>, kOwnFds>& own_table() {
 }
 
 }  // namespace
+
+size_t read_file(int fd, uint64_t offset, std::span<std::byte> bytes, int* error) {
+  if (error != nullptr) *error = 0;
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const uint64_t at = offset + done;
+    constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<off_t>::max());
+    if (at < offset || at > kMost || bytes.size() - done > kMost - at) break;  // no file goes that far
+    const ssize_t n = pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(at));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && error != nullptr) *error = errno;
+    if (n <= 0) break;
+    done += static_cast<size_t>(n);
+  }
+  return done;
+}
 
 int own_fd_floor() {
   static const int floor = [] {

@@ -1,6 +1,9 @@
 // File descriptors with an owner.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <utility>
 
 namespace aftercheck {
@@ -27,6 +30,11 @@ class UniqueFd {
  private:
   int fd_ = -1;
 };
+
+// As many bytes as a file has at `offset`; returns how many. An error ends them too: `*error` (an errno
+// value, if given) then tells, else it is 0. The file position is not touched. A read and no mapping, since a
+// file that shrinks meanwhile would make that one raise SIGBUS.
+size_t read_file(int fd, uint64_t offset, std::span<std::byte> bytes, int* error = nullptr);
 
 // The recorder shares its descriptor table with the guest, so its own descriptors live at the top of the
 // table, where "lowest free number" never lands. Moves `fd` there (close-on-exec) and registers it; the

@@ -1,6 +1,5 @@
 #include "checks/check_backtrace.h"
 
-#include <elf.h>
 #include <elfutils/libdwfl.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <array>
 #include <optional>
 
+#include "base/elf_headers.h"
 #include "base/fd.h"
 #include "base/guarded_copy.h"
 
@@ -21,18 +21,14 @@ constexpr pid_t kThread = 1;  // libdwfl wants a number
 // What to add to a file's addresses when its first byte is mapped at `start`; nullopt: not such a file.
 std::optional<uint64_t> bias_of(int fd, uint64_t start) {
   constexpr unsigned kMostHeaders = 256;
-  Elf64_Ehdr elf{};
-  if (pread(fd, &elf, sizeof elf, 0) != sizeof elf ||
-      !std::equal(elf.e_ident, elf.e_ident + SELFMAG, ELFMAG) || elf.e_ident[EI_CLASS] != ELFCLASS64 ||
-      elf.e_phentsize != sizeof(Elf64_Phdr) || elf.e_phnum > kMostHeaders)
-    return std::nullopt;
-  for (unsigned i = 0; i < elf.e_phnum; ++i) {
-    Elf64_Phdr segment{};
-    const auto at = static_cast<off_t>(elf.e_phoff + i * sizeof segment);
-    if (pread(fd, &segment, sizeof segment, at) != sizeof segment) return std::nullopt;
+  const auto read = [fd](uint64_t offset, std::span<std::byte> bytes) {
+    return read_file(fd, offset, bytes);
+  };
+  const ElfHeaders elf = read_elf_headers(read, kMostHeaders);
+  if (!elf.complete()) return std::nullopt;
+  for (const Elf64_Phdr& segment : elf.segments)
     if (segment.p_type == PT_LOAD && page_down(segment.p_offset) == 0)
       return start - page_down(segment.p_vaddr);
-  }
   return std::nullopt;
 }
 

@@ -1,6 +1,5 @@
 #include "checks/check_sites.h"
 
-#include <elf.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include <cstring>
 #include <set>
 
+#include "base/elf_headers.h"
 #include "vassert-hooks/include/vassert_format.h"
 
 namespace aftercheck {
@@ -52,15 +52,13 @@ std::optional<std::string> SiteTables::read_string(uint64_t address) const {
 }
 
 std::optional<SiteTables::Header> SiteTables::read_header(const Mapping& first) const {
-  Elf64_Ehdr elf{};
-  if (!read(first.start, &elf, sizeof elf) || std::memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 ||
-      elf.e_ident[EI_CLASS] != ELFCLASS64 || elf.e_machine != EM_X86_64 ||
-      elf.e_phentsize != sizeof(Elf64_Phdr) || elf.e_phnum == 0 || elf.e_phnum > kMostHeaders ||
-      elf.e_phoff > first.end - first.start)
-    return std::nullopt;
-  std::vector<Elf64_Phdr> segments(elf.e_phnum);
-  if (!read(first.start + elf.e_phoff, segments.data(), segments.size() * sizeof(Elf64_Phdr)))
-    return std::nullopt;
+  const auto read_all = [&](uint64_t offset, std::span<std::byte> bytes) -> size_t {
+    const bool inside = offset <= first.end - first.start;
+    return inside && read(first.start + offset, bytes.data(), bytes.size()) ? bytes.size() : 0;
+  };
+  ElfHeaders elf = read_elf_headers(read_all, kMostHeaders);
+  if (!elf.complete()) return std::nullopt;
+  std::vector<Elf64_Phdr>& segments = elf.segments;
   const auto starts_file = [](const Elf64_Phdr& segment) {
     return segment.p_type == PT_LOAD && page_down(segment.p_offset) == 0;
   };

@@ -1,15 +1,14 @@
 // Bounded reading of an ELF file that nobody vouches for: whatever its headers claim, reads stay inside the
-// file and below a fixed size. pread(2) on purpose: a mapping of a file that shrinks meanwhile would raise
-// SIGBUS here.
+// file and below a fixed size.
 #pragma once
-
-#include <elf.h>
 
 #include <cstdint>
 #include <cstring>
 #include <optional>
 #include <span>
 #include <vector>
+
+#include "base/elf_headers.h"
 
 namespace aftercheck {
 
@@ -23,8 +22,8 @@ class ElfFile {
   // must stay open; its file position is not touched.
   static std::optional<ElfFile> open(int fd);
 
-  const Elf64_Ehdr& header() const { return header_; }
-  const std::vector<Elf64_Phdr>& segments() const { return segments_; }
+  const Elf64_Ehdr& header() const { return headers_.header; }
+  const std::vector<Elf64_Phdr>& segments() const { return headers_.segments; }
   const std::vector<Elf64_Shdr>& sections() const {
     return sections_;
   }  // empty when there are none or unreadable
@@ -59,8 +58,7 @@ class ElfFile {
 
   int fd_;
   uint64_t size_ = 0;
-  Elf64_Ehdr header_{};
-  std::vector<Elf64_Phdr> segments_;
+  ElfHeaders headers_;
   std::vector<Elf64_Shdr> sections_;
   std::vector<uint8_t> section_names_;  // NUL-terminated as a whole
 };

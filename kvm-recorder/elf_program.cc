@@ -1,6 +1,5 @@
 #include "kvm-recorder/elf_program.h"
 
-#include <elf.h>
 #include <fcntl.h>
 #include <linux/limits.h>
 #include <sys/mman.h>
@@ -10,8 +9,9 @@
 
 #include <bit>
 #include <cerrno>
-#include <cstring>
+#include <span>
 
+#include "base/elf_headers.h"
 #include "machine/address_space.h"
 
 namespace aftercheck {
@@ -21,38 +21,42 @@ namespace {
 constexpr size_t kMaxHeaderBytes = 65536;
 
 // Bytes read, short at the end of the file.
-size_t read_at(const std::string& path, int fd, void* data, size_t size, uint64_t offset) {
-  size_t done = 0;
-  while (done < size) {
-    const ssize_t got =
-        pread(fd, static_cast<char*>(data) + done, size - done, static_cast<off_t>(offset + done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) refuse_exec(errno, "{}: reading at offset {}: {}", path, offset + done, errno_text(errno));
-    if (got == 0) break;
-    done += static_cast<size_t>(got);
-  }
-  return done;
+size_t read_at(const std::string& path, int fd, std::span<std::byte> bytes, uint64_t offset) {
+  int error = 0;
+  const size_t size = read_file(fd, offset, bytes, &error);
+  if (error != 0) refuse_exec(error, "{}: reading at offset {}: {}", path, offset + size, errno_text(error));
+  return size;
 }
 
 const char* type_text(unsigned type) {
   return type == ET_REL ? "an object file, not linked" : type == ET_CORE ? "a core dump" : "not a program";
 }
 
-Elf64_Ehdr read_header(const std::string& path, int fd) {
-  Elf64_Ehdr header{};
-  const size_t size = read_at(path, fd, &header, sizeof header, 0);
-  if (size < SELFMAG || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
-    refuse_exec(ENOEXEC, "{}: neither an ELF program nor a script that starts with #!", path);
-  if (size < sizeof header)
-    refuse_exec(ENOEXEC, "{}: damaged ELF program: the file ends inside its header ({} bytes)", path, size);
-  if (header.e_ident[EI_CLASS] == ELFCLASS32)
-    refuse_exec(ENOEXEC, "{}: a 32-bit program; only 64-bit x86-64 programs can be recorded", path);
-  if (header.e_ident[EI_CLASS] != ELFCLASS64)
-    refuse_exec(ENOEXEC, "{}: damaged ELF program: EI_CLASS is {}", path, header.e_ident[EI_CLASS]);
-  if (header.e_ident[EI_DATA] != ELFDATA2LSB || header.e_machine != EM_X86_64)
-    refuse_exec(ENOEXEC,
-                "{}: a program for another processor (e_machine {}, EI_DATA {}); only x86-64 can be recorded",
-                path, header.e_machine, header.e_ident[EI_DATA]);
+ElfHeaders read_headers(const std::string& path, int fd) {
+  using Kind = ElfHeaders::Kind;
+  const auto read = [&](uint64_t offset, std::span<std::byte> bytes) {
+    return read_at(path, fd, bytes, offset);
+  };
+  ElfHeaders headers = read_elf_headers(read, kMaxHeaderBytes / sizeof(Elf64_Phdr));
+  const Elf64_Ehdr& header = headers.header;
+  switch (headers.kind) {
+    case Kind::not_elf:
+      refuse_exec(ENOEXEC, "{}: neither an ELF program nor a script that starts with #!", path);
+    case Kind::cut_off:
+      refuse_exec(ENOEXEC, "{}: damaged ELF program: the file ends inside its header ({} bytes)", path,
+                  headers.header_size);
+    case Kind::bits32:
+      refuse_exec(ENOEXEC, "{}: a 32-bit program; only 64-bit x86-64 programs can be recorded", path);
+    case Kind::damaged_class:
+      refuse_exec(ENOEXEC, "{}: damaged ELF program: EI_CLASS is {}", path, header.e_ident[EI_CLASS]);
+    case Kind::another_processor:
+      refuse_exec(
+          ENOEXEC,
+          "{}: a program for another processor (e_machine {}, EI_DATA {}); only x86-64 can be recorded", path,
+          header.e_machine, header.e_ident[EI_DATA]);
+    case Kind::x86_64:
+      break;
+  }
   if (header.e_type != ET_EXEC && header.e_type != ET_DYN)
     refuse_exec(ENOEXEC, "{}: e_type is {}: {}", path, header.e_type, type_text(header.e_type));
   if (header.e_phentsize != sizeof(Elf64_Phdr))
@@ -62,7 +66,12 @@ Elf64_Ehdr read_header(const std::string& path, int fd) {
   if (header.e_phnum > kMaxHeaderBytes / sizeof(Elf64_Phdr))
     refuse_exec(ENOEXEC, "{}: damaged ELF program: e_phnum is {}; the kernel allows {}", path, header.e_phnum,
                 kMaxHeaderBytes / sizeof(Elf64_Phdr));
-  return header;
+  if (!headers.complete())
+    refuse_exec(
+        ENOEXEC,
+        "{}: damaged ELF program: e_phoff is {:#x}: {} program headers end beyond the end of the file", path,
+        header.e_phoff, header.e_phnum);
+  return headers;
 }
 
 [[noreturn]] void bad_field(const std::string& path, size_t index, const char* field, uint64_t value,
@@ -110,8 +119,8 @@ void read_interpreter(ElfProgram& file, const Elf64_Phdr& header, size_t index) 
     bad_field(file.path, index, "p_filesz", header.p_filesz,
               "no length for the interpreter's path (PT_INTERP)");
   std::string name(header.p_filesz, '\0');
-  if (header.p_offset > uint64_t{INT64_MAX} - PATH_MAX ||
-      read_at(file.path, file.fd.get(), name.data(), name.size(), header.p_offset) != name.size())
+  if (read_at(file.path, file.fd.get(), std::as_writable_bytes(std::span(name)), header.p_offset) !=
+      name.size())
     bad_field(file.path, index, "p_offset", header.p_offset,
               "the interpreter's path lies beyond the end of the file");
   if (name.back() != '\0')
@@ -151,28 +160,21 @@ ElfProgram read_elf(const std::string& path, UniqueFd fd) {
   file.path = path;
   file.fd = std::move(fd);
   file.alignment = kPageSize;
-  const Elf64_Ehdr header = read_header(path, file.fd.get());
+  const ElfHeaders headers = read_headers(path, file.fd.get());
+  const Elf64_Ehdr& header = headers.header;
   struct stat status {};
   if (fstat(file.fd.get(), &status) != 0) refuse_exec(errno, "{}: {}", path, errno_text(errno));
   const auto size = static_cast<uint64_t>(status.st_size);
 
-  std::vector<Elf64_Phdr> headers(header.e_phnum);
-  const size_t bytes = headers.size() * sizeof headers[0];
-  if (header.e_phoff > size || size - header.e_phoff < bytes ||
-      read_at(path, file.fd.get(), headers.data(), bytes, header.e_phoff) != bytes)
-    refuse_exec(
-        ENOEXEC,
-        "{}: damaged ELF program: e_phoff is {:#x}: {} program headers end beyond the end of the file", path,
-        header.e_phoff, header.e_phnum);
-
   file.position_independent = header.e_type == ET_DYN;
   file.entry = header.e_entry;
   file.header_count = header.e_phnum;
-  for (size_t i = 0; i < headers.size(); ++i) {
-    if (headers[i].p_type == PT_LOAD) add_segment(file, headers[i], i, size);
-    if (headers[i].p_type == PT_INTERP) read_interpreter(file, headers[i], i);
+  for (size_t i = 0; i < headers.segments.size(); ++i) {
+    const Elf64_Phdr& segment = headers.segments[i];
+    if (segment.p_type == PT_LOAD) add_segment(file, segment, i, size);
+    if (segment.p_type == PT_INTERP) read_interpreter(file, segment, i);
     // A missing PT_GNU_STACK means "not executable" on x86-64 (arch/x86/include/asm/elf.h).
-    if (headers[i].p_type == PT_GNU_STACK) file.executable_stack = (headers[i].p_flags & PF_X) != 0;
+    if (segment.p_type == PT_GNU_STACK) file.executable_stack = (segment.p_flags & PF_X) != 0;
   }
   if (file.segments.empty())
     refuse_exec(ENOEXEC, "{}: damaged ELF program: no PT_LOAD segment with contents", path);

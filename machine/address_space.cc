@@ -50,6 +50,14 @@ bool in_windows(uint64_t address, uint64_t size) {
   return false;
 }
 
+Mapping Mapping::part(uint64_t skip, uint64_t size) const {
+  Mapping part = *this;
+  part.start = start + skip;
+  part.end = part.start + size;
+  if (backing == Backing::file) part.offset += skip;
+  return part;
+}
+
 AddressSpace::AddressSpace() {
   install_fault_guard();
   for (const Range& window : kReserved)
@@ -74,37 +82,16 @@ void AddressSpace::remove_observer(SpaceObserver* observer) { std::erase(observe
 
 template <typename Visit>
 bool AddressSpace::for_each_part(Range range, Visit visit) const {
-  auto first = mappings_.upper_bound(range.start);
-  if (first == mappings_.begin()) return false;
-  --first;
-  uint64_t covered = range.start;
-  for (auto it = first; covered < range.end; ++it) {
-    if (it == mappings_.end() || it->second.start > covered || it->second.end <= covered) return false;
-    covered = it->second.end;
-  }
-  for (auto it = first; it != mappings_.end() && it->second.start < range.end; ++it) {
-    const Mapping& mapping = it->second;
-    visit(mapping, Range{std::max(mapping.start, range.start), std::min(mapping.end, range.end)});
-  }
+  if (!mappings_.covers(range.start, range.size())) return false;
+  mappings_.visit(range.start, range.size(),
+                  [&](uint64_t, const Mapping& mapping, uint64_t first, uint64_t size) {
+                    visit(mapping, Range{first, first + size});
+                  });
   return true;
 }
 
-void AddressSpace::split_at(uint64_t address) {
-  auto it = mappings_.upper_bound(address);
-  if (it == mappings_.begin()) return;
-  Mapping& mapping = (--it)->second;
-  if (address <= mapping.start || address >= mapping.end) return;
-  Mapping right = mapping;
-  right.start = address;
-  if (right.backing == Backing::file) right.offset += address - mapping.start;
-  mapping.end = address;
-  mappings_.emplace(address, std::move(right));
-}
-
 void AddressSpace::erase_range(Range range) {
-  split_at(range.start);
-  split_at(range.end);
-  mappings_.erase(mappings_.lower_bound(range.start), mappings_.lower_bound(range.end));
+  mappings_.erase(range.start, range.size());
   erase_patches(range);
 }
 
@@ -113,18 +100,11 @@ void AddressSpace::erase_patches(Range range) {
 }
 
 void AddressSpace::insert(Mapping mapping) {
-  auto next = mappings_.lower_bound(mapping.end);
-  if (next != mappings_.end() && mergeable(mapping, next->second)) {
-    mapping.end = next->second.end;
-    mappings_.erase(next);
-  }
-  auto previous = mappings_.lower_bound(mapping.start);
-  if (previous != mappings_.begin() && mergeable((--previous)->second, mapping)) {
-    previous->second.end = mapping.end;
-    return;
-  }
-  const uint64_t start = mapping.start;
-  mappings_.insert_or_assign(start, std::move(mapping));
+  const auto next = mappings_.find(mapping.end);
+  if (next != mappings_.end() && mergeable(mapping, next->second)) mapping.end = next->second.end;
+  const auto previous = mappings_.find(mapping.start - 1);
+  if (previous != mappings_.end() && mergeable(previous->second, mapping)) mapping.start = previous->first;
+  mappings_.put(mapping.start, std::move(mapping));
 }
 
 int AddressSpace::install(Range range, int prot, void* mapped, Mapping mapping) {
@@ -183,13 +163,8 @@ int AddressSpace::protect(Range range, int prot) {
   if (!aligned(range)) return -EINVAL;
   if (!in_windows(range.start, range.size()) || !accessible(range.start, range.size(), 0)) return -ENOMEM;
   if (mprotect(pointer(range.start), range.size(), host_prot(prot)) != 0) return -errno;
-  split_at(range.start);
-  split_at(range.end);
-  std::vector<Mapping> changed;
-  const auto first = mappings_.lower_bound(range.start), last = mappings_.lower_bound(range.end);
-  for (auto it = first; it != last; ++it) changed.push_back(it->second);
-  mappings_.erase(first, last);
-  for (Mapping& mapping : changed) {
+  auto changed = mappings_.cut_out(range.start, range.size());
+  for (auto& [start, mapping] : changed) {
     mapping.prot = prot;
     insert(std::move(mapping));
   }
@@ -200,7 +175,7 @@ int AddressSpace::protect(Range range, int prot) {
 
 int AddressSpace::grow_in_place(const Mapping& old, Range to) {
   const Range extra{old.end, to.end};
-  const auto next = mappings_.lower_bound(extra.start);
+  const auto next = mappings().lower_bound(extra.start);
   if (next != mappings_.end() && next->second.start < extra.end) return -ENOMEM;
   if (old.backing == Backing::anonymous && !old.shared)
     return map_anonymous(extra, old.prot, false, old.name);  // merges here and in the kernel
@@ -212,7 +187,7 @@ int AddressSpace::grow_in_place(const Mapping& old, Range to) {
   }
   Mapping grown = old;
   grown.end = to.end;
-  mappings_.insert_or_assign(grown.start, grown);
+  mappings_.put(grown.start, grown);
   for (SpaceObserver* observer : observers_) observer->on_map(extra, grown.prot);
   return 0;
 }
@@ -259,7 +234,7 @@ int AddressSpace::remap(Range from, Range to) {
     if (to.end < from.end) return unmap({to.end, from.end});
     if (to.end == from.end) return 0;
     if (source->end != from.end) return -ENOMEM;
-    split_at(from.start);
+    mappings_.split_at(from.start);
     return grow_in_place(Mapping(*find(from.start)), to);
   }
   if (from.start < to.end && to.start < from.end) return -EINVAL;
@@ -287,10 +262,8 @@ void AddressSpace::clear() {
 }
 
 const Mapping* AddressSpace::find(uint64_t address) const {
-  auto it = mappings_.upper_bound(address);
-  if (it == mappings_.begin()) return nullptr;
-  --it;
-  return address < it->second.end ? &it->second : nullptr;
+  const auto it = mappings_.find(address);
+  return it == mappings_.end() ? nullptr : &it->second;
 }
 
 bool AddressSpace::accessible(uint64_t address, uint64_t size, int prot) const {
@@ -308,7 +281,7 @@ bool AddressSpace::accessible(uint64_t address, uint64_t size, int prot) const {
 std::optional<Range> AddressSpace::find_free(uint64_t size, uint64_t below, Range window) const {
   if (size == 0 || size % kPageSize != 0 || size > window.size()) return std::nullopt;
   uint64_t end = below == 0 ? window.end : std::min(page_down(below), window.end);
-  auto it = mappings_.lower_bound(end);
+  auto it = mappings().lower_bound(end);
   for (;;) {
     // [floor, end) is free where floor is the end of the mapping before `end`.
     uint64_t floor = window.start;

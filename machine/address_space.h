@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/interval_map.h"
 #include "machine/trapped_instruction.h"
 
 namespace aftercheck {
@@ -58,6 +59,10 @@ struct Mapping {
   std::string name;        // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
   uint64_t device = 0, inode = 0;  // file: of the guest's file, for /proc/self/maps; 0 in a replay
   ContentsName contents{};         // file: as given to map_file()
+
+  // For IntervalMap.
+  uint64_t extent() const { return end - start; }
+  Mapping part(uint64_t skip, uint64_t size) const;
 };
 
 // A trapped instruction that has been replaced in guest code.
@@ -117,7 +122,7 @@ class AddressSpace {
   // mapped at all).
   bool accessible(uint64_t address, uint64_t size, int prot) const;
   // All mappings, by start address.
-  const std::map<uint64_t, Mapping>& mappings() const { return mappings_; }
+  const std::map<uint64_t, Mapping>& mappings() const { return mappings_.entries(); }
   // A free range of `size` bytes (page-multiple) in the main window, the highest below `below` (0: anywhere),
   // with the kernel's habit of growing downwards; nullopt when there is none. `window` selects another
   // window.
@@ -142,11 +147,10 @@ class AddressSpace {
   const std::map<uint64_t, CodePatch>& patches() const { return patches_; }
 
  private:
-  std::map<uint64_t, Mapping> mappings_;   // by start
+  IntervalMap<Mapping> mappings_;
   std::map<uint64_t, CodePatch> patches_;  // by address
   std::vector<SpaceObserver*> observers_;
 
-  void split_at(uint64_t address);
   void erase_range(Range range);
   void erase_patches(Range range);
   void lift_patches(Range range);

@@ -74,7 +74,7 @@ void RecordedCode::apply(const SpaceOp& op) {
       cut_out(op.address, op.length);
       const Area area{op.length, op.blob, op.blob_offset, (op.prot & PROT_EXEC) != 0,
                       std::make_shared<const std::string>(op.name)};
-      areas_[op.address] = area;
+      areas_.put(op.address, area);
       show(op.address, area);
       break;
     }
@@ -92,7 +92,7 @@ void RecordedCode::apply(const SpaceOp& op) {
         // A mapping that grows shows more of its file.
         const bool whole = moved.size() == 1 && inside == 0 && area.size == op.length;
         part.size = whole ? op.new_length : std::min(area.size, op.new_length - inside);
-        areas_[op.new_address + inside] = part;
+        areas_.put(op.new_address + inside, part);
         show(op.new_address + inside, part);
       }
       break;
@@ -102,7 +102,7 @@ void RecordedCode::apply(const SpaceOp& op) {
       // A discarded page has the file's bytes again; one that may be executed now had them all the time.
       for (auto& [start, area] : cut_out(op.address, op.length)) {
         if (op.kind == SpaceOpKind::protect) area.executable = (op.prot & PROT_EXEC) != 0;
-        areas_[start] = area;
+        areas_.put(start, area);
         show(start, area);
       }
       break;
@@ -116,28 +116,8 @@ void RecordedCode::apply(const SpaceOp& op) {
 }
 
 // Takes the range out of all areas; gives what was in it.
-std::map<uint64_t, RecordedCode::Area> RecordedCode::cut_out(uint64_t address, uint64_t size) {
-  std::map<uint64_t, Area> taken;
-  if (size == 0) return taken;
-  const uint64_t end = address + size;
-  auto it = areas_.upper_bound(address);
-  if (it != areas_.begin()) --it;
-  while (it != areas_.end() && it->first < end) {
-    const uint64_t start = it->first, stop = start + it->second.size;
-    if (stop <= address) {
-      ++it;
-      continue;
-    }
-    const Area old = it->second;
-    it = areas_.erase(it);
-    const uint64_t first = std::max(start, address), last = std::min(stop, end);
-    const auto part = [&old, start](uint64_t from, uint64_t to) {
-      return Area{to - from, old.blob, old.offset + (from - start), old.executable, old.path};
-    };
-    if (start < first) areas_[start] = part(start, first);
-    if (last < stop) areas_[last] = part(last, stop);
-    taken[first] = part(first, last);
-  }
+IntervalMap<RecordedCode::Area>::Entries RecordedCode::cut_out(uint64_t address, uint64_t size) {
+  auto taken = areas_.cut_out(address, size);
   if (!taken.empty()) {
     image_.unmap(address, size);
     symbols_.unmap(address, size);
@@ -156,17 +136,13 @@ void RecordedCode::show(uint64_t address, const Area& area) {
 
 // Bytes that the host wrote into code. Elsewhere they are data, which nobody asks for here.
 void RecordedCode::write(const recording::MemoryWrite& write) {
-  const uint64_t end = write.address + write.bytes.size();
-  auto it = areas_.upper_bound(write.address);
-  if (it != areas_.begin()) --it;
-  for (; it != areas_.end() && it->first < end; ++it) {
-    if (!it->second.executable) continue;
-    const uint64_t first = std::max(it->first, write.address);
-    const uint64_t last = std::min(it->first + it->second.size, end);
-    if (first >= last) continue;
-    const auto* from = reinterpret_cast<const uint8_t*>(write.bytes.data()) + (first - write.address);
-    image_.map(first, std::make_shared<const std::vector<uint8_t>>(from, from + (last - first)));
-  }
+  const auto* bytes = reinterpret_cast<const uint8_t*>(write.bytes.data());
+  areas_.visit(write.address, write.bytes.size(),
+               [&](uint64_t, const Area& area, uint64_t first, uint64_t size) {
+                 if (!area.executable) return;
+                 const uint8_t* from = bytes + (first - write.address);
+                 image_.map(first, std::make_shared<const std::vector<uint8_t>>(from, from + size));
+               });
 }
 
 const std::shared_ptr<RecordedCode::Blob>& RecordedCode::blob(const Area& area) {

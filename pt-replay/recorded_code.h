@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "base/interval_map.h"
 #include "pt-trace/code_image.h"
 #include "recording/reader.h"
 #include "recording/store.h"
@@ -52,12 +53,17 @@ class RecordedCode {
     uint64_t offset = 0;  // in the blob
     bool executable = false;
     std::shared_ptr<const std::string> path;
+
+    uint64_t extent() const { return size; }
+    Area part(uint64_t skip, uint64_t part_size) const {
+      return {part_size, blob, offset + skip, executable, path};
+    }
   };
   void apply(const recording::Event& event);
   void apply(const recording::SpaceOp& op);
   void write(const recording::MemoryWrite& write);
   void show(uint64_t address, const Area& area);
-  std::map<uint64_t, Area> cut_out(uint64_t address, uint64_t size);
+  IntervalMap<Area>::Entries cut_out(uint64_t address, uint64_t size);
   const std::shared_ptr<Blob>& blob(const Area& area);
 
   const symbols::ObjectOptions options_;
@@ -65,7 +71,7 @@ class RecordedCode {
   recording::Store store_;
   pt::CodeImage image_;
   symbols::Symbols symbols_;
-  std::map<uint64_t, Area> areas_;                               // by start, never overlapping
+  IntervalMap<Area> areas_;
   std::map<recording::Digest128, std::shared_ptr<Blob>> blobs_;  // kept: names and lines are asked for later
   const recording::Event* pending_ = nullptr;                    // read, not applied
   uint64_t next_ = 0;

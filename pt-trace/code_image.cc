@@ -54,9 +54,8 @@ void CodeImage::insert(uint64_t address, Mapping mapping) {
   if (address + (mapping.size - 1) < address)
     fail(ErrorKind::usage, "code mapping at {:#x} of {} bytes passes the end of the address space", address,
          mapping.size);
-  carve(address, mapping.size);
   changes_.push_back({address, mapping.size});
-  mappings_.emplace(address, std::move(mapping));
+  mappings_.put(address, std::move(mapping));
 }
 
 void CodeImage::fill(uint64_t address, std::shared_ptr<const std::vector<uint8_t>> bytes) {
@@ -71,27 +70,8 @@ void CodeImage::source_changed(uint64_t address, uint64_t size) {
 
 void CodeImage::unmap(uint64_t address, uint64_t size) {
   if (size == 0) return;
-  carve(address, size);
+  mappings_.erase(address, size);
   changes_.push_back({address, size});
-}
-
-// Removes the range from whatever overlaps it.
-void CodeImage::carve(uint64_t address, uint64_t size) {
-  const uint64_t last = std::max(address, address + (size - 1));
-  auto it = mappings_.upper_bound(address);
-  if (it != mappings_.begin()) --it;
-  while (it != mappings_.end() && it->first <= last) {
-    const uint64_t start = it->first;
-    const uint64_t end_byte = start + (it->second.size - 1);
-    if (end_byte < address) {
-      ++it;
-      continue;
-    }
-    const Mapping old = it->second;
-    it = mappings_.erase(it);
-    if (start < address) mappings_[start] = {address - start, old.bytes, old.owner};
-    if (end_byte > last) mappings_[last + 1] = {end_byte - last, old.bytes + (last + 1 - start), old.owner};
-  }
 }
 
 std::span<const uint8_t> CodeImage::at(uint64_t address) const {
@@ -102,11 +82,9 @@ std::span<const uint8_t> CodeImage::at(uint64_t address) const {
 }
 
 std::span<const uint8_t> CodeImage::mapped_at(uint64_t address) const {
-  auto it = mappings_.upper_bound(address);
-  if (it == mappings_.begin()) return {};
-  --it;
+  const auto it = mappings_.find(address);
+  if (it == mappings_.end()) return {};
   const uint64_t inside = address - it->first;
-  if (inside >= it->second.size) return {};
   return {it->second.bytes + inside, it->second.size - inside};
 }
 

@@ -3,11 +3,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "base/interval_map.h"
 
 namespace aftercheck::pt {
 
@@ -59,11 +60,13 @@ class CodeImage {
     uint64_t size;
     const uint8_t* bytes;
     std::shared_ptr<const void> owner;
+
+    uint64_t extent() const { return size; }
+    Mapping part(uint64_t skip, uint64_t part_size) const { return {part_size, bytes + skip, owner}; }
   };
   void insert(uint64_t address, Mapping mapping);
-  void carve(uint64_t address, uint64_t size);
 
-  std::map<uint64_t, Mapping> mappings_;  // by start, never overlapping
+  IntervalMap<Mapping> mappings_;
   std::vector<Change> changes_;
   Source source_;
 };

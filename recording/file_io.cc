@@ -30,14 +30,9 @@ int write_all(int fd, std::span<const std::byte> bytes, uint64_t offset) {
 }
 
 size_t read_at(int fd, const std::string& path, uint64_t offset, std::span<std::byte> bytes) {
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t n = pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(ErrorKind::io, "{}: offset {}: {}", path, offset + done, errno_text(errno));
-    if (n == 0) break;
-    done += static_cast<size_t>(n);
-  }
+  int error = 0;
+  const size_t done = read_file(fd, offset, bytes, &error);
+  if (error != 0) fail(ErrorKind::io, "{}: offset {}: {}", path, offset + done, errno_text(error));
   return done;
 }
 

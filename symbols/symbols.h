@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/interval_map.h"
 #include "symbols/object.h"
 
 namespace aftercheck::symbols {
@@ -44,10 +44,12 @@ class Symbols {
     uint64_t size;
     uint64_t file_offset;
     std::shared_ptr<Object> object;
-  };
-  void carve(uint64_t address, uint64_t size);
 
-  std::map<uint64_t, Mapping> mappings_;  // by start, never overlapping
+    uint64_t extent() const { return size; }
+    Mapping part(uint64_t skip, uint64_t part_size) const { return {part_size, file_offset + skip, object}; }
+  };
+
+  IntervalMap<Mapping> mappings_;
 };
 
 }  // namespace aftercheck::symbols
