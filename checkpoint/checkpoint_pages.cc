@@ -23,7 +23,8 @@ void read_pages(const Checkpoint& checkpoint, const recording::Store& store,
     if (current != run.frame) {
       std::optional<recording::Store::Blob>& pack = packs[frame.pack];
       const recording::Digest128& name = checkpoint.packs[frame.pack];
-      const std::string what = fmt::format("store/{}: pages at offset {}", recording::to_hex(name), frame.offset);
+      const std::string what =
+          fmt::format("store/{}: pages at offset {}", recording::to_hex(name), frame.offset);
       if (!pack) pack = store.open_unread(name);
       if (frame.offset > pack->size || frame.length > pack->size - frame.offset)
         fail(ErrorKind::bad_input, "{}: they lie beyond its {} bytes", what, pack->size);

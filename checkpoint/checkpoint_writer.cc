@@ -14,6 +14,7 @@
 #include <variant>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/thread.h"
 #include "recording/digest.h"
 
@@ -116,7 +117,8 @@ class CheckpointWriter::Impl {
       : options_(options),
         store_(options.directory, false),
         collector_(store_),
-        packs_(options.directory, store_), next_time_ns_(options.every_ns) {
+        packs_(options.directory, store_),
+        next_time_ns_(options.every_ns) {
     thread_ = start_without_signals([this] { run(); });
     started_.get_future().wait();
   }
@@ -152,6 +154,9 @@ class CheckpointWriter::Impl {
     const Clock::time_point end = Clock::now();
     next_time_ns_ = summary.time_ns + options_.every_ns;
     if (options_.share != 0) not_before_ = end + (end - begin) * (options_.share - 1);
+    AFTERCHECK_LOG_TO(LogTopic::checkpoint, "taken at e{}: {} pages, {} of them new, in {} us", summary.event,
+                      found.pages, found.new_pages,
+                      std::chrono::duration_cast<std::chrono::microseconds>(end - begin).count());
     std::lock_guard lock(mutex_);
     ++statistics_.checkpoints;
     statistics_.pages += found.pages;
@@ -183,7 +188,7 @@ class CheckpointWriter::Impl {
   const CheckpointWriterOptions options_;
   recording::Store store_;
   PageCollector collector_;
-  PackWriter packs_;  // the thread's
+  PackWriter packs_;       // the thread's
   uint64_t next_time_ns_;  // a run's start needs none
   Clock::time_point not_before_{};
 
@@ -205,7 +210,8 @@ class CheckpointWriter::Impl {
   }
 
   void run() {
-    // A guest that is recorded may change its root directory. Where a sandbox forbids this, it is the recorder's too.
+    // A guest that is recorded may change its root directory. Where a sandbox forbids this, it is the
+    // recorder's too.
     unshare(CLONE_FS);
     started_.set_value();
     for (;;) {

@@ -1,6 +1,5 @@
 #include "checkpoint/space_description.h"
 
-
 #include <algorithm>
 
 #include "machine/memory_accesses.h"

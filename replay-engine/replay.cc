@@ -4,6 +4,8 @@
 #include <cerrno>
 
 #include "base/fd.h"
+#include "base/invariant.h"
+#include "base/log.h"
 #include "checkpoint/checkpoint.h"
 #include "recording/reader.h"
 #include "recording/store.h"
@@ -108,6 +110,13 @@ class Replay::Impl {
   void verify(const SegmentStop& stop);
   void replay_outputs(const Event& event);
   std::optional<Stop> limit_between(const Limit& limit);
+  // Of the segment that the guest is in, or has come from.
+  Position segment_start() const {
+    Position start;
+    start.recording = recording::recording_id(meta_);
+    start.event = answered_;
+    return start;
+  }
   [[noreturn]] void missed(const Position& position) const;
   [[noreturn]] void diverged(const std::string& actual, const std::string& detail);
 };
@@ -142,7 +151,7 @@ void Replay::Impl::attach(Participant& participant) {
 
 pid_t Replay::Impl::fork() {
   const bool between = phase_ == Phase::not_begun || (phase_ == Phase::segment && !segment_.begun());
-  if (!between) fail(ErrorKind::internal, "a replay can be forked between segments only");
+  AFTERCHECK_INVARIANT(between, "a replay can be forked between segments only");
   const pid_t child = guest_.fork();
   if (child < 0) fail(ErrorKind::io, "a process for a copy of the replay: {}", errno_text(errno));
   if (child == 0) each([](Participant& p) { p.forked(); });
@@ -150,9 +159,7 @@ pid_t Replay::Impl::fork() {
 }
 
 Position Replay::Impl::position() {
-  Position position;
-  position.recording = recording::recording_id(meta_);
-  position.event = answered_;
+  Position position = segment_start();
   if (phase_ != Phase::segment || !segment_.begun()) return position;
   const auto arrivals = segment_.arrivals_here();
   if (arrivals)
@@ -207,6 +214,10 @@ void Replay::Impl::begin_with(const Checkpoint& checkpoint) {
   answered_ = answer_begins_ = checkpoint.event;
   time_ns_ = checkpoint.time_ns;
   result_.checkpoint = checkpoint.event;
+  AFTERCHECK_LOG_TO(LogTopic::checkpoint,
+                    "started from the one at e{}: {} mappings, {} pages in {} runs, {} packs",
+                    checkpoint.event, checkpoint.mappings.size(), checkpoint.pages, checkpoint.runs.size(),
+                    checkpoint.packs.size());
   each([&](Participant& p) { p.applied(described, answered_); });
   if (event_->kind == EventKind::end) return load_next();
   phase_ = Phase::segment;
@@ -257,6 +268,10 @@ void Replay::Impl::finish(const Event& event) {
 // --- running ---
 
 Stop Replay::Impl::advance(const Limit& limit) {
+  const InvariantContext context([this] {
+    return fmt::format("replaying {} at e{}, on the way to event {}: {}", options_.directory.string(),
+                       answered_, reader_->number(), describe(guest_.thread().registers()));
+  });
   if (limit.position) recording::check_belongs(*limit.position, meta_);
   std::optional<Stop> stop;
   while (!stop) {
@@ -287,6 +302,7 @@ Stop Replay::Impl::advance(const Limit& limit) {
     }
   }
   segment_.set_goal(std::nullopt);
+  AFTERCHECK_LOG_TO(LogTopic::replay, "stopped at e{}: {}", stop->event, static_cast<int>(stop->why));
   each([&](Participant& p) { p.paused(*stop); });
   return *stop;
 }
@@ -322,6 +338,8 @@ std::optional<Stop> Replay::Impl::run_segment(const Limit& limit) {
     if (stop_wanted_ != nullptr) return std::nullopt;
   }
   const SegmentStop segment_stop = run_guest();
+  AFTERCHECK_LOG_TO(LogTopic::replay, "segment after e{}: {} at {:#x}", answered_,
+                    static_cast<int>(segment_stop.why), guest_.thread().registers().rip);
   const uint64_t rip = guest_.thread().registers().rip;
   switch (segment_stop.why) {
     case SegmentStop::Why::wanted:
@@ -413,6 +431,8 @@ void Replay::Impl::diverged(const std::string& actual, const std::string& detail
     const std::string more = p.explain(*event_, reader_->number());
     if (!more.empty()) all += "\n  " + more;
   });
+  all += fmt::format("\n  to look at the guest before it: aftercheck replay -v --to {} {}",
+                     to_text(segment_start()), options_.directory.string());
   if (result_.checkpoint)
     all += fmt::format(
         "\n  the replay started from the checkpoint at event {}; a replay from the start tells whether it is "

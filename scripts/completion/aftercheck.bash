@@ -29,10 +29,11 @@ _aftercheck() {
   esac
   local words
   case "$subcommand${pt:+ $pt}" in
-    '') words='record replay check info dump pt doctor --help --version' ;;
-    record) words='-o --output --machine --pt --cpu --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
-    replay) words='--machine --pt -q --no-output --json -v --verbose --help' ;;
-    check) words='--machine --file --function --site --hits --events --limit-failures --no-plan --check-limit --jobs --json --html --show-output --help' ;;
+    '') words='record replay check checkpoint info dump pt doctor --help --version' ;;
+    record) words='-o --output --machine --pt --cpu --checkpoint-every --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
+    replay) words='--machine --pt --from --to -q --no-output --json -v --verbose --help' ;;
+    check) words='--machine --file --function --site --hits --events --at --limit-failures --no-plan --check-limit --jobs --json --html --show-output --help' ;;
+    checkpoint) words='--every --machine --list --verify --remove --json -v --verbose --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --symbols --verbose --from --to --limit --help' ;;
     pt) words='digest dump flow plan synth --help' ;;
@@ -46,7 +47,7 @@ _aftercheck() {
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   case $subcommand in
-    replay | check | info | dump) [[ $current == -* ]] || COMPREPLY+=($(compgen -d -- "$current")) ;;
+    replay | check | checkpoint | info | dump) [[ $current == -* ]] || COMPREPLY+=($(compgen -d -- "$current")) ;;
     pt) [[ -z $pt || $current == -* ]] || COMPREPLY+=($(compgen -f -- "$current")) ;;
   esac
 }
