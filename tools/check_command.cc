@@ -292,11 +292,18 @@ int run(Arguments& arguments, Console& console) {
   Output output;
   CheckRun result;
   result.recording = arguments.replay.directory.string();
-  result.id = recording::recording_id(recording::read_meta(arguments.replay.directory));
   result.machine = arguments.machine;
   result.jobs = arguments.jobs;
   const auto start = std::chrono::steady_clock::now();
-  CheckOutcome outcome = check_all(arguments, result.remark, console);
+  CheckOutcome outcome;
+  try {
+    result.id = recording::recording_id(recording::read_meta(arguments.replay.directory));
+    outcome = check_all(arguments, result.remark, console);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::internal) throw;
+    outcome.error = error.what();
+    outcome.kind = error.kind();
+  }
   int status = 0;
   if (!outcome.error.empty()) {
     result.error = outcome.error;

@@ -5,6 +5,7 @@
 // events all over the recording, on each machine; from each of them a replay is started on each machine,
 // which must come by the same digests to the same end. RECORDING is changed: checkpoints are added to it.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -22,6 +23,9 @@ namespace {
 
 constexpr uint64_t kMostMemoryDigests = 200;
 constexpr uint64_t kCheckpoints = 4;
+constexpr uint64_t kFewestEvents = 4;
+// A guest with very much address space has fewer memory digests.
+constexpr double kDigestSeconds = 1;
 
 struct Seen {
   uint64_t registers = 0;
@@ -77,6 +81,18 @@ Run run(const std::filesystem::path& directory, MachineChoice machine, uint64_t 
   return run;
 }
 
+// How long it takes to read all memory, in the middle of the recording.
+double digest_seconds(const std::filesystem::path& directory, MachineChoice machine, uint64_t event) {
+  ReplayOptions options;
+  options.directory = directory;
+  options.machine = machine;
+  Replay replay(options);
+  replay.advance({.event = event});
+  const auto start = std::chrono::steady_clock::now();
+  replay.guest().memory_digest();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 void compare(const Run& whole, const Run& part, uint64_t start, const std::string& what) {
   if (part.result.checkpoint != start)
     fail(ErrorKind::divergence, "{}: it did not start from the checkpoint at event {}", what, start);
@@ -101,8 +117,15 @@ void compare(const Run& whole, const Run& part, uint64_t start, const std::strin
 }
 
 void prove(const std::filesystem::path& directory, const std::vector<MachineChoice>& machines) {
-  const uint64_t events = run(directory, machines.front(), 0, UINT64_MAX).seen.rbegin()->first;
-  const uint64_t every = std::max<uint64_t>(events / kMostMemoryDigests, 1);
+  const Run counted = run(directory, machines.front(), 0, UINT64_MAX);
+  const uint64_t events = counted.seen.empty() ? 0 : counted.seen.rbegin()->first;
+  if (events < kFewestEvents) {
+    std::printf("%lu events: too few to start in between\n", events);
+    return;
+  }
+  const auto digests = std::max<uint64_t>(
+      static_cast<uint64_t>(kDigestSeconds / digest_seconds(directory, machines.front(), events / 2)), 2);
+  const uint64_t every = std::max<uint64_t>(events / std::min(digests, kMostMemoryDigests), 1);
   const Run whole = run(directory, machines.front(), 0, every);
   uint64_t compared = 0, replays = 0;
   for (const MachineChoice maker : machines) {
