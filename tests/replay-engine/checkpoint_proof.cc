@@ -22,7 +22,8 @@ namespace aftercheck {
 namespace {
 
 constexpr uint64_t kMostMemoryDigests = 200;
-constexpr uint64_t kCheckpoints = 4;
+constexpr uint64_t kCheckpoints = 4, kFewCheckpoints = 2;
+constexpr double kLongSeconds = 0.5;  // of a replay, from which on there are few
 constexpr uint64_t kFewestEvents = 4;
 // A guest with very much address space has fewer memory digests.
 constexpr double kDigestSeconds = 1;
@@ -117,7 +118,10 @@ void compare(const Run& whole, const Run& part, uint64_t start, const std::strin
 }
 
 void prove(const std::filesystem::path& directory, const std::vector<MachineChoice>& machines) {
+  const auto start = std::chrono::steady_clock::now();
   const Run counted = run(directory, machines.front(), 0, UINT64_MAX);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  const uint64_t checkpoints = took.count() > kLongSeconds ? kFewCheckpoints : kCheckpoints;
   const uint64_t events = counted.seen.empty() ? 0 : counted.seen.rbegin()->first;
   if (events < kFewestEvents) {
     std::printf("%lu events: too few to start in between\n", events);
@@ -134,7 +138,7 @@ void prove(const std::filesystem::path& directory, const std::vector<MachineChoi
     uint64_t taken = 0;
     std::vector<uint64_t> made;
     Checkpointer checkpointer({.directory = directory, .every_ns = 0, .share = 0}, [&](uint64_t event) {
-      if (taken >= kCheckpoints || event < shift + 1 + (events - 1) * taken / kCheckpoints) return false;
+      if (taken >= checkpoints || event < shift + 1 + (events - 1) * taken / checkpoints) return false;
       ++taken;
       made.push_back(event);
       return true;
