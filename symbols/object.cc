@@ -154,9 +154,9 @@ Object::Object() = default;
 Object::~Object() = default;
 
 std::shared_ptr<Object> Object::open(UniqueFd fd, const std::string& name, const ObjectOptions& options) {
-  char byte;
+  char byte = 0;
   if (::pread(fd.get(), &byte, 1, 0) < 0) fail(ErrorKind::io, "{}: can't read: {}", name, errno_text(errno));
-  const std::shared_ptr<Object> object(new Object);
+  std::shared_ptr<Object> object(new Object);
   object->impl_ = std::make_unique<Impl>(std::move(fd), name, options);
   return object;
 }

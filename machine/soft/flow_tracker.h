@@ -15,7 +15,7 @@
 #include "machine/control_flow.h"
 #include "machine/soft/page_tables.h"
 
-typedef struct uc_struct uc_engine;  // unicorn/unicorn.h
+using uc_engine = struct uc_struct;  // unicorn/unicorn.h
 
 namespace aftercheck::soft {
 

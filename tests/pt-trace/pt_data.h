@@ -37,4 +37,4 @@ class Random {
 #define PT_DATA_OR_SKIP(folder)                                    \
   const auto folder##_found = aftercheck::pt::test::data_folder(); \
   if (!folder##_found) return;                                     \
-  const std::string& folder = *folder##_found
+  const std::string& folder = *folder##_found  // NOLINT(bugprone-macro-parentheses): it declares
