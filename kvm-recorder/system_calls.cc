@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "base/fd.h"
+#include "kvm-recorder/interruptible_syscall.h"
 #include "system-calls/system_call_names.h"
 
 namespace aftercheck {
@@ -132,9 +133,10 @@ long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args)
   if (call.row.wait == Wait::never)
     return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
   for (;;) {
-    const long result = interruptible_syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+    const long result = interruptible_syscall(call.task.signals.waiting(), number, args[0], args[1], args[2],
+                                              args[3], args[4], args[5]);
     // A signal that the guest blocks or ignores interrupts the host's call, but never the guest's.
-    if (result != -EINTR || call.process.signals.deliverable()) return result;
+    if (result != -EINTR || call.task.signals.deliverable()) return result;
   }
 }
 

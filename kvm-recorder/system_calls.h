@@ -13,7 +13,6 @@
 
 #include "kvm-recorder/descriptors.h"
 #include "kvm-recorder/guest_task.h"
-#include "kvm-recorder/signals.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/system_call_table.h"
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "kvm-recorder/interruptible_syscall.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -24,7 +25,7 @@ constexpr uint64_t kSigsetSize = 8;  // sizeof(kernel sigset_t) on x86-64
 // restore_saved_sigmask_unless.
 class TemporaryMask {
  public:
-  explicit TemporaryMask(Call& call) : signals_(call.process.signals) {}
+  explicit TemporaryMask(Call& call) : signals_(call.task.signals) {}
   // `set` is a guest address, maybe 0. 0 or -errno.
   long apply(GuestProcess& process, uint64_t set, uint64_t size) {
     if (set == 0) return 0;
@@ -41,7 +42,7 @@ class TemporaryMask {
   }
 
  private:
-  Signals& signals_;
+  ThreadSignals& signals_;
   bool active_ = false;
 };
 
@@ -162,8 +163,9 @@ long epoll_wait(Call& call) {
   const int timeout = static_cast<int>(args[3]);
   long result = 0;
   for (;;) {
-    result = interruptible_syscall(call.row.number, args[0], args[1], args[2], args[3], 0, 0);
-    if (result != -EINTR || call.process.signals.deliverable()) break;
+    result = interruptible_syscall(call.task.signals.waiting(), call.row.number, args[0], args[1], args[2],
+                                   args[3], 0, 0);
+    if (result != -EINTR || call.task.signals.deliverable()) break;
     if (call.row.number == SYS_epoll_pwait2 || timeout <= 0) continue;
     const uint64_t passed_ms = (now_ns() - started) / 1'000'000;
     args[3] = passed_ms >= static_cast<uint64_t>(timeout) ? 0 : static_cast<uint64_t>(timeout) - passed_ms;
@@ -183,9 +185,10 @@ long sleep(Call& call, clockid_t clock, int flags, timespec& remaining) {
   do {
     const uint64_t request = host_pointer(absolute ? &until : &remaining);
     const uint64_t rest = absolute ? 0 : host_pointer(&remaining);
-    result = interruptible_syscall(SYS_clock_nanosleep, static_cast<uint64_t>(clock),
-                                   static_cast<uint64_t>(flags), request, rest, 0, 0);
-  } while (result == -EINTR && !call.process.signals.deliverable());
+    result =
+        interruptible_syscall(call.task.signals.waiting(), SYS_clock_nanosleep, static_cast<uint64_t>(clock),
+                              static_cast<uint64_t>(flags), request, rest, 0, 0);
+  } while (result == -EINTR && !call.task.signals.deliverable());
   return result;
 }
 
