@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/guarded_copy.h"
-#include "recording/digest.h"
 #include "recording/writer.h"
 
 namespace aftercheck {
@@ -70,22 +69,7 @@ bool Answer::poke(uint64_t address, const void* data, uint64_t size) {
   return true;
 }
 
-void Answer::output(int fd, uint8_t stream, std::span<const recording::Output::Piece> pieces,
-                    uint64_t length) {
-  recording::Output output;
-  output.stream = stream;
-  output.fd = fd;
-  recording::OutputDigest digest;
-  for (const recording::Output::Piece& piece : pieces) {
-    const uint64_t size = std::min(piece.length, length);
-    if (size == 0) continue;
-    output.pieces.push_back({piece.address, size});
-    digest.update(guest_bytes(piece.address, size));
-    length -= size;
-  }
-  output.digest = digest.value();
-  outputs_.push_back(std::move(output));
-}
+void Answer::add(recording::Output output) { outputs_.push_back(std::move(output)); }
 
 void Answer::add(recording::SpaceOp op) { ops_.push_back(std::move(op)); }
 

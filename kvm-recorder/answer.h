@@ -38,9 +38,8 @@ class Answer {
   // As write, whatever the protection: for the loader.
   bool poke(uint64_t address, const void* data, uint64_t size);
 
-  // Bytes leave the guest through descriptor `fd`; `pieces` are in guest memory. Only the first `length`
-  // bytes count.
-  void output(int fd, uint8_t stream, std::span<const recording::Output::Piece> pieces, uint64_t length);
+  // Bytes leave the guest.
+  void add(recording::Output output);
 
   const AddressSpace& space() const { return space_; }
 

@@ -14,7 +14,7 @@
 
 namespace aftercheck {
 
-class Signals;
+class ProcessSignals;
 class Descriptors;
 
 // getrlimit(2).
@@ -24,7 +24,7 @@ struct ResourceLimit {
 
 struct GuestProcess {
   LoggedSpace& memory;
-  Signals& signals;
+  ProcessSignals& signals;
   Descriptors& descriptors;
   const CpuModel& cpu;
 

@@ -5,16 +5,24 @@
 #include <cstdint>
 
 #include "kvm-recorder/answer.h"
+#include "kvm-recorder/call_buffers.h"
 #include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/thread_signals.h"
 
 namespace aftercheck {
 
 struct GuestTask {
-  explicit GuestTask(GuestProcess& of) : process(of), answer(of.memory.space()) {}
+  // On the host thread that runs the guest's; see ThreadSignals. `vcpu` must outlive this.
+  GuestTask(GuestProcess& of, Vcpu& vcpu, uint64_t signal_mask)
+      : process(of),
+        answer(of.memory.space()),
+        signals(of.signals, vcpu, signal_mask),
+        buffers(of.memory.space()) {}
 
   GuestProcess& process;
   Answer answer;  // of the thread's event under way
-
+  ThreadSignals signals;
+  CallBuffers buffers;
   uint64_t robust_list = 0;  // set_robust_list(2)
 };
 

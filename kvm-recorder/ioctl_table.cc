@@ -152,14 +152,17 @@ long ioctl(Call& call) {
         return -EBADF;
       [[fallthrough]];
     case Use::in:
+      args[2] = guest_pointer(args[2], request->size);
+      break;
     case Use::out:
     case Use::inout:
-      args[2] = guest_pointer(args[2], request->size);
+      args[2] = call.buffers.stand_in(guest_pointer(args[2], request->size), request->size,
+                                      CallBuffers::Use::contents);
       break;
   }
   long result = blocking_call(call, SYS_ioctl, args);
   if (request->use == Use::out || request->use == Use::inout) {
-    if (result >= 0) call.answer.written(args[2], request->size);
+    if (result >= 0) note_written(call, args[2], request->size);
     if (result == -EFAULT) note_reachable(call, args[2], request->size);
   }
   const bool changes_file = request->use == Use::clone || request->use == Use::clone_range;

@@ -4,6 +4,9 @@ set(PROCESS_SOURCES
   interruptible_syscall.cc
   loader.cc
   process_stack.cc
+  process_signals.cc
   program.cc
-  signals.cc
-  signals_delivery.cc)
+  signal_delivery.cc
+  signal_queues.cc
+  signal_sets.cc
+  thread_signals.cc)

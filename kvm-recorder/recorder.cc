@@ -19,9 +19,9 @@
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/loader.h"
 #include "kvm-recorder/memory_census.h"
+#include "kvm-recorder/process_signals.h"
 #include "kvm-recorder/pt_trace.h"
 #include "kvm-recorder/recorded_checkpoints.h"
-#include "kvm-recorder/signals.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/trapped_answers.h"
 #include "recording/digest.h"
@@ -106,7 +106,7 @@ class Session {
   std::unique_ptr<Vcpu> vcpu_;
   recording::Store store_;
   LoggedSpace memory_;
-  Signals signals_;
+  ProcessSignals signals_;
   Descriptors descriptors_;
   GuestProcess process_;
   GuestTask task_;
@@ -132,7 +132,7 @@ class Session {
   void handle_system_call();
   void handle_fault(const Exit& exit);
   void handle_kick();
-  void settle(const Signals::Delivery& delivery);
+  void settle(const ThreadSignals::Delivery& delivery);
   void deliver_and_finish();
   void set_fpu(const FpuState& fpu);
   void log_failed(const std::string& why);
@@ -152,9 +152,8 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
       vcpu_(machine_->create_vcpu()),
       store_(directory, true),
       memory_(space_, store_),
-      signals_(*vcpu_),
       process_{.memory = memory_, .signals = signals_, .descriptors = descriptors_, .cpu = cpu_},
-      task_(process_),
+      task_(process_, *vcpu_, signals_.inherited_mask()),
       census_(space_) {
   process_.message = options_.message;
   result_.machine = machine_->kind();
@@ -367,8 +366,9 @@ void Session::set_fpu(const FpuState& fpu) {
 }
 
 // What a delivery asks for beyond registers and memory.
-void Session::settle(const Signals::Delivery& delivery) {
-  if (delivery.kind == Signals::Delivery::Kind::handler && delivery.reset_fpu) set_fpu(FpuState::initial());
+void Session::settle(const ThreadSignals::Delivery& delivery) {
+  if (delivery.kind == ThreadSignals::Delivery::Kind::handler && delivery.reset_fpu)
+    set_fpu(FpuState::initial());
 }
 
 void Session::handle_system_call() {
@@ -397,14 +397,14 @@ void Session::handle_system_call() {
   }
   if (outcome.fpu_changed) set_fpu(outcome.fpu);
   const bool restart = result && (*result == kRestartSys || *result == kRestartNoHand);
-  Signals::Delivery delivery;
-  if (restart || signals_.deliverable()) {
-    delivery = signals_.deliver(task_, registers, vcpu_->fpu(), result, number);
+  ThreadSignals::Delivery delivery;
+  if (restart || task_.signals.deliverable()) {
+    delivery = task_.signals.deliver(task_, registers, vcpu_->fpu(), result, number);
     settle(delivery);
   }
-  signals_.restore_mask();
+  task_.signals.restore_mask();
   finish_event(before_);
-  if (delivery.kind == Signals::Delivery::Kind::terminate)
+  if (delivery.kind == ThreadSignals::Delivery::Kind::terminate)
     end(recording::EndReason::killed_by_signal, delivery.signal);
 }
 
@@ -416,19 +416,19 @@ void Session::handle_fault(const Exit& exit) {
     event_.operands = {exit.kind == ExitKind::breakpoint ? vector::kBreakpoint : exit.vector,
                        exit.error_code};
   Registers& registers = vcpu_->registers();
-  signals_.raise_fault(exit, registers, space_);
+  task_.signals.raise_fault(exit, registers, space_);
   if (exit.kind == ExitKind::breakpoint) ++registers.rip;  // SIGTRAP's RIP is after the INT3
   deliver_and_finish();
 }
 
 // Ends the event under way, a waiting signal included.
 void Session::deliver_and_finish() {
-  Signals::Delivery delivery;
-  if (signals_.deliverable())
-    delivery = signals_.deliver(task_, vcpu_->registers(), vcpu_->fpu(), std::nullopt, 0);
+  ThreadSignals::Delivery delivery;
+  if (task_.signals.deliverable())
+    delivery = task_.signals.deliver(task_, vcpu_->registers(), vcpu_->fpu(), std::nullopt, 0);
   settle(delivery);
   finish_event(before_);
-  if (delivery.kind == Signals::Delivery::Kind::terminate)
+  if (delivery.kind == ThreadSignals::Delivery::Kind::terminate)
     end(recording::EndReason::killed_by_signal, delivery.signal);
 }
 
@@ -436,11 +436,11 @@ void Session::deliver_and_finish() {
 // handler is delivered at the next exit if that comes soon; else at a position of its own, which the replay
 // finds by the guest's whole state.
 void Session::handle_kick() {
-  if (const std::optional<int> fatal = signals_.fatal_pending()) {
+  if (const std::optional<int> fatal = task_.signals.fatal_pending()) {
     end(recording::EndReason::killed_by_signal, *fatal);
     return;
   }
-  if (!signals_.deliverable()) return;
+  if (!task_.signals.deliverable()) return;
   if (const std::optional<Exit> exit = step_to_position(*vcpu_, space_)) {
     handle(*exit);
     return;
@@ -449,7 +449,7 @@ void Session::handle_kick() {
   add_memory_digests();
   Registers& registers = vcpu_->registers();
   const FpuState fpu = vcpu_->fpu();
-  const Signals::Delivery delivery = signals_.deliver(task_, registers, fpu, std::nullopt, 0);
+  const ThreadSignals::Delivery delivery = task_.signals.deliver(task_, registers, fpu, std::nullopt, 0);
   // Flags that instructions leave undefined, and the sticky ones of the FPU, are no part of the state that is
   // compared: from here on the replay has those of the recording.
   set_fpu(fpu);
@@ -457,7 +457,7 @@ void Session::handle_kick() {
   Registers base = before_;
   base.rflags = ~registers.rflags;
   finish_event(base);
-  if (delivery.kind == Signals::Delivery::Kind::terminate)
+  if (delivery.kind == ThreadSignals::Delivery::Kind::terminate)
     end(recording::EndReason::killed_by_signal, delivery.signal);
 }
 
@@ -471,7 +471,7 @@ void Session::handle(const Exit& exit) {
       event_.operands = {static_cast<uint64_t>(exit.instruction.kind), before_.rax, before_.rcx};
       if (const std::optional<Exit> fault =
               answer_trapped_instruction(exit.instruction, cpu_, task_.answer, *vcpu_))
-        signals_.raise_fault(*fault, vcpu_->registers(), space_);
+        task_.signals.raise_fault(*fault, vcpu_->registers(), space_);
       deliver_and_finish();
       return;
     case ExitKind::exception:

@@ -19,9 +19,10 @@ enum class CallClass : uint8_t {
   refused,  // -error, and one line for people per name
 };
 
-// What a signal does to the call (include/linux/errno.h of the kernel).
+// What a signal does to the call (include/linux/errno.h of the kernel). So anything but `never` may block,
+// and has stand-ins for guest memory meanwhile (call_buffers.h).
 enum class Wait : uint8_t {
-  never,           // does not block for long: made directly
+  never,           // does not block for long: made directly, on guest memory
   interrupted,     // EINTR, whatever the handler's flags
   restarts,        // ERESTARTSYS: restarted when the handler has SA_RESTART
   unless_handled,  // ERESTARTNOHAND, ERESTART_RESTARTBLOCK: restarted only when no handler ran

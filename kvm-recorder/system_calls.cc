@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 
@@ -11,6 +12,8 @@
 #include <optional>
 
 #include "base/fd.h"
+#include "kvm-recorder/interruptible_syscall.h"
+#include "recording/digest.h"
 #include "system-calls/system_call_names.h"
 
 namespace aftercheck {
@@ -55,16 +58,17 @@ bool socket_has_timeout(int fd) {
   return false;
 }
 
-void note(Call& call, uint64_t address, uint64_t size) {
+}  // namespace
+
+void note_written(Call& call, uint64_t address, uint64_t size) {
   if (address == 0 || address == kBadPointer || size == 0) return;
+  if (call.buffers.deliver(call.answer, address, size)) return;
   if (call.process.memory.space().accessible(address, size, PROT_WRITE)) {
     call.answer.written(address, size);
   } else {
     note_reachable(call, address, size);
   }
 }
-
-}  // namespace
 
 long host_call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
   long result = number;
@@ -132,10 +136,19 @@ long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args)
   if (call.row.wait == Wait::never)
     return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
   for (;;) {
-    const long result = interruptible_syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+    const long result = interruptible_syscall(call.task.signals.waiting(), number, args[0], args[1], args[2],
+                                              args[3], args[4], args[5]);
     // A signal that the guest blocks or ignores interrupts the host's call, but never the guest's.
-    if (result != -EINTR || call.process.signals.deliverable()) return result;
+    if (result != -EINTR || call.task.signals.deliverable()) return result;
   }
+}
+
+bool may_block(const Call& call, int fd, uint64_t bytes) {
+  constexpr uint64_t kWorthALook = 64 << 10;
+  if (call.row.wait == Wait::never) return false;
+  struct stat status {};
+  if (bytes < kWorthALook || call.row.args[0].kind != ArgKind::fd) return true;
+  return fstat(fd, &status) != 0 || !S_ISREG(status.st_mode);
 }
 
 long interrupted_result(const Call& call, long result) {
@@ -155,6 +168,7 @@ long interrupted_result(const Call& call, long result) {
 
 void note_reachable(Call& call, uint64_t address, uint64_t size) {
   if (address == kBadPointer || size == 0) return;
+  if (call.buffers.deliver_reached(call.answer, address)) return;
   const uint64_t end = address + std::min(size, room_in_window(address));
   uint64_t reached = address;
   while (reached < end) {
@@ -172,19 +186,19 @@ void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result) {
     switch (arg.kind) {
       case ArgKind::out:
       case ArgKind::inout:
-        if (done) note(call, args[i], extent(arg, args).size);
+        if (done) note_written(call, args[i], extent(arg, args).size);
         break;
       case ArgKind::inout_always:
-        note(call, args[i], extent(arg, args).size);
+        note_written(call, args[i], extent(arg, args).size);
         break;
       case ArgKind::out_result:
         if (done) {
           const uint64_t bytes = static_cast<uint64_t>(result) * arg.size + arg.extra;
-          note(call, args[i], std::min(bytes, extent(arg, args).size));
+          note_written(call, args[i], std::min(bytes, extent(arg, args).size));
         }
         break;
       case ArgKind::length_inout:
-        if (done) note(call, args[i], sizeof(uint32_t));
+        if (done) note_written(call, args[i], sizeof(uint32_t));
         break;
       default:
         break;
@@ -216,19 +230,75 @@ std::optional<AddressOut> find_address(Call& call, const std::array<uint64_t, 6>
   return std::nullopt;
 }
 
-void note_address(Call& call, const std::array<uint64_t, 6>& args, const AddressOut& address, long result) {
+// `host`: what the kernel got. The length has been noted already.
+void note_address(Call& call, const std::array<uint64_t, 6>& args, const std::array<uint64_t, 6>& host,
+                  const AddressOut& address, long result) {
   if (result < 0) {
-    if (result == -EFAULT) note_reachable(call, args[address.index], address.allowed);
+    if (result == -EFAULT) note_reachable(call, host[address.index], address.allowed);
     return;
   }
   uint32_t length = 0;
   call.process.memory.read_object(args[call.row.args[address.index].count], length);
-  note(call, args[address.index], std::min(length, address.allowed));
+  note_written(call, host[address.index], std::min(length, address.allowed));
 }
 
 bool has_address(const SystemCall& row) {
   return std::any_of(std::begin(row.args), std::end(row.args),
                      [](const Arg& arg) { return arg.kind == ArgKind::address_out; });
+}
+
+// The transfer that the row describes, in bytes; 0: none.
+uint64_t transfer_size(const Call& call, const std::array<uint64_t, 6>& args) {
+  uint64_t most = 0;
+  for (const Arg& arg : call.row.args)
+    if (arg.kind == ArgKind::out_result || (arg.kind == ArgKind::in && arg.count != Arg::kOnce))
+      most = std::max(most, extent(arg, args).size);
+  return most;
+}
+
+// What the kernel gets instead of `args` while the call may block. Of what it reads only transfers are
+// copied: the rest it takes before it waits.
+std::array<uint64_t, 6> stand_ins(Call& call, const std::array<uint64_t, 6>& args,
+                                  const std::optional<AddressOut>& address) {
+  using Use = CallBuffers::Use;
+  constexpr uint32_t kLongestAddress = 128;  // sockaddr_storage: the kernel stores no more
+  std::array<uint64_t, 6> host = args;
+  for (size_t i = 0; i < args.size(); i++) {
+    const Arg& arg = call.row.args[i];
+    const uint64_t size = extent(arg, args).size;
+    switch (arg.kind) {
+      case ArgKind::out:
+      case ArgKind::inout:
+        host[i] = call.buffers.stand_in(args[i], size, Use::contents);
+        break;
+      case ArgKind::inout_always:  // may be read-only: then it stays as it is
+        host[i] = call.buffers.stand_in(args[i], size, Use::in);
+        break;
+      case ArgKind::out_result:
+        host[i] = call.buffers.stand_in(args[i], size, Use::out);
+        break;
+      case ArgKind::in:
+        if (arg.count != Arg::kOnce && arg.size == 1) host[i] = call.buffers.stand_in(args[i], size, Use::in);
+        break;
+      case ArgKind::address_out:
+        if (address)
+          host[i] = call.buffers.stand_in(args[i], std::min(address->allowed, kLongestAddress), Use::out);
+        break;
+      case ArgKind::length_inout:
+        host[i] = call.buffers.stand_in(args[i], sizeof(uint32_t), Use::contents);
+        break;
+      case ArgKind::value:
+      case ArgKind::fd:
+      case ArgKind::path:
+      case ArgKind::iovec_in:
+      case ArgKind::iovec_out:
+      case ArgKind::message_in:
+      case ArgKind::message_out:
+      case ArgKind::nested:
+        break;
+    }
+  }
+  return host;
 }
 
 // RLIMIT_NOFILE as the guest sees it ends below the recorder's own descriptors.
@@ -245,9 +315,11 @@ long pass(Call& call) {
   if (!prepare(call, args)) return -EBADF;
   std::optional<AddressOut> address;
   if (has_address(call.row)) address = find_address(call, args);
-  long result = blocking_call(call, call.row.number, args);
-  note_writes(call, args, result);
-  if (address) note_address(call, args, *address, result);
+  const bool blocks = may_block(call, call.fd(0), transfer_size(call, args));
+  const std::array<uint64_t, 6> host = blocks ? stand_ins(call, args, address) : args;
+  long result = blocking_call(call, call.row.number, host);
+  note_writes(call, host, result);
+  if (address) note_address(call, args, host, *address, result);
   if (call.row.makes_fd && result >= 0) result = keep_below_floor(result);
   return interrupted_result(call, result);
 }
@@ -282,29 +354,23 @@ bool was_readable(const AddressSpace& space, uint64_t address, uint64_t size) {
 }  // namespace
 
 void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t length) {
-  using Piece = recording::Output::Piece;
   const AddressSpace& space = call.process.memory.space();
-  const uint8_t stream = call.process.descriptors.stream(fd);
-  std::array<Piece, 8> few;
-  std::vector<Piece> many;
-  size_t count = 0;
-  uint64_t left = length;
+  recording::Output output;
+  output.stream = call.process.descriptors.stream(fd);
+  output.fd = fd;
+  recording::OutputDigest digest;
   for (const iovec& piece : pieces) {
     const auto address = reinterpret_cast<uint64_t>(piece.iov_base);
-    const uint64_t size = std::min<uint64_t>(piece.iov_len, left);
-    left -= size;
+    const uint64_t size = std::min<uint64_t>(piece.iov_len, length);
+    length -= size;
     if (size == 0) continue;
-    if (!was_readable(space, address, size)) return;
-    if (count == few.size()) many.assign(few.begin(), few.end());
-    if (count < few.size()) {
-      few[count] = {address, size};
-    } else {
-      many.push_back({address, size});
-    }
-    count++;
+    const std::byte* bytes = call.buffers.sent(address, size);
+    if (bytes == nullptr || !was_readable(space, address, size)) return;
+    output.pieces.push_back({address, size});
+    digest.update({bytes, size});
   }
-  const Piece* list = many.empty() ? few.data() : many.data();
-  call.answer.output(fd, stream, {list, count}, length);
+  output.digest = digest.value();
+  call.answer.add(std::move(output));
 }
 
 CallOutcome make_system_call(GuestTask& task, Registers& registers) {
@@ -316,6 +382,7 @@ CallOutcome make_system_call(GuestTask& task, Registers& registers) {
     tell_once(task.process, name, fmt::format("the guest called {}: unknown, answered ENOSYS", name));
     return {CallOutcome::Kind::result, -ENOSYS};
   }
+  task.buffers.begin();
   Call call{task,
             registers,
             *row,

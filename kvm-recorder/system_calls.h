@@ -13,7 +13,6 @@
 
 #include "kvm-recorder/descriptors.h"
 #include "kvm-recorder/guest_task.h"
-#include "kvm-recorder/signals.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/system_call_table.h"
 
@@ -27,6 +26,7 @@ struct Call {
   std::array<uint64_t, 6> args;
   GuestProcess& process = task.process;
   Answer& answer = task.answer;
+  CallBuffers& buffers = task.buffers;
   CallOutcome outcome{};
 
   int fd(size_t index) const { return static_cast<int>(args[index]); }
@@ -52,8 +52,14 @@ bool prepare(Call& call, std::array<uint64_t, 6>& args);
 // A host call with the row's way of waiting; repeats it while what interrupted it is nothing the guest may
 // see.
 long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args);
+// True when a call that moves `bytes` bytes from or to descriptor `fd` can block: then it must not have guest
+// memory meanwhile, but stand-ins (call_buffers.h). What the row's `wait` says, but for large transfers of
+// regular files: they wait for a disk at most, are over by themselves, and a copy of them would cost.
+bool may_block(const Call& call, int fd, uint64_t bytes);
 // Turns the host's EINTR into what the row's restart class says; anything else stays.
 long interrupted_result(const Call& call, long result);
+// The notes after a call. Addresses are those that the kernel got, of guest memory or of stand-ins.
+void note_written(Call& call, uint64_t address, uint64_t size);
 void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result);
 // What the kernel may have written before it gave up with EFAULT: the accessible start of the range.
 void note_reachable(Call& call, uint64_t address, uint64_t size);
@@ -71,6 +77,8 @@ void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t len
 // Copies `count` guest iovecs; each base outside the windows becomes kBadPointer. 0 or -errno.
 long copy_iovecs(GuestProcess& process, uint64_t address, uint64_t count,
                  std::array<iovec, kMaxIovecs>& iovecs);
+// Puts stand-ins in the place of the iovecs' memory, as far as one call goes.
+void stand_in_for(Call& call, std::span<iovec> iovecs, CallBuffers::Use use);
 // Notes `bytes` bytes spread over the iovecs, in order.
 void note_iovecs(Call& call, std::span<const iovec> iovecs, uint64_t bytes);
 void note_reachable(Call& call, std::span<const iovec> iovecs);

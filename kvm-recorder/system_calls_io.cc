@@ -28,11 +28,21 @@ long copy_iovecs(GuestProcess& process, uint64_t address, uint64_t count,
   return 0;
 }
 
+void stand_in_for(Call& call, std::span<iovec> iovecs, CallBuffers::Use use) {
+  uint64_t left = kMaxTransfer;
+  for (iovec& piece : iovecs) {
+    const uint64_t size = std::min<uint64_t>(piece.iov_len, left);
+    piece.iov_base =
+        reinterpret_cast<void*>(call.buffers.stand_in(reinterpret_cast<uint64_t>(piece.iov_base), size, use));
+    left -= size;
+  }
+}
+
 void note_iovecs(Call& call, std::span<const iovec> iovecs, uint64_t bytes) {
   for (const iovec& piece : iovecs) {
     if (bytes == 0) break;
     const uint64_t size = std::min<uint64_t>(piece.iov_len, bytes);
-    call.answer.written(reinterpret_cast<uint64_t>(piece.iov_base), size);
+    note_written(call, reinterpret_cast<uint64_t>(piece.iov_base), size);
     bytes -= size;
   }
 }
@@ -44,16 +54,26 @@ void note_reachable(Call& call, std::span<const iovec> iovecs) {
 
 namespace {
 
-// Number of the argument that holds the flags of preadv2 and pwritev2 plays no part; fd, iovec, count are 0,
-// 1, 2.
-long vector_call(Call& call, std::array<iovec, kMaxIovecs>& iovecs, size_t& count) {
+// The guest's iovecs, and what the kernel gets for them.
+struct Vector {
+  std::array<iovec, kMaxIovecs> of_guest, of_host;
+  size_t count = 0;
+
+  std::span<const iovec> guest() const { return {of_guest.data(), count}; }
+  std::span<const iovec> host() const { return {of_host.data(), count}; }
+};
+
+// fd, iovec, count are arguments 0, 1, 2 of all of these.
+long vector_call(Call& call, Vector& vector, CallBuffers::Use use) {
   std::array<uint64_t, 6> args;
   if (!prepare(call, args)) return -EBADF;
-  count = 0;
-  const long error = copy_iovecs(call.process, args[1], args[2], iovecs);
-  if (error != 0) return error;
-  count = args[2];
-  args[1] = host_pointer(iovecs.data());
+  if (const long error = copy_iovecs(call.process, args[1], args[2], vector.of_guest)) return error;
+  vector.count = args[2];
+  uint64_t bytes = 0;
+  for (const iovec& piece : vector.guest()) bytes += std::min<uint64_t>(piece.iov_len, kMaxTransfer);
+  std::ranges::copy(vector.guest(), vector.of_host.begin());
+  if (may_block(call, call.fd(0), bytes)) stand_in_for(call, {vector.of_host.data(), vector.count}, use);
+  args[1] = host_pointer(vector.of_host.data());
   return blocking_call(call, call.row.number, args);
 }
 
@@ -84,22 +104,20 @@ long send_queued(Call& call) {
 }
 
 long writev(Call& call) {
-  std::array<iovec, kMaxIovecs> iovecs;
-  size_t count = 0;
-  const long result = vector_call(call, iovecs, count);
+  Vector vector;
+  const long result = vector_call(call, vector, CallBuffers::Use::in);
   if (result > 0) {
-    output_gate(call, call.fd(0), {iovecs.data(), count}, static_cast<uint64_t>(result));
+    output_gate(call, call.fd(0), vector.guest(), static_cast<uint64_t>(result));
     call.process.memory.file_written(call.answer, call.fd(0));
   }
   return interrupted_result(call, result);
 }
 
 long readv(Call& call) {
-  std::array<iovec, kMaxIovecs> iovecs;
-  size_t count = 0;
-  const long result = vector_call(call, iovecs, count);
-  if (result > 0) note_iovecs(call, {iovecs.data(), count}, static_cast<uint64_t>(result));
-  if (result == -EFAULT) note_reachable(call, std::span<const iovec>(iovecs.data(), count));
+  Vector vector;
+  const long result = vector_call(call, vector, CallBuffers::Use::out);
+  if (result > 0) note_iovecs(call, vector.host(), static_cast<uint64_t>(result));
+  if (result == -EFAULT) note_reachable(call, vector.host());
   return interrupted_result(call, result);
 }
 

@@ -23,10 +23,11 @@ struct Message {
   uint64_t name = 0, control = 0;  // the guest's, checked
   socklen_t name_size = 0;
   size_t control_size = 0;
-  std::array<iovec, kMaxIovecs> iovecs;
+  std::array<iovec, kMaxIovecs> iovecs, host_iovecs;
   std::vector<char> control_copy;
 
   std::span<const iovec> pieces() const { return {iovecs.data(), header.msg_iovlen}; }
+  std::span<const iovec> host_pieces() const { return {host_iovecs.data(), header.msg_iovlen}; }
 };
 
 uint64_t address_of(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
@@ -44,8 +45,15 @@ long copy_header(GuestProcess& process, uint64_t address, Message& message) {
   header.msg_control = pointer_to(message.control);
   if (header.msg_iovlen > kMaxIovecs) return -EMSGSIZE;  // import of the iovec, net/socket.c
   const long error = copy_iovecs(process, address_of(header.msg_iov), header.msg_iovlen, message.iovecs);
-  header.msg_iov = message.iovecs.data();
+  header.msg_iov = message.host_iovecs.data();
   return error;
+}
+
+// What the kernel gets for the message's bytes.
+void replace_pieces(Call& call, Message& message, CallBuffers::Use use) {
+  call.buffers.begin();  // of several messages, each has the buffers for itself
+  std::ranges::copy(message.pieces(), message.host_iovecs.begin());
+  stand_in_for(call, {message.host_iovecs.data(), message.header.msg_iovlen}, use);
 }
 
 // Control data is copied, so that what was checked is what is sent: descriptors passed to another process
@@ -77,15 +85,15 @@ long copy_control(GuestProcess& process, Message& message) {
 // After a receive: what the kernel left in our copy of the header goes to the guest's.
 long finish_receive(Call& call, uint64_t address, const Message& message, uint64_t bytes) {
   const msghdr& header = message.header;
-  note_iovecs(call, message.pieces(), bytes);
+  note_iovecs(call, message.host_pieces(), bytes);
   if (message.name != 0) {
-    call.answer.written(message.name, std::min(header.msg_namelen, message.name_size));
+    note_written(call, address_of(header.msg_name), std::min(header.msg_namelen, message.name_size));
     if (!call.answer.write(address + offsetof(msghdr, msg_namelen), &header.msg_namelen,
                            sizeof header.msg_namelen))
       return -EFAULT;
   }
   if (message.control != 0)
-    call.answer.written(message.control, std::min(header.msg_controllen, message.control_size));
+    note_written(call, address_of(header.msg_control), std::min(header.msg_controllen, message.control_size));
   const bool stored =
       call.answer.write(address + offsetof(msghdr, msg_flags), &header.msg_flags, sizeof header.msg_flags) &&
       call.answer.write(address + offsetof(msghdr, msg_controllen), &header.msg_controllen,
@@ -98,6 +106,7 @@ long send_one(Call& call, uint64_t address, uint64_t flags) {
   Message message;
   if (const long error = copy_header(call.process, address, message)) return error;
   if (const long error = copy_control(call.process, message)) return error;
+  replace_pieces(call, message, CallBuffers::Use::in);
   const long result =
       blocking_call(call, SYS_sendmsg, {call.args[0], host_pointer(&message.header), flags, 0, 0, 0});
   if (result > 0) output_gate(call, call.fd(0), message.pieces(), static_cast<uint64_t>(result));
@@ -107,9 +116,18 @@ long send_one(Call& call, uint64_t address, uint64_t flags) {
 long receive_one(Call& call, uint64_t address, uint64_t flags) {
   Message message;
   if (const long error = copy_header(call.process, address, message)) return error;
+  replace_pieces(call, message, CallBuffers::Use::out);
+  // Far more than the kernel stores of either.
+  constexpr uint64_t kMostName = sizeof(sockaddr_storage), kMostControl = 1 << 20;
+  msghdr& header = message.header;
+  header.msg_controllen = std::min<uint64_t>(header.msg_controllen, kMostControl);
+  header.msg_name = pointer_to(call.buffers.stand_in(
+      message.name, std::min<uint64_t>(message.name_size, kMostName), CallBuffers::Use::out));
+  header.msg_control =
+      pointer_to(call.buffers.stand_in(message.control, header.msg_controllen, CallBuffers::Use::out));
   const long result =
       blocking_call(call, SYS_recvmsg, {call.args[0], host_pointer(&message.header), flags, 0, 0, 0});
-  if (result == -EFAULT) note_reachable(call, message.pieces());
+  if (result == -EFAULT) note_reachable(call, message.host_pieces());
   if (result < 0) return result;
   // With MSG_TRUNC the result is the length of the datagram, which may be more than what was stored.
   const long error = finish_receive(call, address, message, static_cast<uint64_t>(result));

@@ -66,7 +66,7 @@ void replace_image(Call& call, const Program& program, const std::vector<std::st
   GuestProcess& process = call.process;
   delete_timers(process);
   call.task.robust_list = 0;
-  process.signals.reset_for_exec();
+  process.signals.reset_for_exec(call.task.signals);
   close_on_exec(process);
   call.outcome.kind = CallOutcome::Kind::registers;
   call.outcome.fpu_changed = true;
@@ -80,7 +80,7 @@ void replace_image(Call& call, const Program& program, const std::vector<std::st
     siginfo_t info{};
     info.si_signo = SIGKILL;
     info.si_code = SI_KERNEL;
-    process.signals.raise(SIGKILL, info);
+    call.task.signals.raise(SIGKILL, info);
   }
 }
 

@@ -1,4 +1,4 @@
-// Signal calls: the state is in Signals; here is what belongs to the call itself.
+// Signal calls: the state is in ProcessSignals and ThreadSignals; here is what belongs to the call itself.
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,7 +14,7 @@ constexpr int kLastSignal = 64;  // _NSIG on x86-64
 
 bool valid(int signal) { return signal > 0 && signal <= kLastSignal; }
 
-// A signal that the guest sends to itself becomes pending in Signals; it must not reach the recorder. SIGSTOP
+// A signal that the guest sends to itself becomes pending there; it must not reach the recorder. SIGSTOP
 // stops guest and recorder alike, so the kernel may have it.
 bool to_itself(pid_t process_or_thread, pid_t self, int signal) {
   return process_or_thread == self && valid(signal) && signal != SIGSTOP;
@@ -49,51 +49,50 @@ long rt_sigaction(Call& call) {
 }
 
 long rt_sigprocmask(Call& call) {
-  return call.process.signals.rt_sigprocmask(call.task, call.fd(0), call.args[1], call.args[2], call.args[3]);
+  return call.task.signals.rt_sigprocmask(call.task, call.fd(0), call.args[1], call.args[2], call.args[3]);
 }
 
 long rt_sigpending(Call& call) {
-  return call.process.signals.rt_sigpending(call.task, call.args[0], call.args[1]);
+  return call.task.signals.rt_sigpending(call.task, call.args[0], call.args[1]);
 }
 
 long rt_sigsuspend(Call& call) {
-  return call.process.signals.rt_sigsuspend(call.task, call.args[0], call.args[1]);
+  return call.task.signals.rt_sigsuspend(call.task, call.args[0], call.args[1]);
 }
 
 long rt_sigtimedwait(Call& call) {
-  return call.process.signals.rt_sigtimedwait(call.task, call.args[0], call.args[1], call.args[2],
-                                              call.args[3]);
+  return call.task.signals.rt_sigtimedwait(call.task, call.args[0], call.args[1], call.args[2], call.args[3]);
 }
 
 long sigaltstack(Call& call) {
-  return call.process.signals.sigaltstack(call.task, call.registers, call.args[0], call.args[1]);
+  return call.task.signals.sigaltstack(call.task, call.registers, call.args[0], call.args[1]);
 }
 
 long rt_sigreturn(Call& call) {
   call.outcome.kind = CallOutcome::Kind::registers;
   // On failure a SIGSEGV waits to be delivered, with the registers as they are.
-  call.outcome.fpu_changed = call.process.signals.rt_sigreturn(call.task, call.registers, call.outcome.fpu);
+  call.outcome.fpu_changed = call.task.signals.rt_sigreturn(call.task, call.registers, call.outcome.fpu);
   return 0;
 }
 
 long kill(Call& call) {
   const int signal = call.fd(1);
   if (!to_itself(call.fd(0), getpid(), signal)) return pass_as_is(call);
-  call.process.signals.raise(signal, user_info(signal, SI_USER));
+  call.process.signals.raise(call.task.signals, signal, user_info(signal, SI_USER));
   return 0;
 }
 
 long tkill(Call& call) {
   const int signal = call.fd(1);
   if (!to_itself(call.fd(0), gettid(), signal)) return pass_as_is(call);
-  call.process.signals.raise(signal, user_info(signal, SI_TKILL));
+  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
   return 0;
 }
 
 long tgkill(Call& call) {
   const int signal = call.fd(2);
   if (call.fd(0) != getpid() || !to_itself(call.fd(1), gettid(), signal)) return pass_as_is(call);
-  call.process.signals.raise(signal, user_info(signal, SI_TKILL));
+  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
   return 0;
 }
 
@@ -102,7 +101,7 @@ long rt_sigqueueinfo(Call& call) {
   if (const long error = queued_info(call, call.args[2], call.fd(1), info)) return error;
   if (!to_itself(call.fd(0), getpid(), call.fd(1)))
     return host_call(SYS_rt_sigqueueinfo, call.args[0], call.args[1], host_pointer(&info));
-  call.process.signals.raise(call.fd(1), info);
+  call.process.signals.raise(call.task.signals, call.fd(1), info);
   return 0;
 }
 
@@ -111,7 +110,7 @@ long rt_tgsigqueueinfo(Call& call) {
   if (const long error = queued_info(call, call.args[3], call.fd(2), info)) return error;
   if (call.fd(0) != getpid() || !to_itself(call.fd(1), gettid(), call.fd(2)))
     return host_call(SYS_rt_tgsigqueueinfo, call.args[0], call.args[1], call.args[2], host_pointer(&info));
-  call.process.signals.raise(call.fd(2), info);
+  call.task.signals.raise(call.fd(2), info);
   return 0;
 }
 

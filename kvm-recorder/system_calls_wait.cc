@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "kvm-recorder/interruptible_syscall.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -20,11 +21,11 @@ namespace {
 constexpr uint64_t kSigsetSize = 8;  // sizeof(kernel sigset_t) on x86-64
 
 // The guest's mask for one call. Ends with the call, unless a signal interrupts it: then the signal is
-// delivered under the mask, and the delivery ends it (signals.h), as the kernel's
+// delivered under the mask, and the delivery ends it (thread_signals.h), as the kernel's
 // restore_saved_sigmask_unless.
 class TemporaryMask {
  public:
-  explicit TemporaryMask(Call& call) : signals_(call.process.signals) {}
+  explicit TemporaryMask(Call& call) : signals_(call.task.signals) {}
   // `set` is a guest address, maybe 0. 0 or -errno.
   long apply(GuestProcess& process, uint64_t set, uint64_t size) {
     if (set == 0) return 0;
@@ -41,7 +42,7 @@ class TemporaryMask {
   }
 
  private:
-  Signals& signals_;
+  ThreadSignals& signals_;
   bool active_ = false;
 };
 
@@ -89,11 +90,10 @@ long poll_with(Call& call, uint64_t timeout) {
   }
   if (count != 0 && !call.process.memory.read(address, fds.data(), size)) return -EFAULT;
   if (names_own_fd(fds)) return poll_around_own(call, {fds.begin(), fds.end()});
-  const uint64_t host_address = count == 0 ? 0 : guest_pointer(address, size);
+  const uint64_t host_address = count == 0 ? 0 : host_pointer(fds.data());
   const long result = blocking_call(call, SYS_ppoll, {host_address, count, timeout, 0, 0, 0});
   // revents are stored whether or not a signal came (fs/select.c, do_sys_poll).
-  if (result >= 0 || result == -EINTR) call.answer.written(host_address, size);
-  if (result == -EFAULT) note_reachable(call, host_address, size);
+  if ((result >= 0 || result == -EINTR) && !call.answer.write(address, fds.data(), size)) return -EFAULT;
   return result;
 }
 
@@ -105,7 +105,8 @@ long poll(Call& call) {
   TemporaryMask mask(call);
   long result = 0;
   if (call.row.number == SYS_ppoll) {
-    const uint64_t timeout = guest_pointer(call.args[2], sizeof(timespec));
+    const uint64_t timeout = call.buffers.stand_in(guest_pointer(call.args[2], sizeof(timespec)),
+                                                   sizeof(timespec), CallBuffers::Use::in);
     if (const long error = mask.apply(call.process, call.args[3], call.args[4])) return error;
     result = mask.finish(poll_with(call, timeout));
     std::array<uint64_t, 6> args{0, 0, timeout};
@@ -126,8 +127,11 @@ long select(Call& call) {
   // The kernel looks no further than the descriptor table goes; the guest's ends at the floor.
   const auto count = static_cast<uint64_t>(std::min(asked, own_fd_floor()));
   const uint64_t size = (count + 63) / 64 * 8;  // FDS_BYTES, fs/select.c
-  std::array<uint64_t, 6> args{count, 0, 0, 0, guest_pointer(call.args[4], 16), 0};
-  for (size_t i = 1; i <= 3; i++) args[i] = guest_pointer(call.args[i], size);
+  std::array<uint64_t, 6> args{count};
+  for (size_t i = 1; i <= 3; i++)
+    args[i] = call.buffers.stand_in(guest_pointer(call.args[i], size), size, CallBuffers::Use::contents);
+  constexpr uint64_t kTime = sizeof(timespec);
+  args[4] = call.buffers.stand_in(guest_pointer(call.args[4], kTime), kTime, CallBuffers::Use::in);
   TemporaryMask mask(call);
   if (call.row.number == SYS_pselect6 && call.args[5] != 0) {
     std::array<uint64_t, 2> set_and_size{};
@@ -137,7 +141,7 @@ long select(Call& call) {
   const long result = mask.finish(blocking_call(call, call.row.number, args));
   for (size_t i = 1; i <= 3; i++) {
     if (args[i] == 0) continue;
-    if (result >= 0) call.answer.written(args[i], size);
+    if (result >= 0) note_written(call, args[i], size);
     if (result == -EFAULT) note_reachable(call, args[i], size);
   }
   note_writes(call, {0, 0, 0, 0, args[4], 0}, result == -EFAULT ? -EINTR : result);
@@ -151,8 +155,12 @@ long epoll_wait(Call& call) {
   // EP_MAX_EVENTS, fs/eventpoll.c.
   constexpr int kMaxEvents = INT32_MAX / static_cast<int>(sizeof(epoll_event));
   if (max_events <= 0 || max_events > kMaxEvents) return -EINVAL;
-  const uint64_t size = static_cast<uint64_t>(max_events) * sizeof(epoll_event);
-  args[1] = guest_pointer(args[1], size);
+  const uint64_t all = static_cast<uint64_t>(max_events) * sizeof(epoll_event);
+  // One call need not give all that is ready.
+  constexpr int kMostAtOnce = 1 << 16;
+  args[2] = static_cast<uint64_t>(std::min(max_events, kMostAtOnce));
+  const uint64_t size = args[2] * sizeof(epoll_event);
+  args[1] = call.buffers.stand_in(guest_pointer(args[1], all), size, CallBuffers::Use::out);
   const uint64_t set = args[4];
   args[4] = args[5] = 0;
   TemporaryMask mask(call);
@@ -162,13 +170,14 @@ long epoll_wait(Call& call) {
   const int timeout = static_cast<int>(args[3]);
   long result = 0;
   for (;;) {
-    result = interruptible_syscall(call.row.number, args[0], args[1], args[2], args[3], 0, 0);
-    if (result != -EINTR || call.process.signals.deliverable()) break;
+    result = interruptible_syscall(call.task.signals.waiting(), call.row.number, args[0], args[1], args[2],
+                                   args[3], 0, 0);
+    if (result != -EINTR || call.task.signals.deliverable()) break;
     if (call.row.number == SYS_epoll_pwait2 || timeout <= 0) continue;
     const uint64_t passed_ms = (now_ns() - started) / 1'000'000;
     args[3] = passed_ms >= static_cast<uint64_t>(timeout) ? 0 : static_cast<uint64_t>(timeout) - passed_ms;
   }
-  if (result > 0) call.answer.written(args[1], static_cast<uint64_t>(result) * sizeof(epoll_event));
+  if (result > 0) note_written(call, args[1], static_cast<uint64_t>(result) * sizeof(epoll_event));
   if (result == -EFAULT) note_reachable(call, args[1], size);
   return mask.finish(result);
 }
@@ -183,9 +192,10 @@ long sleep(Call& call, clockid_t clock, int flags, timespec& remaining) {
   do {
     const uint64_t request = host_pointer(absolute ? &until : &remaining);
     const uint64_t rest = absolute ? 0 : host_pointer(&remaining);
-    result = interruptible_syscall(SYS_clock_nanosleep, static_cast<uint64_t>(clock),
-                                   static_cast<uint64_t>(flags), request, rest, 0, 0);
-  } while (result == -EINTR && !call.process.signals.deliverable());
+    result =
+        interruptible_syscall(call.task.signals.waiting(), SYS_clock_nanosleep, static_cast<uint64_t>(clock),
+                              static_cast<uint64_t>(flags), request, rest, 0, 0);
+  } while (result == -EINTR && !call.task.signals.deliverable());
   return result;
 }
 
@@ -235,6 +245,8 @@ long futex(Call& call) {
   if (number >= std::size(kOperations)) return -ENOSYS;
   const Operation& operation = kOperations[number];
   std::array<uint64_t, 6> args = call.args;
+  // The one call whose memory has no stand-in: its words are what threads share. Waits only read the first of
+  // them, before they block; with priority inheritance the kernel stores the owner in it.
   args[0] = guest_pointer(args[0], 4);
   if (operation.timeout) args[3] = guest_pointer(args[3], sizeof(timespec));
   if (operation.second) args[4] = guest_pointer(args[4], 4);

@@ -1,6 +1,5 @@
 #include "machine/kvm/kvm_vcpu.h"
 
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/kick_signal.h"
 #include "base/log.h"
 #include "machine/flag_instructions.h"
 #include "machine/kvm/fault_address.h"
@@ -27,10 +27,6 @@ constexpr uint64_t kUserFlags =
     rflags::kStatus | rflags::kTrap | rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
 constexpr uint64_t kFixedFlags = 0x202;
 
-// A kick from another thread has to interrupt KVM_RUN. The last real-time signal: programs that use real-time
-// signals at all count from SIGRTMIN.
-const int kKickSignal = SIGRTMAX;
-
 constexpr size_t kFxsaveUsed = 416;  // legacy area up to XMM15; the rest is reserved (SDM vol. 1, table 10-2)
 constexpr size_t kXstateBv = 512;    // offset of XSTATE_BV in the XSAVE area (SDM vol. 1, 13.4.2)
 
@@ -39,6 +35,7 @@ constexpr size_t kXstateBv = 512;    // offset of XSTATE_BV in the XSAVE area (S
 KvmVcpu::KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine& vm, unsigned id,
                  const CpuModel& cpu)
     : machine_(machine), id_(id), fd_(system, vm, id) {
+  prepare_kicks();  // one from another thread has to interrupt KVM_RUN
   fd_.set_cpuid(cpu);
   kvm_sregs sregs = fd_.sregs();
   const CpuidResult features = cpu.cpuid(1, 0);
@@ -89,13 +86,7 @@ void KvmVcpu::kick() noexcept {
   const auto self = static_cast<int>(syscall(SYS_gettid));
   if (thread == 0 || thread == self)
     return;  // in a handler on the vCPU's own thread, the signal itself gets KVM out
-  struct sigaction current {};
-  if (sigaction(kKickSignal, nullptr, &current) == 0 && current.sa_handler == SIG_DFL) {
-    struct sigaction action {};
-    action.sa_handler = [](int) {};
-    sigaction(kKickSignal, &action, nullptr);
-  }
-  syscall(SYS_tgkill, getpid(), thread, kKickSignal);
+  kick_thread(thread);
 }
 
 void KvmVcpu::clear_kick() noexcept { consume_kick(); }

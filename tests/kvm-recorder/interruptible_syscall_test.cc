@@ -41,9 +41,9 @@ class WatchedPipe {
   WatchedPipe& operator=(const WatchedPipe&) = delete;
 
   // interruptible_syscall(read): 1 when the watchdog had to end it.
-  long read() {
+  long read(const std::atomic<int>& waiting) {
     char byte = 0;
-    const long result = interruptible_syscall(SYS_read, static_cast<uint64_t>(ends_[0]),
+    const long result = interruptible_syscall(waiting, SYS_read, static_cast<uint64_t>(ends_[0]),
                                               reinterpret_cast<uint64_t>(&byte), 1, 0, 0, 0);
     ++reads_;
     return result;
@@ -89,14 +89,16 @@ void on_step(int, siginfo_t*, void* context) {
 }  // namespace
 
 TEST_CASE("interruptible_syscall: results are the kernel's") {
-  CHECK(interruptible_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0) == getpid());
-  CHECK(interruptible_syscall(SYS_read, static_cast<uint64_t>(-1), 0, 0, 0, 0, 0) == -EBADF);
+  std::atomic<int> waiting{0};
+  CHECK(interruptible_syscall(waiting, SYS_getpid, 0, 0, 0, 0, 0, 0) == getpid());
+  CHECK(interruptible_syscall(waiting, SYS_read, static_cast<uint64_t>(-1), 0, 0, 0, 0, 0) == -EBADF);
   // All six arguments arrive.
-  const long mapped = interruptible_syscall(SYS_mmap, 0, kPageSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
-                                            static_cast<uint64_t>(-1), 0);
+  const long mapped = interruptible_syscall(waiting, SYS_mmap, 0, kPageSize, PROT_READ,
+                                            MAP_PRIVATE | MAP_ANONYMOUS, static_cast<uint64_t>(-1), 0);
   REQUIRE(mapped > 0);
-  CHECK(interruptible_syscall(SYS_munmap, static_cast<uint64_t>(mapped), kPageSize, 0, 0, 0, 0) == 0);
-  CHECK(interruptible_syscall(SYS_mmap, 0, kPageSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
+  CHECK(interruptible_syscall(waiting, SYS_munmap, static_cast<uint64_t>(mapped), kPageSize, 0, 0, 0, 0) ==
+        0);
+  CHECK(interruptible_syscall(waiting, SYS_mmap, 0, kPageSize, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
                               static_cast<uint64_t>(-1), 1) == -EINVAL);
 }
 
@@ -108,12 +110,12 @@ TEST_CASE("interruptible_syscall: a signal at any instruction before SYSCALL int
   action.sa_sigaction = on_step;
   action.sa_flags = SA_SIGINFO;
   sigaddset(&action.sa_mask, SIGUSR1);
-  REQUIRE(sigaction(SIGTRAP, &action, nullptr) == 0);  // Signals puts it back in the end
+  REQUIRE(sigaction(SIGTRAP, &action, nullptr) == 0);  // ProcessSignals puts it back in the end
   int lost = 0, tried = 0;
   for (int steps = 1; steps < 200; ++steps) {
     steps_left = steps;
     asm volatile("pushf; orq %0, (%%rsp); popf" ::"i"(rflags::kTrap) : "memory", "cc");
-    const long result = pipe.read();
+    const long result = pipe.read(guest.signals.waiting());
     asm volatile("pushf; andq %0, (%%rsp); popf" ::"i"(~static_cast<int>(rflags::kTrap)) : "memory", "cc");
     CHECK(guest.signals.deliverable());
     CHECK(guest.deliver().kind == Kind::handler);
@@ -138,7 +140,7 @@ TEST_CASE("interruptible_syscall: no signal is lost under a hail of timers") {
     timer.it_value.tv_usec = 1 + round % 40;  // about as long as it takes to get into the call
     setitimer(ITIMER_REAL, &timer, nullptr);
     for (int delay = 0; delay < round % 97 * 20; ++delay) asm volatile("");
-    if (pipe.read() != -EINTR) break;
+    if (pipe.read(guest.signals.waiting()) != -EINTR) break;
     ++interrupted;
     if (!guest.signals.deliverable() || guest.deliver().kind != Kind::handler) ++undeliverable;
     guest.return_from_handler();

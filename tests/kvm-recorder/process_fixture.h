@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "kvm-recorder/descriptors.h"
 #include "kvm-recorder/guest_task.h"
-#include "kvm-recorder/signals.h"
+#include "kvm-recorder/process_signals.h"
 #include "machine/vcpu.h"
 
 namespace aftercheck::test {
@@ -74,11 +74,12 @@ struct ProcessFixture {
   recording::Store store{scratch.path(), true};
   LoggedSpace memory{space, store};
   IdleVcpu vcpu;
-  Signals signals{vcpu};
+  ProcessSignals process_signals;
   Descriptors descriptors;
   CpuModel cpu{CpuModelKind::portable};
-  GuestProcess process{.memory = memory, .signals = signals, .descriptors = descriptors, .cpu = cpu};
-  GuestTask task{process};
+  GuestProcess process{.memory = memory, .signals = process_signals, .descriptors = descriptors, .cpu = cpu};
+  GuestTask task{process, vcpu, process_signals.inherited_mask()};
+  ThreadSignals& signals = task.signals;
   Answer& answer = task.answer;
 };
 

@@ -40,7 +40,7 @@ TEST_CASE("delivery: what a handler gets, and that its return restores everythin
   const FpuState fpu_before = guest.fpu;
   guest.raise(SIGUSR1, SI_QUEUE, 4711);
 
-  const Signals::Delivery delivery = guest.deliver();
+  const ThreadSignals::Delivery delivery = guest.deliver();
   REQUIRE(delivery.kind == Kind::handler);
   CHECK(delivery.signal == SIGUSR1);
   CHECK(delivery.reset_fpu);
@@ -144,7 +144,7 @@ TEST_CASE("delivery: interrupted system calls restart as the kernel has it") {
       guest.handle(SIGUSR1, entry.flags);
       guest.raise(SIGUSR1);
     }
-    const Signals::Delivery delivery = guest.deliver(entry.result, SYS_read);
+    const ThreadSignals::Delivery delivery = guest.deliver(entry.result, SYS_read);
     CHECK((delivery.kind == Kind::handler) == entry.handler);
     if (entry.handler) REQUIRE(guest.return_from_handler());
     CHECK(guest.registers.rip == (entry.restarts ? rip - 2 : rip));
@@ -165,7 +165,7 @@ TEST_CASE("delivery: an ignored signal restarts the call, a fatal one ends the g
   CHECK(guest.registers.rip == rip - 2);
   CHECK(guest.registers.rax == SYS_poll);
   guest.raise(SIGTERM);
-  const Signals::Delivery death = guest.deliver();
+  const ThreadSignals::Delivery death = guest.deliver();
   CHECK(death.kind == Kind::terminate);
   CHECK(death.signal == SIGTERM);
   CHECK_FALSE(death.core);
@@ -232,7 +232,7 @@ TEST_CASE("delivery: SA_RESETHAND gives the default back, a missing SA_RESTORER 
 
   guest.act(SIGUSR2, {kHandlerAddress, 0, 0, 0});
   guest.raise(SIGUSR2);
-  const Signals::Delivery delivery = guest.deliver();
+  const ThreadSignals::Delivery delivery = guest.deliver();
   CHECK(delivery.kind == Kind::terminate);
   CHECK(delivery.signal == SIGSEGV);
 }
@@ -390,7 +390,7 @@ TEST_CASE("delivery: a fault whose signal is blocked or ignored kills") {
   }
   SECTION("ignored") { guest.act(SIGSEGV, {1, kRestorer, kRestorerAddress, 0}); }
   guest.signals.raise_fault(exit, guest.registers, guest.space);
-  const Signals::Delivery delivery = guest.deliver();
+  const ThreadSignals::Delivery delivery = guest.deliver();
   CHECK(delivery.kind == Kind::terminate);
   CHECK(delivery.signal == SIGSEGV);
   CHECK(delivery.core);
@@ -402,7 +402,7 @@ TEST_CASE("delivery: a frame that rt_sigreturn can't read is a SIGSEGV that noth
   guest.mask(SIG_SETMASK, bit(SIGSEGV));
   guest.registers.rsp = 0x5000;
   CHECK_FALSE(guest.signals.rt_sigreturn(guest.task, guest.registers, guest.fpu));
-  const Signals::Delivery delivery = guest.deliver();
+  const ThreadSignals::Delivery delivery = guest.deliver();
   CHECK(delivery.kind == Kind::terminate);
   CHECK(delivery.signal == SIGSEGV);
 }

@@ -4,7 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "kvm-recorder/signals.h"
+#include "kvm-recorder/interruptible_syscall.h"
 #include "kvm-recorder/system_call.h"
 #include "tests/kvm-recorder/process_fixture.h"
 
@@ -31,7 +31,7 @@ struct SignalFixture : ProcessFixture {
 
   long act(int signal, const KernelSigaction& action) {
     answer.write_object(kArguments, action);
-    return signals.rt_sigaction(task, signal, kArguments, 0, 8);
+    return process_signals.rt_sigaction(task, signal, kArguments, 0, 8);
   }
   long handle(int signal, uint64_t flags = 0, uint64_t mask = 0) {
     return act(signal, {kHandlerAddress, flags | kRestorer, kRestorerAddress, mask});
@@ -59,7 +59,7 @@ struct SignalFixture : ProcessFixture {
     info.si_value.sival_int = value;
     signals.raise(signal, info);
   }
-  Signals::Delivery deliver(std::optional<long> result = std::nullopt, uint64_t number = 0) {
+  ThreadSignals::Delivery deliver(std::optional<long> result = std::nullopt, uint64_t number = 0) {
     return signals.deliver(task, registers, fpu, result, number);
   }
   // The handler's last instructions: ret to the restorer, which makes the system call.
@@ -78,6 +78,6 @@ struct SignalFixture : ProcessFixture {
   FpuState fpu = FpuState::initial();
 };
 
-using Kind = Signals::Delivery::Kind;
+using Kind = ThreadSignals::Delivery::Kind;
 
 }  // namespace aftercheck::test

@@ -30,7 +30,7 @@ struct sigaction host_action_of(int signal) {
 
 TEST_CASE("signals: rt_sigaction as the kernel's") {
   SignalFixture guest;
-  Signals& signals = guest.signals;
+  ProcessSignals& signals = guest.process_signals;
   CHECK(signals.rt_sigaction(guest.task, SIGUSR1, 0, 0, 4) == -EINVAL);
   CHECK(signals.rt_sigaction(guest.task, 0, 0, 0, 8) == -EINVAL);
   CHECK(signals.rt_sigaction(guest.task, 65, 0, 0, 8) == -EINVAL);
@@ -156,7 +156,7 @@ TEST_CASE("signals: inherited dispositions and mask are the guest's, and the hos
     ::raise(SIGUSR2);  // the recorder's handler is not the guest's
     CHECK(guest.deliver().kind == Kind::terminate);
     guest.mask(SIG_SETMASK, ~uint64_t{0});
-    CHECK_THROWS_AS(Signals(guest.vcpu), Error);
+    CHECK_THROWS_AS(ProcessSignals(), Error);
   }
   CHECK(host_action_of(SIGHUP).sa_handler == SIG_IGN);
   CHECK(host_action_of(SIGUSR2).sa_handler == handler);
@@ -174,7 +174,7 @@ TEST_CASE("signals: execve keeps what is ignored, pending and blocked, and forge
   guest.act(SIGUSR2, {1, kRestorer, kRestorerAddress, 0});
   guest.mask(SIG_SETMASK, bit(SIGUSR1));
   guest.raise(SIGUSR1);
-  guest.signals.reset_for_exec();
+  guest.process_signals.reset_for_exec(guest.signals);
   CHECK(guest.blocked() == bit(SIGUSR1));
   CHECK(guest.pending() == bit(SIGUSR1));
   ::raise(SIGUSR2);

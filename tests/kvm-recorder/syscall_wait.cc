@@ -64,7 +64,7 @@ TEST_CASE("interrupted calls give what the signal code needs to restart them", "
     const uint64_t rest = guest.room(16);
     CHECK(guest.call(SYS_nanosleep, guest.put(minute), rest) == kRestartNoHand);
     CHECK(guest.noted_bytes == 16);
-    CHECK(guest.get<timespec>(rest).tv_sec == 59);
+    CHECK(guest.get<timespec>(rest).tv_sec >= 59);  // 60: the signal came before the call
   }
   SECTION("pause") { CHECK(guest.call(SYS_pause) == kRestartNoHand); }
   SECTION("a socket with a timeout") {

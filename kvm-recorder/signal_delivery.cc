@@ -7,9 +7,9 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "kvm-recorder/signals.h"
-#include "kvm-recorder/signals_state.h"
+#include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/system_call.h"
+#include "kvm-recorder/thread_signals.h"
 
 namespace aftercheck {
 namespace {
@@ -20,7 +20,6 @@ constexpr uint64_t kSyscallLength = 2;
 // arch/x86/kernel/signal.c, FIX_EFLAGS: what rt_sigreturn may change.
 constexpr uint64_t kRestoredFlags =
     rflags::kAlignmentCheck | rflags::kStatus | rflags::kDirection | rflags::kTrap | rflags::kResume;
-constexpr int kSsAutodisarm = 1 << 31, kSiKernel = 0x80;
 // SDM vol. 1, 10.2.3: bits 16-31 of MXCSR are reserved; FXRSTOR faults on them.
 constexpr size_t kMxcsrOffset = 24;
 constexpr uint32_t kMxcsrBits = 0xffff;
@@ -177,8 +176,7 @@ bool push_frame(GuestTask& task, Registers& registers, const FpuState& fpu, cons
 
 }  // namespace
 
-bool Signals::rt_sigreturn(GuestTask& task, Registers& registers, FpuState& fpu) {
-  State& state = *state_;
+bool ThreadSignals::rt_sigreturn(GuestTask& task, Registers& registers, FpuState& fpu) {
   SignalFrame frame{};
   FpuState restored = FpuState::initial();
   // The handler's "ret" has taken the return address. Without SA_SIGINFO the info was never there.
@@ -186,7 +184,7 @@ bool Signals::rt_sigreturn(GuestTask& task, Registers& registers, FpuState& fpu)
   const KernelSigcontext& saved = frame.context.registers;
   if (!readable ||
       (saved.fpstate != 0 && !task.process.memory.read(saved.fpstate, restored.fxsave.data(), kFxsaveSize))) {
-    state.force(make_info(SIGSEGV, kSiKernel));
+    force(make_info(SIGSEGV, kSiKernel));
     return false;
   }
   uint32_t mxcsr = 0;
@@ -198,50 +196,48 @@ bool Signals::rt_sigreturn(GuestTask& task, Registers& registers, FpuState& fpu)
 
   for (const GeneralRegister& entry : kRegisters) registers.*entry.in_cpu = saved.*entry.in_frame;
   registers.rflags = (registers.rflags & ~kRestoredFlags) | (saved.rflags & kRestoredFlags);
-  state.temporary = false;
-  state.set_blocked(frame.context.mask);
-  state.set_alternate_stack(frame.context.stack, registers.rsp);  // errors don't count (restore_altstack())
+  temporary_ = false;
+  set_blocked(frame.context.mask);
+  set_alternate_stack(frame.context.stack, registers.rsp);  // errors don't count (restore_altstack())
   return true;
 }
 
-std::optional<int> Signals::fatal_pending() {
-  State& state = *state_;
-  state.update();
+std::optional<int> ThreadSignals::fatal_pending() {
+  update();
   for (int signal = 1; signal <= kSignals; ++signal) {
     const uint64_t bit = bit_of(signal);
-    if ((state.pending_bits() & ~state.blocked & bit) == 0 || state.ignored(signal)) continue;
-    if (state.actions[signal].handler == kHandlerDefault && (bit & kStopByDefault) == 0) return signal;
+    if ((pending_bits() & ~blocked_ & bit) == 0 || process_.ignored(signal)) continue;
+    if (process_.action(signal).handler == kHandlerDefault && (bit & kStopByDefault) == 0) return signal;
   }
   return std::nullopt;
 }
 
-Signals::Delivery Signals::deliver(GuestTask& task, Registers& registers, const FpuState& fpu,
-                                   std::optional<long> call_result, uint64_t call_number) {
-  State& state = *state_;
+ThreadSignals::Delivery ThreadSignals::deliver(GuestTask& task, Registers& registers, const FpuState& fpu,
+                                               std::optional<long> call_result, uint64_t call_number) {
   long interrupted = call_result.value_or(0);
-  state.update();
+  update();
   for (;;) {
     std::optional<siginfo_t> next;
-    if (state.forced && (state.pending & bit_of(SIGKILL)) == 0) {
-      next = state.forced;
-      state.forced.reset();
-      if (state.forced_vector == vector::kX87Error || state.forced_vector == vector::kSimdError)
-        next->si_code = fpu_code(fpu, state.forced_vector);
-      state.forced_vector = 0;
+    if (forced_ && (pending_bits() & bit_of(SIGKILL)) == 0) {
+      next = forced_;
+      forced_.reset();
+      if (forced_vector_ == vector::kX87Error || forced_vector_ == vector::kSimdError)
+        next->si_code = fpu_code(fpu, forced_vector_);
+      forced_vector_ = 0;
     } else {
-      next = state.dequeue(~state.blocked);
+      next = dequeue(~blocked_);
     }
     if (!next) break;
 
     const int signal = next->si_signo;
-    const KernelSigaction action = state.actions[signal];
-    if (state.ignored(signal)) continue;
+    const KernelSigaction action = process_.action(signal);
+    if (process_.ignored(signal)) continue;
     if (action.handler == kHandlerDefault) {
       if ((bit_of(signal) & kStopByDefault) != 0) {
         ::raise(signal);  // the host's action is the default one
         continue;
       }
-      state.update();
+      update();
       AFTERCHECK_LOG_TO(LogTopic::signals, "signal {} (si_code {}) ends the guest at {:#x}", signal,
                         next->si_code, registers.rip);
       return {Delivery::Kind::terminate, signal, (bit_of(signal) & kCoreByDefault) != 0, false};
@@ -250,24 +246,21 @@ Signals::Delivery Signals::deliver(GuestTask& task, Registers& registers, const 
     resolve_restart(registers, interrupted, call_number, &action.flags);
     interrupted = 0;
     const uint64_t stopped_at = registers.rip;
-    if ((action.flags & uint64_t{SA_RESETHAND}) != 0) {
-      state.actions[signal].handler = kHandlerDefault;
-      state.apply_host_action(signal);
-    }
-    const FrameContext context{state.temporary ? state.saved : state.blocked,
-                               state.alternate,
-                               state.on_alternate_stack(registers.rsp),
-                               state.trap_number,
-                               state.error_code,
-                               state.cr2};
+    if ((action.flags & uint64_t{SA_RESETHAND}) != 0) process_.reset_action(signal);
+    const FrameContext context{temporary_ ? saved_ : blocked_,
+                               alternate_,
+                               on_alternate_stack(registers.rsp),
+                               trap_number_,
+                               error_code_,
+                               cr2_};
     if (!push_frame(task, registers, fpu, action, *next, context)) {
-      if (signal == SIGSEGV) state.actions[SIGSEGV].handler = kHandlerDefault;  // force_fatal_sig()
-      state.force(make_info(SIGSEGV, kSiKernel));
+      if (signal == SIGSEGV) process_.reset_action(SIGSEGV);  // force_fatal_sig()
+      force(make_info(SIGSEGV, kSiKernel));
       continue;
     }
-    if ((state.alternate.flags & kSsAutodisarm) != 0) state.alternate = {0, SS_DISABLE, 0, 0};
-    state.temporary = false;
-    state.set_blocked(state.blocked | action.mask | ((action.flags & SA_NODEFER) != 0 ? 0 : bit_of(signal)));
+    if ((alternate_.flags & kSsAutodisarm) != 0) alternate_ = {0, SS_DISABLE, 0, 0};
+    temporary_ = false;
+    set_blocked(blocked_ | action.mask | ((action.flags & SA_NODEFER) != 0 ? 0 : bit_of(signal)));
     AFTERCHECK_LOG_TO(LogTopic::signals,
                       "signal {} (si_code {}) delivered at {:#x}: handler {:#x}, frame at {:#x}", signal,
                       next->si_code, stopped_at, registers.rip, registers.rsp);
@@ -275,18 +268,17 @@ Signals::Delivery Signals::deliver(GuestTask& task, Registers& registers, const 
   }
   resolve_restart(registers, interrupted, call_number, nullptr);
   restore_mask();
-  state.update();
+  update();
   return {};
 }
 
-void Signals::raise_fault(const Exit& exit, const Registers& registers, const AddressSpace& space) {
-  State& state = *state_;
+void ThreadSignals::raise_fault(const Exit& exit, const Registers& registers, const AddressSpace& space) {
   if (exit.kind == ExitKind::memory_fault) {
     const siginfo_t info = memory_fault_info(exit, space);
-    state.trap_number = vector::kPageFault;
-    state.error_code = page_fault_error_code(exit, info);
-    state.cr2 = exit.address;
-    state.force(info, vector::kPageFault);
+    trap_number_ = vector::kPageFault;
+    error_code_ = page_fault_error_code(exit, info);
+    cr2_ = exit.address;
+    force(info, vector::kPageFault);
     return;
   }
   const uint8_t number = exit.kind == ExitKind::breakpoint ? vector::kBreakpoint
@@ -295,9 +287,9 @@ void Signals::raise_fault(const Exit& exit, const Registers& registers, const Ad
   const auto* trap =
       std::find_if(std::begin(kTraps), std::end(kTraps), [&](const Trap& t) { return t.vector == number; });
   const Trap found = trap != std::end(kTraps) ? *trap : Trap{number, SIGSEGV, kSiKernel, false};
-  state.trap_number = number;
-  state.error_code = exit.kind == ExitKind::exception ? exit.error_code : 0;
-  state.force(make_info(found.signal, found.code, found.addressed ? registers.rip : 0), number);
+  trap_number_ = number;
+  error_code_ = exit.kind == ExitKind::exception ? exit.error_code : 0;
+  force(make_info(found.signal, found.code, found.addressed ? registers.rip : 0), number);
 }
 
 }  // namespace aftercheck

@@ -1,0 +1,238 @@
+// State and system calls of one thread of the guest (kernel/signal.c).
+#include "kvm-recorder/thread_signals.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <ctime>
+#include <utility>
+
+#include "kvm-recorder/guest_task.h"
+#include "kvm-recorder/interruptible_syscall.h"
+#include "kvm-recorder/system_call.h"
+
+namespace aftercheck {
+
+ThreadSignals::ThreadSignals(ProcessSignals& process, Vcpu& vcpu, uint64_t mask)
+    : process_(process), vcpu_(vcpu), host_thread_(static_cast<pid_t>(syscall(SYS_gettid))) {
+  process_.attach(*this);
+  set_blocked(mask);
+}
+
+ThreadSignals::~ThreadSignals() {
+  process_.detach(*this);
+  arrivals_.drain([this](const siginfo_t& info) { take(info); });
+}
+
+void ThreadSignals::notice() {
+  update();
+  if (!deliverable() || static_cast<pid_t>(syscall(SYS_gettid)) == host_thread_) return;
+  vcpu_.kick();
+  kick_thread(host_thread_);
+}
+
+void ThreadSignals::arrived(int signal, const siginfo_t& info) noexcept {
+  if (signal < kFirstRealtime)
+    arrivals_.note(signal, info);
+  else
+    process_.realtime_.note(*this, signal, info);
+  waiting_.store(1);
+  vcpu_.kick();
+}
+
+// Which of the two queues the host's kernel took it from is known of tgkill's signals only. The others may be
+// the process's: this thread was chosen because it did not block them, and if it does now, another may have
+// them.
+void ThreadSignals::take(const siginfo_t& arrived) {
+  const int signal = arrived.si_signo;
+  if (process_.ignored(signal) && (blocked_ & bit_of(signal)) == 0) return;
+  (arrived.si_code == SI_TKILL ? pending_ : process_.pending()).add(arrived);
+}
+
+void ThreadSignals::update() {
+  // A handler that runs from here on says true by itself.
+  waiting_.store(0);
+  process_.drain_realtime();
+  arrivals_.drain([this](const siginfo_t& info) { take(info); });
+  uint64_t deliverable = pending_bits() & ~blocked_;
+  while (deliverable != 0 && process_.ignored(__builtin_ctzll(deliverable) + 1))
+    deliverable &= deliverable - 1;
+  if (forced_ || deliverable != 0) waiting_.store(1);
+}
+
+void ThreadSignals::discard(int signal) {
+  pending_.discard(signal);
+  update();
+}
+
+void ThreadSignals::set_blocked(uint64_t mask) {
+  blocked_ = mask & ~kUnblockable;
+  if (host_mask_ != blocked_) {
+    host_mask_ = blocked_;
+    set_host_mask(blocked_);
+  }
+  update();
+}
+
+uint64_t ThreadSignals::pending_bits() { return pending_.bits() | process_.pending().bits(); }
+
+std::optional<siginfo_t> ThreadSignals::dequeue(uint64_t set) {
+  const uint64_t first = pending_bits() & set & bit_of(SIGKILL);
+  if (first != 0) set = first;
+  if (std::optional<siginfo_t> own = pending_.dequeue(set)) return own;
+  return process_.pending().dequeue(set);
+}
+
+void ThreadSignals::force(const siginfo_t& fault, uint8_t vector) {
+  const int signal = fault.si_signo;
+  if ((blocked_ & bit_of(signal)) != 0 || process_.action(signal).handler == kHandlerIgnore) {
+    process_.reset_action(signal);
+    set_blocked(blocked_ & ~bit_of(signal));
+  }
+  forced_ = fault;
+  forced_vector_ = vector;
+  update();
+}
+
+bool ThreadSignals::on_alternate_stack(uint64_t rsp) const {
+  return (alternate_.flags & kSsAutodisarm) == 0 && rsp > alternate_.address &&
+         rsp - alternate_.address <= alternate_.size;
+}
+
+long ThreadSignals::set_alternate_stack(const KernelStack& wanted, uint64_t rsp) {
+  if (on_alternate_stack(rsp)) return -EPERM;
+  const int mode = wanted.flags & ~kSsAutodisarm;
+  if (mode != SS_DISABLE && mode != SS_ONSTACK && mode != 0) return -EINVAL;
+  if (mode == SS_DISABLE) {
+    alternate_ = {0, wanted.flags, 0, 0};
+    return 0;
+  }
+  constexpr uint64_t kMinimum = 2048;  // MINSIGSTKSZ, uapi/asm/signal.h
+  if (wanted.size < kMinimum) return -ENOMEM;
+  alternate_ = {wanted.address, wanted.flags, 0, wanted.size};
+  return 0;
+}
+
+long ThreadSignals::rt_sigprocmask(GuestTask& task, int how, uint64_t set, uint64_t old_set,
+                                   uint64_t set_size) {
+  if (set_size != sizeof(uint64_t)) return -EINVAL;
+  const uint64_t old = blocked_;
+  if (set != 0) {
+    uint64_t mask = 0;
+    if (!task.process.memory.read_object(set, mask)) return -EFAULT;
+    if (how == SIG_BLOCK)
+      mask |= old;
+    else if (how == SIG_UNBLOCK)
+      mask = old & ~mask;
+    else if (how != SIG_SETMASK)
+      return -EINVAL;
+    set_blocked(mask);
+  }
+  if (old_set != 0 && !task.answer.write_object(old_set, old)) return -EFAULT;
+  return 0;
+}
+
+long ThreadSignals::rt_sigpending(GuestTask& task, uint64_t set, uint64_t set_size) {
+  if (set_size > sizeof(uint64_t)) return -EINVAL;
+  update();
+  const uint64_t waiting = (pending_bits() | host_pending()) & blocked_;
+  return task.answer.write(set, &waiting, set_size) ? 0 : -EFAULT;
+}
+
+long ThreadSignals::rt_sigsuspend(GuestTask& task, uint64_t set, uint64_t set_size) {
+  if (set_size != sizeof(uint64_t)) return -EINVAL;
+  uint64_t mask = 0;
+  if (!task.process.memory.read_object(set, mask)) return -EFAULT;
+  set_temporary_mask(mask);
+  while (!deliverable()) interruptible_syscall(waiting_, SYS_pause, 0, 0, 0, 0, 0, 0);
+  return kRestartNoHand;
+}
+
+long ThreadSignals::rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info, uint64_t timeout,
+                                    uint64_t set_size) {
+  if (set_size != sizeof(uint64_t)) return -EINVAL;
+  uint64_t mask = 0;
+  timespec time{};
+  if (!task.process.memory.read_object(set, mask)) return -EFAULT;
+  if (timeout != 0 && !task.process.memory.read_object(timeout, time)) return -EFAULT;
+  if (time.tv_sec < 0 || time.tv_nsec < 0 || time.tv_nsec >= 1'000'000'000) return -EINVAL;
+  mask &= ~kUnblockable;
+
+  // While the host waits for them, they must be blocked there even if the guest has not blocked them.
+  const uint64_t blocked = blocked_;
+  set_blocked(blocked | mask);
+  std::optional<siginfo_t> found = dequeue(mask);
+  long result = 0;
+  if (!found) {
+    const uint64_t wanted = mask & ~(kFaultSignals | kLibcSignals);
+    siginfo_t arrived{};
+    const auto set_at = reinterpret_cast<uint64_t>(&wanted), info_at = reinterpret_cast<uint64_t>(&arrived);
+    const auto time_at = timeout != 0 ? reinterpret_cast<uint64_t>(&time) : 0;
+    if (timeout != 0 && time.tv_sec == 0 && time.tv_nsec == 0) {
+      result = syscall(SYS_rt_sigtimedwait, set_at, info_at, time_at, sizeof wanted);
+      if (result < 0) result = -errno;
+    } else {
+      result =
+          interruptible_syscall(waiting_, SYS_rt_sigtimedwait, set_at, info_at, time_at, sizeof wanted, 0, 0);
+    }
+    if (result > 0) found = arrived;
+  }
+  set_blocked(blocked);
+  if (!found) return result;
+  if (info != 0 && !task.answer.write_object(info, *found)) return -EFAULT;
+  return found->si_signo;
+}
+
+long ThreadSignals::sigaltstack(GuestTask& task, const Registers& registers, uint64_t stack,
+                                uint64_t old_stack) {
+  const uint64_t rsp = registers.rsp;
+  KernelStack old = alternate_;
+  const int mode = alternate_.size == 0 ? SS_DISABLE : on_alternate_stack(rsp) ? SS_ONSTACK : 0;
+  old.flags = mode | (alternate_.flags & kSsAutodisarm);
+  if (stack != 0) {
+    KernelStack wanted;
+    if (!task.process.memory.read_object(stack, wanted)) return -EFAULT;
+    if (const long result = set_alternate_stack(wanted, rsp); result != 0) return result;
+  }
+  if (old_stack != 0 && !task.answer.write_object(old_stack, old)) return -EFAULT;
+  return 0;
+}
+
+void ThreadSignals::raise(int signal, const siginfo_t& info) {
+  if (signal < 1 || signal > kSignals) return;
+  if (signal == SIGSTOP) {
+    ::raise(SIGSTOP);
+    return;
+  }
+  siginfo_t sent = info;
+  sent.si_signo = signal;
+  if (info.si_code == SI_KERNEL) {
+    force(sent);
+    return;
+  }
+  update();
+  if (process_.ignored(signal) && (blocked_ & bit_of(signal)) == 0) return;
+  pending_.add(sent);
+  notice();
+}
+
+void ThreadSignals::reset_for_exec() {
+  alternate_ = {};
+  trap_number_ = error_code_ = cr2_ = 0;
+  update();
+}
+
+void ThreadSignals::set_temporary_mask(uint64_t mask) {
+  if (!temporary_) saved_ = blocked_;
+  temporary_ = true;
+  set_blocked(mask);
+}
+
+void ThreadSignals::restore_mask() {
+  if (!temporary_) return;
+  temporary_ = false;
+  set_blocked(saved_);
+}
+
+}  // namespace aftercheck
