@@ -31,8 +31,8 @@ class Breakpoints {
   // Is there one that stops the guest?
   bool at(uint64_t address) const;
 
-  // Guest memory in the range is about to be given other contents or to be mapped anew: what is set there is taken out,
-  // and waits.
+  // Guest memory in the range is about to be given other contents or to be mapped anew: what is set there is
+  // taken out, and waits.
   void lift(Range range);
   // Sets all that wait, where there is memory: to be called when a change is complete.
   void rearm();

@@ -19,7 +19,8 @@ class Synthesizer : public Participant {
   void attach(Replay& replay) override {
     vcpu_ = &replay.guest().thread().own_vcpu();
     if (!vcpu_->set_control_flow(&recorder_.tracer()))
-      fail(ErrorKind::internal, "the {} vCPU does not tell its control flow", name(replay.guest().machine().kind()));
+      fail(ErrorKind::internal, "the {} vCPU does not tell its control flow",
+           name(replay.guest().machine().kind()));
   }
   void detach() noexcept override {
     if (vcpu_ != nullptr) vcpu_->set_control_flow(nullptr);

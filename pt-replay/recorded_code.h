@@ -22,8 +22,8 @@ class RecordedCode {
  public:
   // Throws Error(bad_input), Error(io).
   explicit RecordedCode(const std::filesystem::path& directory, const symbols::ObjectOptions& options = {});
-  // As it is after `event`, without reading what lies before: what is mapped then, and where the log goes on. Code
-  // that the host wrote before it is missing.
+  // As it is after `event`, without reading what lies before: what is mapped then, and where the log goes on.
+  // Code that the host wrote before it is missing.
   struct Start {
     uint64_t event = 0;
     recording::LogPlace next;

@@ -1,5 +1,5 @@
-// long_run STEPS MEGABYTES: each step changes words all over that much memory for about a millisecond, checks what it did with a
-// VASSERT, and asks for the time: a program whose replay takes as long as its run.
+// long_run STEPS MEGABYTES: each step changes words all over that much memory for about a millisecond, checks
+// what it did with a VASSERT, and asks for the time: a program whose replay takes as long as its run.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -82,8 +82,7 @@ Outcome replay_with(const fs::path& directory, Participant* other = nullptr) {
 // Lets `bend` at the guest after the answer to its 100th getppid().
 class Bender : public Participant {
  public:
-  explicit Bender(std::function<void(Guest&, const recording::Event&)> bend)
-      : bend_(std::move(bend)) {}
+  explicit Bender(std::function<void(Guest&, const recording::Event&)> bend) : bend_(std::move(bend)) {}
   void attach(Replay& replay) override { guest_ = &replay.guest(); }
   void applied(const recording::Event& event, uint64_t number) override {
     if (event.operands.size() < 4 || event.operands[0] != SYS_getppid || event.operands[3] != 100) return;
@@ -133,8 +132,7 @@ TEST_CASE("PT check: a faithful replay has the recording's branches in every seg
 }
 
 TEST_CASE("PT check: memory bent behind a conditional branch is found at that branch") {
-  Bender bender(
-      [](Guest& guest, const recording::Event& event) { flip(guest, event.operands[1]); });
+  Bender bender([](Guest& guest, const recording::Event& event) { flip(guest, event.operands[1]); });
   const Outcome outcome = replay_with(recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the conditional branch at") &&
@@ -143,8 +141,7 @@ TEST_CASE("PT check: memory bent behind a conditional branch is found at that br
 }
 
 TEST_CASE("PT check: memory bent behind an indirect call is found at that call") {
-  Bender bender(
-      [](Guest& guest, const recording::Event& event) { flip(guest, event.operands[2]); });
+  Bender bender([](Guest& guest, const recording::Event& event) { flip(guest, event.operands[2]); });
   const Outcome outcome = replay_with(recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the indirect branch at") &&
@@ -154,8 +151,7 @@ TEST_CASE("PT check: memory bent behind an indirect call is found at that call")
 
 TEST_CASE("PT check: a bent register that leads to another exit is explained by the branches") {
   // The return address of syscall() on the stack: the guest comes back two bytes further on, or crashes.
-  Bender bender(
-      [](Guest& guest, const recording::Event&) { flip(guest, guest.thread().registers().rsp); });
+  Bender bender([](Guest& guest, const recording::Event&) { flip(guest, guest.thread().registers().rsp); });
   const Outcome outcome = replay_with(recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the indirect branch at"));

@@ -47,7 +47,8 @@ class Prover : public Participant, private pt::FlowSink {
 
   void attach(Replay& replay) override {
     guest_ = &replay.guest();
-    if (!guest_->thread().own_vcpu().set_control_flow(&tracer_)) fail(ErrorKind::internal, "this vCPU tells no control flow");
+    if (!guest_->thread().own_vcpu().set_control_flow(&tracer_))
+      fail(ErrorKind::internal, "this vCPU tells no control flow");
   }
   void reached(const recording::Event& event, uint64_t number) override {
     tracer_.exited(event);
