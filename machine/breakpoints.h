@@ -31,12 +31,13 @@ class Breakpoints {
   // Is there one that stops the guest?
   bool at(uint64_t address) const;
 
-  // Guest memory in the range is about to be given other contents or to be mapped anew: what is set there is taken out,
-  // and waits.
+  // Guest memory in the range is about to be given other contents or to be mapped anew: what is set there is
+  // taken out, and waits.
   void lift(Range range);
   // Sets all that wait, where there is memory: to be called when a change is complete.
   void rearm();
-  // `bytes` is a copy of guest memory from `address` on: puts in what is under the breakpoints.
+  // `bytes` is a copy of guest memory from `address` on: puts in what is under the breakpoints. Where the
+  // guest has written over one its own byte stays.
   void restore_original(uint64_t address, std::span<std::byte> bytes) const;
 
   // Another vCPU, on the same memory, goes on with the guest.
