@@ -174,7 +174,7 @@ void Session::take_checkpoint_if_due() {
   try {
     checkpoints_->take(entries_, event_.time_ns, *vcpu_, digest_);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::io) throw;
+    if (error.kind() != ErrorKind::io && error.kind() != ErrorKind::bad_input) throw;
     return drop_checkpoints(error.what());
   }
   if (const std::string error = checkpoints_->error(); !error.empty()) drop_checkpoints(error);

@@ -65,7 +65,8 @@ void Breakpoints::rearm() {
 
 void Breakpoints::restore_original(uint64_t address, std::span<std::byte> bytes) const {
   for (auto it = bytes_.lower_bound(address); it != bytes_.end() && it->first - address < bytes.size(); ++it)
-    if (it->second.armed) bytes[it->first - address] = std::byte{it->second.byte};
+    if (std::byte& byte = bytes[it->first - address]; it->second.armed && byte == std::byte{kInt3})
+      byte = std::byte{it->second.byte};
 }
 
 // Not where the guest has written something else meanwhile.

@@ -36,7 +36,8 @@ class Breakpoints {
   void lift(Range range);
   // Sets all that wait, where there is memory: to be called when a change is complete.
   void rearm();
-  // `bytes` is a copy of guest memory from `address` on: puts in what is under the breakpoints.
+  // `bytes` is a copy of guest memory from `address` on: puts in what is under the breakpoints. Where the
+  // guest has written over one its own byte stays.
   void restore_original(uint64_t address, std::span<std::byte> bytes) const;
 
   // Another vCPU, on the same memory, goes on with the guest.

@@ -133,6 +133,9 @@ void check_belongs(const Position& position, const Meta& meta) {
   if (position.recording && *position.recording != id)
     fail(ErrorKind::usage, "position {}: it is one of another recording; this one is {:08x}",
          to_text(position), id);
+  if (position.process != 0 || position.thread != 0)
+    fail(ErrorKind::usage, "position {}: the recording has one process with one thread, p0 and t0",
+         to_text(position));
 }
 
 }  // namespace aftercheck::recording

@@ -52,7 +52,8 @@ struct Position {
 std::string to_text(const Position& position);
 // Throws Error(usage) that says what is wrong with the text and how it should be.
 Position parse_position(std::string_view text);
-// Throws Error(usage) where the position is one of another recording.
+// Throws Error(usage) where the position is one of another recording, or of a process or thread that
+// recordings don't have yet.
 void check_belongs(const Position& position, const Meta& meta);
 
 }  // namespace aftercheck::recording

@@ -176,6 +176,7 @@ void Guest::map_shared(const SpaceOp& op, Range range) {
     const recording::Store::Blob blob = store_.open(op.blob);
     // Of a file that was kept whole all is put in: the mapping may grow.
     const bool whole = op.new_length == op.blob_offset;
+    if (whole) files_.open(number, page_up(blob.size), op.name);
     constexpr size_t kPart = 1 << 20;
     buffer_.resize(kPart);
     for (uint64_t done = whole ? 0 : op.blob_offset; whole || done < op.blob_offset + range.size();) {
@@ -212,7 +213,7 @@ void Guest::apply_space_op(const SpaceOp& op) {
                     op.length, op.prot));
   const Range range{op.address, op.address + op.length};
   const int prot = static_cast<int>(op.prot);
-  if (op.kind != SpaceOpKind::protect) breakpoints_->lift(range);
+  breakpoints_->lift(range);  // with a protection trapped instructions come and go, too
   if (op.kind == SpaceOpKind::remap) breakpoints_->lift({op.new_address, op.new_address + op.new_length});
   int error = 0;
   switch (op.kind) {
@@ -265,6 +266,7 @@ void Guest::apply(const Event& event) {
     applied.instruction = {static_cast<TrappedKind>(patch.kind), patch.length, patch.operand,
                            patch.operand_bits};
     applied.original = patch.original;
+    breakpoints_->lift({patch.address, patch.address + patch.length});
     if (patch.kind > static_cast<uint8_t>(kLastTrappedKind) || !space_.apply_patch(applied))
       bad(fmt::format("code patch at {:#x} does not fit the code there", patch.address));
   }

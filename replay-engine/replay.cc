@@ -117,6 +117,7 @@ class Replay::Impl {
     start.event = answered_;
     return start;
   }
+  Stop limit_at_end(const Limit& limit) const;
   [[noreturn]] void missed(const Position& position) const;
   [[noreturn]] void diverged(const std::string& actual, const std::string& detail);
 };
@@ -193,7 +194,10 @@ bool Replay::Impl::begin_from_checkpoint() {
       begin_with(checkpoints.load(*known));
       return true;
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::bad_input && error.kind() != ErrorKind::io) throw;
+      // Not what only the host lacks.
+      if (error.kind() != ErrorKind::bad_input && error.kind() != ErrorKind::io &&
+          error.kind() != ErrorKind::unsupported)
+        throw;
       if (options_.warning)
         options_.warning(
             fmt::format("the checkpoint at event {} can't be used: {}; starting from an earlier one",
@@ -296,8 +300,7 @@ Stop Replay::Impl::advance(const Limit& limit) {
         load_next();
         break;
       case Phase::ended:
-        if (limit.position && limit.position->event > answered_) missed(*limit.position);
-        stop = Stop{limit.event <= answered_ ? Stop::Why::event : Stop::Why::end, answered_, 0, nullptr};
+        stop = limit_at_end(limit);
         break;
     }
   }
@@ -315,6 +318,7 @@ void Replay::Impl::missed(const Position& position) const {
 // Is the limit where the guest is, in a segment or before it?
 std::optional<Stop> Replay::Impl::limit_between(const Limit& limit) {
   if (limit.event <= answered_) return Stop{Stop::Why::event, answered_, 0, nullptr};
+  if (limit.exit <= answered_) return Stop{Stop::Why::exit, answered_, 0, nullptr};
   if (!limit.position) return std::nullopt;
   if (limit.position->event < answer_begins_) missed(*limit.position);
   if (limit.position->event > answered_) return std::nullopt;
@@ -328,6 +332,21 @@ std::optional<Stop> Replay::Impl::limit_between(const Limit& limit) {
          "position {}: the replay is within this segment already, where arrivals were not counted",
          to_text(*limit.position));
   return std::nullopt;
+}
+
+// No segment follows: an instant can't be had any more.
+Stop Replay::Impl::limit_at_end(const Limit& limit) const {
+  Stop stop{Stop::Why::end, answered_, 0, nullptr};
+  if (limit.event <= answered_)
+    stop.why = Stop::Why::event;
+  else if (limit.exit <= answered_)
+    stop.why = Stop::Why::exit;
+  else if (limit.position) {
+    const uint64_t event = limit.position->event;
+    if (event < answer_begins_ || event > answered_ || instant_of(*limit.position)) missed(*limit.position);
+    stop.why = Stop::Why::position;
+  }
+  return stop;
 }
 
 // Nothing: go on.

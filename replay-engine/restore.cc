@@ -31,6 +31,8 @@ Event restore(Guest& guest, const Checkpoint& checkpoint, recording::Store& stor
   for (const CheckpointFile& file : checkpoint.files)
     guest.shared_files().open(file.number, file.length, "of the checkpoint");
   guest.apply(first);
+  // Those that had waited for this memory, until its contents are there.
+  guest.breakpoints().lift({0, UINT64_MAX});
   read_pages(checkpoint, store, [&](const PageRun& run, std::span<const std::byte> bytes) {
     if (run.file != 0)
       guest.shared_files().write(run.file, run.address, bytes, "of the checkpoint");

@@ -32,6 +32,7 @@ Segment::~Segment() {
 void Segment::begin(const recording::Event& ends_with) {
   set_goal(std::nullopt);
   looked_ = Looked::nothing;
+  arrivals_here_ = 0;
   begun_ = false;
   for (auto& [address, own] : own_) own = {0, true};
   if (ends_with.kind != recording::EventKind::asynchronous) return;
@@ -66,8 +67,7 @@ void Segment::remove_breakpoint(uint64_t address) {
 
 std::optional<uint64_t> Segment::arrivals_here() const {
   const uint64_t rip = thread_.registers().rip;
-  if (goal_ && rip == address_of(*goal_) && std::holds_alternative<recording::Arrival>(*goal_))
-    return goal_arrivals_;
+  if (arrivals_here_ != 0) return arrivals_here_;
   const auto own = own_.find(rip);
   if (own != own_.end() && own->second.counted && own->second.arrivals != 0) return own->second.arrivals;
   return std::nullopt;
@@ -91,7 +91,10 @@ bool Segment::landed() {
 }
 
 bool Segment::at_goal() {
-  if (const auto* arrival = std::get_if<recording::Arrival>(&*goal_)) return ++goal_arrivals_ == arrival->nth;
+  if (const auto* arrival = std::get_if<recording::Arrival>(&*goal_)) {
+    arrivals_here_ = ++goal_arrivals_;
+    return goal_arrivals_ == arrival->nth;
+  }
   const auto& state = std::get<recording::FullState>(*goal_);
   return guest_.registers_digest(thread_) == state.registers && guest_.memory_digest() == state.memory;
 }
@@ -146,6 +149,7 @@ SegmentStop Segment::run() {
       // A kick is for whoever waits for an event, and none is between here and there.
       if (landing_ && exit.kind == ExitKind::kick) continue;
       looked_ = Looked::nothing;
+      arrivals_here_ = 0;
       if (exit.kind == ExitKind::breakpoint && stops_at(thread_.registers().rip)) continue;
       if (dense_stops_) dense_stops_->finish();
       guest_.move(thread_, thread_.own_vcpu());

@@ -88,7 +88,8 @@ class Segment {
   std::map<uint64_t, Own> own_;  // the caller's breakpoints, by address
   std::optional<Instant> goal_;
   uint64_t goal_arrivals_ = 0;
-  bool goal_is_new_ = false;  // set while the guest stood still: it may be there
+  uint64_t arrivals_here_ = 0;  // of the goal where the guest stands; 0: nobody has counted for one
+  bool goal_is_new_ = false;    // set while the guest stood still: it may be there
   std::optional<Landing> landing_;
   Looked looked_ = Looked::nothing;
   bool begun_ = false;

@@ -194,7 +194,9 @@ class PartReplay {
       replay_->attach(checker);
       // The last segment ends with the event after it.
       const Limit end{.event = part.last == UINT64_MAX ? UINT64_MAX : part.last + 1};
-      if (part.first == 0 || from_start || !checker.ghost_there()) replay_->advance(end);
+      const bool without_state = part.first != 0 && !from_start && checker.ghost_there();
+      if (without_state) replay_->detach(checker);
+      if (!without_state || show_) replay_->advance(end);
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::internal) throw;
       outcome.error = error.what();

@@ -257,14 +257,18 @@ class Work {
 // The number of the log's last entry, read from where the last checkpoint is.
 uint64_t last_event(const std::filesystem::path& directory,
                     const std::vector<CheckpointSummary>& checkpoints) {
-  std::optional<recording::Reader> reader;
-  if (checkpoints.empty())
-    reader.emplace(directory);
-  else
-    reader.emplace(directory, checkpoints.back().next, checkpoints.back().event + 1);
-  uint64_t last = 0;
-  while (reader->next() != nullptr) last = reader->number();
-  return last;
+  const auto last_of = [](recording::Reader&& reader) {
+    uint64_t last = 0;
+    while (reader.next() != nullptr) last = reader.number();
+    return last;
+  };
+  try {
+    if (!checkpoints.empty())
+      return last_of({directory, checkpoints.back().next, checkpoints.back().event + 1});
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::bad_input) throw;  // it is the checkpoint, or comes again from the start
+  }
+  return last_of(recording::Reader(directory));
 }
 
 std::vector<CheckpointSummary> summaries(const std::filesystem::path& directory) {

@@ -144,6 +144,8 @@ void take_positions(Arguments& arguments) {
     arguments.options.start_near = arguments.first->event;
   }
   if (!arguments.to.empty()) arguments.last = recording::parse_position(arguments.to);
+  if (arguments.first && arguments.last && arguments.last->event < arguments.first->event)
+    fail(ErrorKind::usage, "--to {} lies before --from {}", arguments.to, arguments.from);
 }
 
 // A position that is only an event is reached with the answer to it, whichever continuations that has.

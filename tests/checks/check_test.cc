@@ -247,6 +247,103 @@ TEST_CASE("check: jobs find what one process finds") {
   CHECK_THAT(together.out, Catch::Matchers::StartsWith(alone.out) && Contains("ghost state"));
 }
 
+namespace {
+
+// What must be the same however the events were reached.
+json found(json report) {
+  report = comparable(std::move(report));
+  for (const char* name : {"stops", "pages_opened", "jobs", "remark"}) report.erase(name);
+  return report;
+}
+
+void make_checkpoints(const Workplace& place) {
+  const Finished made = run_tool({"checkpoint", "--machine=soft", "--every", "0", "recording"}, place.path());
+  INFO(made.err);
+  REQUIRE(made.status == 0);
+}
+
+// Jobs by fork, then jobs from checkpoints, against one process.
+void check_jobs(const std::string& machine, const std::vector<std::string>& guest) {
+  const Workplace place;
+  record_guest(place, guest);
+  if (machine == "--machine=kvm" && !kvm_works(place)) return;
+  const std::vector<std::string> alone = {machine, "--check-limit=1"};
+  const json report = found(check_json(place, alone));
+  const std::string shown = check_guest(place, {machine, "--check-limit=1", "--show-output"}).out;
+  for (const bool kept : {false, true}) {
+    if (kept) make_checkpoints(place);
+    for (const char* jobs : {"3", "7"}) {
+      if (machine == "--machine=kvm" && *jobs == '7') continue;  // its time goes into stops
+      INFO("jobs: " << jobs << ", checkpoints: " << kept);
+      std::vector<std::string> options = alone;
+      options.insert(options.end(), {"--jobs", jobs});
+      CHECK(found(check_json(place, options)) == report);
+      options.emplace_back("--show-output");
+      // With ghost state a remark follows.
+      CHECK_THAT(check_guest(place, options).out, Catch::Matchers::StartsWith(shown));
+    }
+    CHECK(found(check_json(place, alone)) == report);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("check: jobs from checkpoints and by fork, on the soft vCPU") {
+  check_jobs("--machine=soft", {"requests"});
+}
+TEST_CASE("check: jobs from checkpoints and by fork, on KVM") { check_jobs("--machine=kvm", {"requests"}); }
+TEST_CASE("check: jobs and libraries that come and go, on the soft vCPU") {
+  check_jobs("--machine=soft", {"loads", AFTERCHECK_VASSERT_GUESTS});
+}
+TEST_CASE("check: jobs with ghost state, on the soft vCPU") { check_jobs("--machine=soft", {"verdicts"}); }
+TEST_CASE("check: jobs with ghost state, on KVM") { check_jobs("--machine=kvm", {"verdicts"}); }
+
+TEST_CASE("check: some events, and one hit, with checkpoints and without") {
+  for (const char* guest : {"hits", "verdicts"}) {
+    const Workplace place;
+    record_guest(place, {guest, "9000"});
+    const json whole = check_json(place, {"--machine=soft", "--check-limit=1"});
+    std::vector<std::vector<std::string>> asked;
+    // Every failure by its position, and its event alone.
+    for (const json& site : whole["sites"])
+      for (const json& hit : site["failures"]) {
+        if (!hit.contains("position")) continue;  // within another check
+        asked.push_back({"--at", hit["position"]});
+        const std::string event = std::to_string(hit["event"].get<uint64_t>());
+        asked.push_back({"--events", event});
+        asked.push_back({"--events", event + "-"});
+        asked.push_back({"--events", "-" + event});
+      }
+    REQUIRE(asked.size() > 8);
+    asked.resize(std::min<size_t>(asked.size(), 24));
+    std::vector<json> reports;
+    for (std::vector<std::string> options : asked) {
+      INFO(options[0] << " " << options[1]);
+      options.insert(options.end(), {"--machine=soft", "--check-limit=1"});
+      reports.push_back(found(check_json(place, options)));
+      size_t failures = 0;
+      for (const json& site : reports.back()["sites"]) failures += site["failures"].size();
+      CHECK(failures >= 1);
+      if (options[0] == "--at") CHECK(failures == 1);
+    }
+    make_checkpoints(place);
+    for (size_t i = 0; i < asked.size(); ++i) {
+      std::vector<std::string> options = asked[i];
+      INFO(options[0] << " " << options[1]);
+      options.insert(options.end(), {"--machine=soft", "--check-limit=1"});
+      CHECK(found(check_json(place, options))["sites"] == reports[i]["sites"]);
+    }
+    for (const char* wrong : {"e5", "5", "e1+0x10=0123456789abcdef/0123456789abcdef0123456789abcdef", "x"}) {
+      const Finished refused = check_guest(place, {"--at", wrong});
+      CHECK(refused.status == 2);
+      CHECK_THAT(refused.err, Contains(wrong));
+    }
+    CHECK(check_guest(place, {"--at", "e5+0x10", "--events", "1-2"}).status == 2);
+    CHECK(check_guest(place, {"--at", "e5+0x10", "--jobs", "2"}).status == 2);
+    CHECK(check_guest(place, {"--at", "00000001:e5+0x10"}).status == 2);
+  }
+}
+
 TEST_CASE("check: exit status, text and the program's output") {
   const Workplace place;
   const Finished recorded = record_guest(place, {"hits", "20000"});

@@ -214,6 +214,120 @@ TEST_CASE("a full disk stops the program or the recording, and what was written 
   umount((place / "small").c_str());
 }
 
+TEST_CASE("replay shows a part of the run, and where it stopped") {
+  const Workplace place;
+  record_hello(place);
+  const auto replay = [&](std::vector<std::string> options) {
+    options.insert(options.begin(), "replay");
+    options.emplace_back("recording");
+    return run_tool(options, place.path());
+  };
+  // Events 1 and 2 are the calls that write.
+  CHECK(replay({"--from", "e1"}).out.empty());
+  CHECK(replay({"--from", "e1"}).err == "oops\n");
+  CHECK(replay({"--from", "0"}).out == "hello\n");
+  CHECK(replay({"--to", "e1"}).out == "hello\n");
+  CHECK(replay({"--to", "e1"}).err.empty());
+  const Finished part = replay({"--from", "e1", "--to", "e2"});
+  CHECK(part.status == 0);
+  CHECK(part.out + part.err == "oops\n");
+  CHECK(replay({"--from", "e1", "--no-output"}).err.empty());
+  CHECK_THAT(replay({"-v", "--to", "e1"}).err, Contains("stopped at ") && Contains(":e1;"));
+
+  const json whole = json::parse(replay({"--json"}).out);
+  CHECK(whole["checkpoint"].is_null());
+  CHECK(whole.count("position") == 0);
+  const json stopped = json::parse(replay({"--json", "--to", "e1"}).out);
+  CHECK(stopped["verdict"] == "faithful-so-far");
+  CHECK(stopped["events"] == 1);
+  CHECK(stopped.count("end") == 0);
+  CHECK(stopped["registers"].size() == 20);
+  CHECK(stopped["registers"]["rax"] == "0x6");
+  const std::string position = stopped["position"];
+  const std::string id =
+      json::parse(run_tool({"info", "--json", "recording"}, place.path()).out)["recording"];
+  CHECK(position == id + ":e1");
+  CHECK(json::parse(replay({"--json", "--to", position}).out)["registers"] == stopped["registers"]);
+  // An instant comes back as it was asked for: the system call's own address.
+  const std::string rip = [&] {
+    const std::vector<json> events = json_lines(run_tool({"dump", "--json", "recording"}, place.path()).out);
+    return events.at(2)["rip"].get<std::string>();
+  }();
+  INFO(rip);
+  const std::string instant = id + ":e1+" + stopped["registers"]["rip"].get<std::string>() + "#1";
+  CHECK(json::parse(replay({"--json", "--to", instant}).out)["position"] == instant);
+  CHECK(json::parse(replay({"--json", "--from", instant}).out)["verdict"] == "faithful");
+
+  struct Wrong {
+    std::vector<std::string> options;
+    std::string message;
+  };
+  const std::string foreign = (id[0] == '0' ? "1" : "0") + id.substr(1) + ":e1";
+  for (const Wrong& wrong :
+       {Wrong{{"--from", "soon"}, "an event's number expected"}, Wrong{{"--to", "e1+5"}, "an address"},
+        Wrong{{"--from", "e99"}, "the recording ends before it"},
+        Wrong{{"--to", "e99"}, "the recording ends before it"}, Wrong{{"--to", foreign}, "another recording"},
+        Wrong{{"--from", foreign}, "another recording"}, Wrong{{"--to", "e1+0x10"}, "without it"},
+        Wrong{{"--from", "e3+0x10"}, "can't get there"}, Wrong{{"--to", "t1.e1"}, "p0 and t0"},
+        Wrong{{"--to", "e1", "--from", "e2"}, "before --from"}}) {
+    const Finished finished = replay(wrong.options);
+    INFO(finished.err);
+    CHECK(finished.status == 2);
+    CHECK_THAT(finished.err, Contains(wrong.message) && Contains(wrong.options[1]));
+  }
+}
+
+TEST_CASE("checkpoint makes, lists, verifies and removes") {
+  const Workplace place;
+  record_hello(place);
+  const auto checkpoint = [&](std::vector<std::string> options) {
+    options.insert(options.begin(), "checkpoint");
+    options.emplace_back("recording");
+    return run_tool(options, place.path());
+  };
+  CHECK(checkpoint({"--list", "--json"}).out == "[]\n");
+  CHECK_THAT(checkpoint({"-v"}).err, Contains("shorter than --every"));
+  const json made = json::parse(checkpoint({"--every", "0", "--json"}).out);
+  CHECK(made["checkpoints"] == 2);  // between three events
+  for (const char* name : {"pages", "new_pages", "written_bytes"}) CHECK(made[name].get<uint64_t>() > 0);
+  CHECK(made["events"] == 3);
+  CHECK(made["truncated"] == false);
+  const json listed = json::parse(checkpoint({"--list", "--json"}).out);
+  REQUIRE(listed.size() == 2);
+  CHECK(listed[0]["event"] == 1);
+  CHECK(listed[1]["event"] == 2);
+  for (const json& row : listed) CHECK(row["damage"].is_null());
+  CHECK(checkpoint({"--verify", "--json"}).out == checkpoint({"--list", "--json"}).out);
+  CHECK(count_lines(checkpoint({"--list"}).out) == 2);
+  CHECK(json::parse(run_tool({"info", "--json", "recording"}, place.path()).out)["checkpoints"] ==
+        json::array({1, 2}));
+  CHECK_THAT(run_tool({"info", "recording"}, place.path()).out, Contains("checkpoints"));
+  const json near =
+      json::parse(run_tool({"replay", "--from", "e2", "--json", "recording"}, place.path()).out);
+  CHECK(near["checkpoint"] == 2);
+  CHECK(near["events"] == 1);
+  CHECK(json::parse(run_tool({"replay", "--json", "recording"}, place.path()).out)["checkpoint"].is_null());
+  CHECK(checkpoint({"--remove"}).status == 0);
+  CHECK(checkpoint({"--list", "--json"}).out == "[]\n");
+
+  for (const char* every : {"soon", "-1s", "1d", "", "nan", "1e99s"}) {
+    const Finished wrong = checkpoint({"--every", every});
+    INFO(every);
+    CHECK(wrong.status == 2);
+    CHECK_THAT(wrong.err, Contains("--every") && Contains("500ms"));
+    CHECK(run_tool({"record", "--checkpoint-every", every, "./hello"}, place.path()).status == 2);
+  }
+  CHECK(checkpoint({"--list", "--remove"}).status == 2);
+  CHECK(checkpoint({"--every", "1s", "--remove"}).status == 2);
+  CHECK_THAT(run_tool({"checkpoint", "nowhere"}, place.path()).err, Contains("not a recording"));
+  CHECK_FALSE(fs::exists(place / "nowhere"));
+  CHECK_FALSE(fs::exists(place / "recording-hello-1"));
+
+  run_tool({"record", "--checkpoint-every", "0", "-o", "kept", "./hello"}, place.path());
+  CHECK(json::parse(run_tool({"info", "--json", "kept"}, place.path()).out)["checkpoints"] ==
+        json::array({1, 2}));
+}
+
 TEST_CASE("info tells what a recording holds") {
   const Workplace place;
   record_hello(place);
@@ -284,7 +398,7 @@ TEST_CASE("help and version go to standard output") {
   const Finished none = run_tool({}, "/");
   CHECK(none.status == 2);
   CHECK_THAT(none.out, Contains("record") && Contains("doctor"));
-  for (const char* command : {"record", "replay", "check", "info", "dump", "doctor"}) {
+  for (const char* command : {"record", "replay", "check", "checkpoint", "info", "dump", "doctor"}) {
     const Finished help = run_tool({command, "--help"}, "/");
     CHECK(help.status == 0);
     CHECK(help.err == "");
