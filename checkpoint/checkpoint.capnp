@@ -67,7 +67,7 @@ struct Frame {
   offset @1 :UInt64;              # in the pack
   length @2 :UInt32;              # of the frame
   pages @3 :UInt32;
-  digest @4 :Data;                # XXH3-128 of the pages
+  digest @4 :Data;                # XXH3-128 of the frame
 }
 
 # Pages that follow one another, in memory and in a frame.

@@ -43,7 +43,7 @@ struct PageFrame {
   uint32_t pack = 0;
   uint64_t offset = 0;
   uint32_t length = 0, pages = 0;
-  recording::Digest128 digest{};
+  recording::Digest128 digest{};  // of the frame's bytes in the pack
 };
 
 // Pages that follow one another, in memory and in their frame.

@@ -31,11 +31,13 @@ void read_pages(const Checkpoint& checkpoint, const recording::Store& store,
       compressed.resize(frame.length);
       if (recording::read_at(pack->fd.get(), what, frame.offset, compressed) != compressed.size())
         fail(ErrorKind::bad_input, "{}: the file is shorter than it was", what);
+      if (recording::digest128(compressed) != frame.digest)
+        fail(ErrorKind::bad_input, "{}: damaged: they have another digest", what);
       pages.resize(uint64_t{frame.pages} * kPageSize);
       const size_t size = ZSTD_decompress(pages.data(), pages.size(), compressed.data(), compressed.size());
       if (ZSTD_isError(size)) fail(ErrorKind::bad_input, "{}: zstd: {}", what, ZSTD_getErrorName(size));
-      if (size != pages.size() || recording::digest128(pages) != frame.digest)
-        fail(ErrorKind::bad_input, "{}: damaged: they have another digest", what);
+      if (size != pages.size())
+        fail(ErrorKind::bad_input, "{}: they are {} bytes instead of {}", what, size, pages.size());
       current = run.frame;
     }
     put(run, std::span(pages).subspan(uint64_t{run.first_page} * kPageSize, uint64_t{run.pages} * kPageSize));

@@ -59,9 +59,10 @@ class PackWriter {
     const size_t size = ZSTD_compressCCtx(context_.get(), compressed_.data(), compressed_.size(),
                                           bytes.data(), bytes.size(), kCompressionLevel);
     if (ZSTD_isError(size)) fail(ErrorKind::io, "pages of a checkpoint: zstd: {}", ZSTD_getErrorName(size));
+    const auto frame = std::span<const std::byte>(compressed_).first(size);
     frames_.push_back({static_cast<uint32_t>(packs_.size() - 1), pack_->size(), static_cast<uint32_t>(size),
-                       static_cast<uint32_t>(pages.size()), recording::digest128(bytes)});
-    pack_->append(std::span(compressed_).first(size));
+                       static_cast<uint32_t>(pages.size()), recording::digest128(frame)});
+    pack_->append(frame);
   }
 
   void finish(Checkpoint& checkpoint) {

@@ -152,7 +152,7 @@ void Replay::Impl::attach(Participant& participant) {
 
 pid_t Replay::Impl::fork() {
   const bool between = phase_ == Phase::not_begun || (phase_ == Phase::segment && !segment_.begun());
-  AFTERCHECK_INVARIANT(between, "a replay can be forked between segments only");
+  if (!between) fail(ErrorKind::internal, "a replay can be forked between segments only");
   const pid_t child = guest_.fork();
   if (child < 0) fail(ErrorKind::io, "a process for a copy of the replay: {}", errno_text(errno));
   if (child == 0) each([](Participant& p) { p.forked(); });

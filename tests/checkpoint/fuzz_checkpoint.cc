@@ -45,7 +45,7 @@ struct Place {
     pack.append(frame);
     write_checkpoint(directory, test::small_checkpoint(
                                     pack.keep(), {0, 0, static_cast<uint32_t>(frame.size()), 3,
-                                                  recording::digest128(std::span<const std::byte>(pages))}));
+                                                  recording::digest128(std::span<const std::byte>(frame))}));
     known = Checkpoints(directory).all().at(0);
     whole = read(known.file);
     payloads = test::payloads_of(whole);

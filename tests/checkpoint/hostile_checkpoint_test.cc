@@ -43,7 +43,7 @@ void forge_page(const Copy& copy) {
   checkpoint.packs.push_back(pack.keep());
   const PageFrame forged_frame{static_cast<uint32_t>(checkpoint.packs.size() - 1), 0,
                                static_cast<uint32_t>(frame.size()), changed->pages,
-                               recording::digest128(std::span<const std::byte>(pages))};
+                               recording::digest128(std::span<const std::byte>(frame))};
   PageRun run = *changed;
   checkpoint.frames.push_back(forged_frame);
   run.frame = static_cast<uint32_t>(checkpoint.frames.size() - 1);
