@@ -14,6 +14,7 @@
 #include "checkpoint/checkpoint.h"
 #include "machine/address_space.h"
 #include "recording/chunk_file.h"
+#include "recording/chunk_message.h"
 
 namespace aftercheck {
 namespace {
@@ -40,26 +41,11 @@ constexpr uint64_t kMaxFileLength = uint64_t{1} << 43;
 
 // --- writing ---
 
-class ChunkStream : public kj::OutputStream {
- public:
-  explicit ChunkStream(ChunkFileWriter& file) : file_(file) {}
-  void write(const void* buffer, size_t size) override {
-    file_.add({static_cast<const std::byte*>(buffer), size});
-  }
-
- private:
-  ChunkFileWriter& file_;
-};
-
 void write_chunk(ChunkFileWriter& file, capnp::MessageBuilder& message) {
   ChunkHeader header;
   header.magic = kMagic;
   header.version = kVersion;
-  header.raw_length = capnp::computeSerializedSizeInWords(message) * sizeof(capnp::word);
-  file.begin(header.raw_length);
-  ChunkStream stream(file);
-  capnp::writeMessage(stream, message);
-  file.end(header);
+  recording::write_message(file, header, message);
 }
 
 template <size_t N>

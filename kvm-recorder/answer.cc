@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/guarded_copy.h"
+#include "checkpoint/space_description.h"
 #include "recording/writer.h"
 
 namespace aftercheck {
@@ -22,15 +23,6 @@ uint64_t readable_size(uint64_t address, uint64_t size) {
   for (uint64_t at = address; at < end; at = page_down(at) + kPageSize)
     if (!guarded_copy(&probe, reinterpret_cast<const void*>(at), 1)) return at - address;
   return size;
-}
-
-recording::CodePatch to_log(const CodePatch& patch) {
-  return {.address = patch.address,
-          .kind = static_cast<uint8_t>(patch.instruction.kind),
-          .length = patch.instruction.length,
-          .operand = patch.instruction.operand,
-          .operand_bits = patch.instruction.operand_bits,
-          .original = patch.original};
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/guarded_copy.h"
 #include "log.capnp.h"
+#include "recording/chunk_message.h"
 #include "recording/writer.h"
 
 namespace aftercheck::recording {
@@ -89,18 +90,6 @@ capnp::Data::Reader as_data(std::span<const std::byte> bytes) {
 }
 
 capnp::Data::Reader as_data(std::span<const uint8_t> bytes) { return {bytes.data(), bytes.size()}; }
-
-// Feeds a Cap'n Proto message to zstd without gluing its segments together first.
-class ChunkStream final : public kj::OutputStream {
- public:
-  explicit ChunkStream(ChunkFileWriter& file) : file_(file) {}
-  void write(const void* buffer, size_t size) override {
-    file_.add({static_cast<const std::byte*>(buffer), size});
-  }
-
- private:
-  ChunkFileWriter& file_;
-};
 
 void build_shape(const Shape& shape, log::Shape::Builder out) {
   out.setKind(static_cast<uint8_t>(shape.kind));
@@ -378,12 +367,7 @@ uint64_t ChunkBuilder::write_to(ChunkFileWriter& file, uint64_t first_event) con
   }
 
   ChunkHeader header;
-  header.raw_length = capnp::computeSerializedSizeInWords(message) * sizeof(capnp::word);
-  file.begin(header.raw_length);
-  ChunkStream stream(file);
-  capnp::writeMessage(stream, message);
-  file.end(header);
-  return header.raw_length;
+  return write_message(file, header, message);
 }
 
 }  // namespace aftercheck::recording
