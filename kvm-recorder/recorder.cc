@@ -170,14 +170,15 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
 
 // The guest stands still, all of the last event answered and appended.
 void Session::take_checkpoint_if_due() {
-  if (!checkpoints_ || ended_ || !checkpoints_->due(event_.time_ns)) return;
+  if (!checkpoints_ || ended_) return;
+  if (const std::string error = checkpoints_->error(); !error.empty()) return drop_checkpoints(error);
+  if (!checkpoints_->due(event_.time_ns)) return;
   try {
     checkpoints_->take(entries_, event_.time_ns, *vcpu_, digest_);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::io && error.kind() != ErrorKind::bad_input) throw;
-    return drop_checkpoints(error.what());
+    drop_checkpoints(error.what());
   }
-  if (const std::string error = checkpoints_->error(); !error.empty()) drop_checkpoints(error);
 }
 
 // The recording is as good without them.

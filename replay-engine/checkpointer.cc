@@ -5,8 +5,8 @@
 namespace aftercheck {
 
 void Checkpointer::running(uint64_t number) {
-  if (wanted_ ? !wanted_(number) : number == 0 || !writer_.due(replay_->time_ns())) return;
   if (writer_.failed()) fail(ErrorKind::io, "{}", writer_.error());
+  if (wanted_ ? !wanted_(number) : number == 0 || !writer_.due(replay_->time_ns())) return;
   Guest& guest = replay_->guest();
   GuestThread& thread = guest.thread();
   SharedFiles& files = guest.shared_files();

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "recording/meta.h"
+#include "recording/reader.h"
 #include "recording/store.h"
 #include "replay-engine/checkpointer.h"
 #include "replay-engine/replay.h"
@@ -120,7 +121,18 @@ int list(const Arguments& arguments, Console& console) {
 
 // --- removing ---
 
-// Packs belong to checkpoints alone. Of one that can't be read the packs stay: nobody can say which they are.
+// The blobs that the log needs.
+std::set<recording::Digest128> blobs_of_log(const std::filesystem::path& directory) {
+  std::set<recording::Digest128> blobs;
+  recording::Reader reader(directory);
+  while (const recording::Event* event = reader.next())
+    for (const recording::SpaceOp& op : event->space_ops)
+      if (op.kind == recording::SpaceOpKind::map_blob) blobs.insert(op.blob);
+  return blobs;
+}
+
+// Packs belong to checkpoints alone; a forged one may name others. Of one that can't be read the packs stay:
+// nobody can say which they are.
 int remove(const Arguments& arguments, Console& console) {
   recording::read_meta(arguments.directory);
   const Checkpoints checkpoints(arguments.directory);
@@ -135,6 +147,7 @@ int remove(const Arguments& arguments, Console& console) {
       console.warning(fmt::format("{}; what it has in the store stays there", error.what()));
     }
   }
+  const std::set<recording::Digest128> needed = blobs_of_log(arguments.directory);
   // First what names them: a checkpoint without its pages is damage, pages without a checkpoint are only dead
   // weight.
   for (const Checkpoints::Known& known : checkpoints.all()) {
@@ -142,7 +155,8 @@ int remove(const Arguments& arguments, Console& console) {
     std::filesystem::remove(known.file, error);
     if (error) fail(ErrorKind::io, "{}: {}", known.file.string(), error.message());
   }
-  for (const recording::Digest128& pack : packs) store.remove(pack);
+  for (const recording::Digest128& pack : packs)
+    if (!needed.contains(pack)) store.remove(pack);
   console.note(fmt::format("{} checkpoints removed", human_count(checkpoints.all().size())));
   return 0;
 }

@@ -280,6 +280,18 @@ TEST_CASE("checkpoints: files of other names are none") {
   CHECK_FALSE(run_from(copy.path(), 30).result.checkpoint);
 }
 
+TEST_CASE("checkpoints: a forged one can't have a blob of the log removed") {
+  const Copy copy(checkpointed_later());
+  Checkpoint forged = Checkpoints::load(copy.at(30));
+  for (const recording::SpaceOp& op : forged.mappings)
+    if (op.kind == recording::SpaceOpKind::map_blob && !op.shared) forged.packs.push_back(op.blob);
+  REQUIRE(forged.packs.size() > 1);
+  write_checkpoint(copy.path(), forged);
+  CHECK(run_tool({"checkpoint", "--remove", "recording"}, copy.place()).status == 0);
+  CHECK(names_in(copy.path() / "store") == blobs_of_log(copy.path()));
+  CHECK(ended_well(run_from(copy.path(), 0)));
+}
+
 TEST_CASE("checkpoints: the command lists damage and removes what only checkpoints need") {
   const Copy copy(checkpointed_later());
   const std::vector<std::string> list = {"checkpoint", "--list", "recording"};
