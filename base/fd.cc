@@ -1,6 +1,7 @@
 #include "base/fd.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -21,6 +22,8 @@ std::array<std::atomic<bool>, kOwnFds>& own_table() {
   static std::array<std::atomic<bool>, kOwnFds> table{};
   return table;
 }
+
+thread_local bool has_own_table = false;
 
 }  // namespace
 
@@ -52,7 +55,16 @@ int own_fd_floor() {
   return floor;
 }
 
+bool use_own_descriptor_table() {
+  if (unshare(CLONE_FILES) != 0) return false;
+  has_own_table = true;
+  close_range(0, ~0U, 0);
+  for (int standard = 0; standard <= STDERR_FILENO; ++standard) open("/", O_PATH | O_CLOEXEC);
+  return true;
+}
+
 UniqueFd move_out_of_guest_reach(UniqueFd fd) {
+  if (has_own_table) return fd;
   const int floor = own_fd_floor();
   const int high = fcntl(fd.get(), F_DUPFD_CLOEXEC, floor);
   if (high < 0 || high >= floor + kOwnFds) {

@@ -41,6 +41,12 @@ size_t read_file(int fd, uint64_t offset, std::span<std::byte> bytes, int* error
 // result owns it. Throws Error(io) when the table is too small.
 UniqueFd move_out_of_guest_reach(UniqueFd fd);
 
+// From now on the calling thread has a descriptor table of its own, with nothing in it but 0, 1 and 2, which
+// lead nowhere: what it opens takes no number from a guest that runs meanwhile, and it holds none of the
+// guest's files open. move_out_of_guest_reach() leaves its descriptors where they are. False, and nothing has
+// changed, where the host forbids it (unshare(2), CLONE_FILES).
+bool use_own_descriptor_table();
+
 // True for a descriptor registered by move_out_of_guest_reach and still open. Any thread.
 bool is_own_fd(int fd);
 

@@ -14,22 +14,24 @@ namespace aftercheck {
 
 void read_pages(const Checkpoint& checkpoint, const recording::Store& store,
                 const std::function<void(const PageRun& run, std::span<const std::byte> bytes)>& put) {
-  // Packs are opened when they are needed: a frame's file may be used by many checkpoints.
-  std::vector<std::optional<recording::Store::Blob>> packs(checkpoint.packs.size());
+  // One pack at a time: there may be more of them than descriptors, and runs are in the order of their
+  // frames.
+  recording::Store::Blob pack;
+  std::optional<uint32_t> open_pack;
   std::vector<std::byte> compressed, pages;
   std::optional<uint32_t> current;
   for (const PageRun& run : checkpoint.runs) {
     const PageFrame& frame = checkpoint.frames[run.frame];
     if (current != run.frame) {
-      std::optional<recording::Store::Blob>& pack = packs[frame.pack];
       const recording::Digest128& name = checkpoint.packs[frame.pack];
       const std::string what =
           fmt::format("store/{}: pages at offset {}", recording::to_hex(name), frame.offset);
-      if (!pack) pack = store.open_unread(name);
-      if (frame.offset > pack->size || frame.length > pack->size - frame.offset)
-        fail(ErrorKind::bad_input, "{}: they lie beyond its {} bytes", what, pack->size);
+      if (open_pack != frame.pack) pack = store.open_unread(name);
+      open_pack = frame.pack;
+      if (frame.offset > pack.size || frame.length > pack.size - frame.offset)
+        fail(ErrorKind::bad_input, "{}: they lie beyond its {} bytes", what, pack.size);
       compressed.resize(frame.length);
-      if (recording::read_at(pack->fd.get(), what, frame.offset, compressed) != compressed.size())
+      if (recording::read_at(pack.fd.get(), what, frame.offset, compressed) != compressed.size())
         fail(ErrorKind::bad_input, "{}: the file is shorter than it was", what);
       if (recording::digest128(compressed) != frame.digest)
         fail(ErrorKind::bad_input, "{}: damaged: they have another digest", what);

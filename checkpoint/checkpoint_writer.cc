@@ -14,6 +14,7 @@
 #include <variant>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "recording/digest.h"
@@ -214,6 +215,10 @@ class CheckpointWriter::Impl {
     // A guest that is recorded may change its root directory. Where a sandbox forbids this, it is the
     // recorder's too.
     unshare(CLONE_FS);
+    // It opens files while the guest runs, whose descriptors are this process's.
+    if (!use_own_descriptor_table())
+      set_error(fmt::format("checkpoints need a thread with descriptors of its own: unshare: {}",
+                            errno_text(errno)));
     started_.set_value();
     for (;;) {
       std::unique_lock lock(mutex_);

@@ -41,11 +41,16 @@ struct CheckHit {
   std::vector<CheckFrame> stack;  // at the site; where the check ended if it could not be completed
 };
 
+// A check that ran into the limit so often does it again, and each time takes seconds: further hits are not
+// checked.
+constexpr uint64_t kMostEndless = 3;
+
 struct SiteReport {
   SiteText text;
   std::string module;            // the first it was found in
   std::vector<uint64_t> places;  // its addresses in the program, in no order
-  uint64_t hits = 0;             // in the range of events
+  uint64_t hits = 0;                                       // in the range of events
+  uint64_t own_hits = 0;  // of them the program's own, not by way of another check
   uint64_t checked = 0;          // of these were chosen and checked
   uint64_t passed = 0, failed = 0;
   uint64_t broken = 0;   // checks that could not be completed: every other verdict
@@ -58,7 +63,7 @@ struct SiteReport {
 
 struct CheckReport {
   std::vector<SiteReport> sites;  // those that were wanted, in order of file and line
-  uint64_t sites_found = 0;       // wanted or not
+  std::vector<SiteText> found;    // of all sites, wanted or not, in the order in which they were found
   bool ghost_used = false;        // some check wrote ghost memory
   bool ghost_there = false;       // some module has ghost variables, which earlier hits may have written
   Excursions::Counts excursions;

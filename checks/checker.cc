@@ -5,8 +5,6 @@
 namespace aftercheck {
 namespace {
 
-// A check that ran into the limit so often does it again; each time takes seconds.
-constexpr uint64_t kMostEndless = 3;
 // The library's own share of a module's ghost variables (vassert-hooks/src/thunks.S): what it holds is of use
 // to those of the program only.
 constexpr uint64_t kLibraryGhosts = 4096;
@@ -255,9 +253,12 @@ void Checker::detach() noexcept {
 
 CheckReport Checker::report() const {
   CheckReport report;
-  report.sites_found = sites_.size();
+  for (const SiteReport& site : sites_) report.found.push_back(site.text);
   for (size_t number = 0; number < sites_.size(); ++number)
-    if (wanted_[number] != 0) report.sites.push_back(sites_[number]);
+    if (wanted_[number] != 0) {
+      report.sites.push_back(sites_[number]);
+      report.sites.back().own_hits = own_hits_[number];
+    }
   std::sort(report.sites.begin(), report.sites.end(),
             [](const SiteReport& a, const SiteReport& b) { return a.text < b.text; });
   report.ghost_used = ghost_used_;

@@ -100,6 +100,7 @@ void CallBuffers::expect_faults() {
 }
 
 uint64_t CallBuffers::stand_in(uint64_t address, uint64_t size, Use use) {
+  if (!others_run_) return address;
   if (address == 0) return address;
   if (!in_windows(address, std::max<uint64_t>(size, 1))) {
     expect_faults();

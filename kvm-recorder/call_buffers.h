@@ -25,6 +25,10 @@ class CallBuffers {
   CallBuffers(const CallBuffers&) = delete;
   CallBuffers& operator=(const CallBuffers&) = delete;
 
+  // From now on another thread of the guest may run while a call blocks. Before, nobody looks at the guest's
+  // memory meanwhile, and the kernel gets that itself: stand_in() gives back the address that it is given.
+  void others_run() { others_run_ = true; }
+
   // A call begins: stand-ins of earlier ones are gone.
   void begin();
 
@@ -47,6 +51,8 @@ class CallBuffers {
   const std::byte* sent(uint64_t address, uint64_t size) const;
 
  private:
+  bool others_run_ = false;
+
   struct Region {
     uint64_t address, size;  // in the guest
     uint64_t accessible;     // bytes from the start on

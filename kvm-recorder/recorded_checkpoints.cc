@@ -5,6 +5,7 @@
 #include <set>
 #include <vector>
 
+#include "base/error.h"
 #include "recording/file_io.h"
 
 namespace aftercheck {
@@ -99,7 +100,11 @@ void RecordedCheckpoints::take(uint64_t next_entry, uint64_t time_ns, Vcpu& vcpu
         .files = shared.files(),
         .read_file = [&](uint64_t number, const auto& visit) { shared.read(number, visit); }};
     writer_.take(summary, {{0, vcpu.registers(), vcpu.fpu(), digest.value()}}, guest,
-                 [&log = log_, next_entry] { return log.place_of(next_entry); });
+                 [&log = log_, next_entry] {
+                   // It never will be there: whoever waits for room for the next checkpoint must hear of it.
+                   if (log.failed()) fail(ErrorKind::io, "{}", log.error());
+                   return log.place_of(next_entry);
+                 });
   });
 }
 

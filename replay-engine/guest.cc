@@ -298,6 +298,11 @@ void Guest::apply_registers(GuestThread& thread, const Event& event) {
 
 void Guest::move(GuestThread& thread, Vcpu& to) {
   if (thread.vcpu_ == &to) return;
+  // It has translated code which the guest may have changed on the other machine, without an event.
+  if (&to == thread.soft_.get())
+    for (const auto& [start, mapping] : space_.mappings())
+      if ((mapping.prot & PROT_EXEC) != 0 && ((mapping.prot & PROT_WRITE) != 0 || mapping.shared))
+        soft_machine_->code_changed({start, mapping.end});
   hand_over(*thread.vcpu_, to, *breakpoints_);
   thread.vcpu_ = &to;
 }

@@ -174,7 +174,9 @@ class PartReplay {
 
   // To the start of the part, unchecked.
   void skip_to(EventSpan part) {
-    if (part.first != 0) replay_->advance({.event = part.first});
+    if (part.first == 0 || replay_->advance({.event = part.first}).why != Stop::Why::end) return;
+    fail(ErrorKind::usage, "{}: the recording ends after event {}, before event {}",
+         arguments_.replay.directory.string(), replay_->position().event, part.first);
   }
 
   // From there to its end; `from_start`: checks take part from the start of the recording on. Where ghost
@@ -261,10 +263,10 @@ CheckOutcome check_in_jobs(const Arguments& arguments, EventSpan span, Console& 
         replay.skip_to(part.span);
         return replay.replay().fork();
       },
-      [&](const Part& part, JobOutput& job) {
+      [&](const Part& part, JobOutput* job) {
         ShowOutput keep;
         if (arguments.show_output)
-          keep = [&](int stream, const std::byte* bytes, size_t size) { job.write(stream, bytes, size); };
+          keep = [&](int stream, const std::byte* bytes, size_t size) { job->write(stream, bytes, size); };
         if (kept) replay.open(part.span, part.span.first == parts.front().span.first, keep);
         replay.show_to(keep);
         return replay.check(part.span);
@@ -281,8 +283,13 @@ CheckOutcome check_all(Arguments& arguments, std::string& remark, Console& conso
   console.clear_progress();
   // A check can see what those before it left there: in another job's part, or before the first event.
   if (arguments.jobs == 1 && whole.first == 0) return outcome;
-  if (!outcome.report.ghost_used && !outcome.report.ghost_there) return outcome;
-  if (arguments.jobs > 1)
+  const bool endless =
+      arguments.jobs > 1 && std::any_of(outcome.report.sites.begin(), outcome.report.sites.end(),
+                                        [](const SiteReport& site) { return site.endless >= kMostEndless; });
+  if (!outcome.report.ghost_used && !outcome.report.ghost_there && !endless) return outcome;
+  if (endless)
+    remark = "checks ran into the limit, so all were run again one after the other (without --jobs)";
+  else if (arguments.jobs > 1)
     remark = "the checks keep ghost state, so they were run again one after the other (without --jobs)";
   outcome = check_from_start(arguments, whole, console);
   console.clear_progress();
@@ -319,11 +326,11 @@ int run(Arguments& arguments, Console& console) {
   if (status == 0) {
     status = any_failed(result.report) ? 1 : 0;
     result.verdict = status == 0 ? "held" : "failed";
-    if (result.report.sites.empty() && result.report.sites_found != 0) {
+    if (result.report.sites.empty() && result.report.found.size() != 0) {
       status = exit_status(ErrorKind::usage);
       result.verdict = "error";
       result.error = fmt::format("none of the {} VAsserts is wanted: see --file, --function and --site",
-                                 human_count(result.report.sites_found));
+                                 human_count(result.report.found.size()));
     }
   }
   if (!arguments.html.empty()) write_page(arguments.html, check_html(result));

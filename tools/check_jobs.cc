@@ -10,6 +10,7 @@
 #include <iterator>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "checkpoint/checkpoint.h"
 #include "recording/reader.h"
@@ -63,13 +64,15 @@ Json pack(const CheckOutcome& outcome) {
   Json sites = Json::array();
   for (const SiteReport& s : report.sites)
     sites.push_back({s.text.file, s.text.text, s.text.function, s.text.line, s.text.kind, s.module, s.places,
-                     s.hits, s.checked, s.passed, s.failed, s.broken, s.endless, s.logged, s.logs_dropped,
-                     pack(s.failures), pack(s.logs)});
+                     s.hits, s.own_hits, s.checked, s.passed, s.failed, s.broken, s.endless, s.logged,
+                     s.logs_dropped, pack(s.failures), pack(s.logs)});
+  Json found = Json::array();
+  for (const SiteText& text : report.found) found.push_back({text.file, text.line, text.kind, text.text});
   const ReplayResult& r = report.replay;
   return {outcome.error,
           static_cast<unsigned>(outcome.kind),
           std::move(sites),
-          report.sites_found,
+          std::move(found),
           report.ghost_used,
           report.excursions.excursions,
           report.excursions.opened_pages,
@@ -101,7 +104,8 @@ CheckOutcome unpack(const Json& json) {
   json.at(0).get_to(outcome.error);
   outcome.kind = static_cast<ErrorKind>(json.at(1).get<unsigned>());
   for (const Json& site : json.at(2)) report.sites.push_back(unpack_site(site));
-  json.at(3).get_to(report.sites_found);
+  for (const Json& text : json.at(3))
+    report.found.push_back({text.at(0), text.at(3), {}, text.at(1), text.at(2)});
   json.at(4).get_to(report.ghost_used);
   json.at(5).get_to(report.excursions.excursions);
   json.at(6).get_to(report.excursions.opened_pages);
@@ -122,18 +126,20 @@ CheckOutcome unpack(const Json& json) {
 
 // --- joining ---
 
-void join_hits(std::vector<CheckHit>& to, std::vector<CheckHit>&& from, uint64_t before, uint64_t most) {
+void join_hits(std::vector<CheckHit>& to, std::vector<CheckHit>&& from, uint64_t before_own,
+               uint64_t before_all, uint64_t most) {
   for (CheckHit& hit : from) {
     if (to.size() == most) return;
-    hit.number += before;
+    // Those by way of other checks are numbered among all visits.
+    hit.number += hit.nested ? before_all : before_own;
     to.push_back(std::move(hit));
   }
 }
 
 void join(SiteReport& to, SiteReport&& from, uint64_t most_failures, uint64_t most_logs) {
   const uint64_t logs = to.logs.size() + from.logs.size() + to.logs_dropped + from.logs_dropped;
-  join_hits(to.failures, std::move(from.failures), to.hits, most_failures);
-  join_hits(to.logs, std::move(from.logs), to.hits, most_logs);
+  join_hits(to.failures, std::move(from.failures), to.own_hits, to.hits, most_failures);
+  join_hits(to.logs, std::move(from.logs), to.own_hits, to.hits, most_logs);
   to.logs_dropped = logs - to.logs.size();
   std::sort(from.places.begin(), from.places.end());
   std::sort(to.places.begin(), to.places.end());
@@ -142,6 +148,7 @@ void join(SiteReport& to, SiteReport&& from, uint64_t most_failures, uint64_t mo
                  std::back_inserter(places));
   to.places = std::move(places);
   to.hits += from.hits;
+  to.own_hits += from.own_hits;
   to.checked += from.checked;
   to.passed += from.passed;
   to.failed += from.failed;
@@ -152,7 +159,9 @@ void join(SiteReport& to, SiteReport&& from, uint64_t most_failures, uint64_t mo
 
 // All but the sites.
 void join(CheckReport& to, const CheckReport& from) {
-  to.sites_found = std::max(to.sites_found, from.sites_found);
+  std::set<SiteText> found(to.found.begin(), to.found.end());
+  found.insert(from.found.begin(), from.found.end());
+  to.found.assign(found.begin(), found.end());
   to.ghost_used = to.ghost_used || from.ghost_used;
   to.ghost_there = to.ghost_there || from.ghost_there;
   to.excursions.excursions += from.excursions.excursions;
@@ -167,7 +176,7 @@ void join(CheckReport& to, const CheckReport& from) {
 struct Job {
   pid_t process = -1;
   UniqueFd answer;
-  JobOutput output;
+  std::optional<JobOutput> output;  // where somebody wants it
 };
 
 // What the child does: it never comes back.
@@ -176,6 +185,10 @@ struct Job {
   CheckOutcome outcome;
   try {
     outcome = check();
+  } catch (const Error& error) {
+    outcome = {};
+    outcome.error = error.what();
+    outcome.kind = error.kind();
   } catch (const std::exception& error) {
     outcome = {};
     outcome.error = error.what();
@@ -188,17 +201,25 @@ struct Job {
   _exit(status);
 }
 
-Job start(const Part& part, const std::function<pid_t()>& fork, const CheckPart& check) {
+Job start(const Part& part, const std::function<pid_t()>& fork, const CheckPart& check, bool keeps_output) {
   std::array<int, 2> ends{};
   if (pipe(ends.data()) != 0) fail(ErrorKind::io, "a pipe for a job: {}", errno_text(errno));
   Job job;
   job.answer.reset(ends[0]);
+  if (keeps_output) job.output.emplace();
   UniqueFd answer(ends[1]);
-  job.process = fork();
+  const pid_t parent = getpid();
+  try {
+    job.process = fork();
+  } catch (const Error& error) {
+    if (getpid() == parent) throw;
+    // A child that could not become a replay of its own.
+    work(answer.get(), [&]() -> CheckOutcome { throw error; });
+  }
   if (job.process < 0) fail(ErrorKind::io, "a process for a job: {}", errno_text(errno));
   if (job.process != 0) return job;
   job.answer.reset();
-  work(answer.get(), [&] { return check(part, job.output); });
+  work(answer.get(), [&] { return check(part, job.output ? &*job.output : nullptr); });
 }
 
 std::vector<uint8_t> read_all(int fd) {
@@ -294,14 +315,14 @@ JobOutput::JobOutput() {
 }
 
 void JobOutput::write(int stream, const std::byte* bytes, size_t size) {
-  if (write_all(files_.at(static_cast<size_t>(stream)).get(), bytes, size) != 0)
+  if (write_all(files_.at(static_cast<size_t>(stream - 1)).get(), bytes, size) != 0)
     fail(ErrorKind::io, "memory for the output of a part: {}", errno_text(errno));
 }
 
 void JobOutput::read(const ShowOutput& show) const {
   std::vector<std::byte> buffer(64 << 10);
   for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
-    const int file = files_.at(static_cast<size_t>(stream)).get();
+    const int file = files_.at(static_cast<size_t>(stream - 1)).get();
     off_t at = 0;
     for (ssize_t got = 0; (got = pread(file, buffer.data(), buffer.size(), at)) > 0; at += got)
       show(stream, buffer.data(), static_cast<size_t>(got));
@@ -343,7 +364,7 @@ CheckOutcome check_in_parts(const std::vector<Part>& parts, uint64_t most_failur
   for (const Part& part : parts) {
     try {
       jobs.push_back(start(
-          part, [&] { return fork(part); }, check));
+          part, [&] { return fork(part); }, check, show != nullptr));
     } catch (const Error& error) {  // the process that makes the jobs came no further
       failure = error.what();
       kind = error.kind();
@@ -353,7 +374,7 @@ CheckOutcome check_in_parts(const std::vector<Part>& parts, uint64_t most_failur
   std::vector<CheckOutcome> outcomes;
   for (Job& job : jobs) {
     outcomes.push_back(outcome_of(job));
-    if (show) job.output.read(show);
+    if (job.output) job.output->read(show);
   }
   if (!failure.empty()) {
     CheckOutcome& missing = outcomes.emplace_back();
@@ -371,10 +392,12 @@ CheckOutcome check_in_parts(const std::vector<Part>& parts, uint64_t most_failur
       else
         join(known->second, std::move(site), most_failures, most_logs);
     }
-    if (first || !all.error.empty()) continue;
-    join(all.report, outcome.report);
-    all.error = outcome.error;
-    all.kind = outcome.kind;
+    if (!first) {
+      join(all.report, outcome.report);
+      all.error = outcome.error;
+      all.kind = outcome.kind;
+    }
+    if (!all.error.empty()) break;  // one replay would have come no further
   }
   all.report.sites.clear();
   for (auto& [text, site] : sites) all.report.sites.push_back(std::move(site));

@@ -45,15 +45,15 @@ class JobOutput {
   void read(const ShowOutput& show) const;
 
  private:
-  std::array<UniqueFd, 3> files_;  // by stream
+  std::array<UniqueFd, 2> files_;  // of streams 1 and 2
 };
 
 // Cuts the events of the span that the log at `directory` has into at most `jobs` parts: at kept checkpoints,
 // into parts of about the same work, or where there are none into about the same number of events.
 std::vector<Part> split_events(const std::filesystem::path& directory, EventSpan span, unsigned jobs);
 
-// Checks one part.
-using CheckPart = std::function<CheckOutcome(const Part& part, JobOutput& output)>;
+// Checks one part. `output` gets what the program writes; null: nobody wants it.
+using CheckPart = std::function<CheckOutcome(const Part& part, JobOutput* output)>;
 
 // Has each part checked by a process of its own, which `fork` makes as fork(2) does, one after the other in
 // order, and joins what they found as one replay would have found it. What an earlier part ends with in an

@@ -70,7 +70,7 @@ Json check_json(const CheckRun& run) {
   json["excursions"] = report.excursions.excursions;
   json["pages_opened"] = report.excursions.opened_pages;
   json["ghost_memory"] = report.ghost_used;
-  json["sites_found"] = report.sites_found;
+  json["sites_found"] = report.found.size();
   json["sites"] = Json::array();
   for (const SiteReport& site : report.sites) json["sites"].push_back(site_json(run, site));
   return json;

@@ -183,7 +183,7 @@ void write_text(const CheckRun& run, Output& output) {
       if (has_logs(site)) write_logs(site, output);
   }
   write_held(run, output);
-  if (report.sites_found == 0) {
+  if (report.found.size() == 0) {
     output.line("no VAsserts: no file that the program maps has a table of them");
   } else {
     output.line(fmt::format("{} VAssert{}, {} hit{}, {} checked: {}", human_count(report.sites.size()),
