@@ -49,8 +49,8 @@ struct SiteReport {
   SiteText text;
   std::string module;            // the first it was found in
   std::vector<uint64_t> places;  // its addresses in the program, in no order
-  uint64_t hits = 0;                                       // in the range of events
-  uint64_t own_hits = 0;  // of them the program's own, not by way of another check
+  uint64_t hits = 0;             // in the range of events
+  uint64_t own_hits = 0;         // of them the program's own, not by way of another check
   uint64_t checked = 0;          // of these were chosen and checked
   uint64_t passed = 0, failed = 0;
   uint64_t broken = 0;   // checks that could not be completed: every other verdict

@@ -90,8 +90,8 @@ SiteReport unpack_site(const Json& json) {
   json.at(at++).get_to(s.text.kind);
   json.at(at++).get_to(s.module);
   json.at(at++).get_to(s.places);
-  for (uint64_t* count :
-       {&s.hits, &s.checked, &s.passed, &s.failed, &s.broken, &s.endless, &s.logged, &s.logs_dropped})
+  for (uint64_t* count : {&s.hits, &s.own_hits, &s.checked, &s.passed, &s.failed, &s.broken, &s.endless,
+                          &s.logged, &s.logs_dropped})
     json.at(at++).get_to(*count);
   for (std::vector<CheckHit>* hits : {&s.failures, &s.logs})
     for (const Json& hit : json.at(at++)) hits->push_back(unpack_hit(hit));
