@@ -280,6 +280,18 @@ TEST_CASE("checkpoints: files of other names are none") {
   CHECK_FALSE(run_from(copy.path(), 30).result.checkpoint);
 }
 
+TEST_CASE("checkpoints: a guest's descriptors have their numbers while its recorder writes some") {
+  for (const char* every : {"0", "10ms"}) {
+    INFO(every);
+    const Workplace place;
+    const Finished recorded = run_tool(
+        {"record", "-o", "recording", "--checkpoint-every", every, "--", NUMBERS_GUEST}, place.path());
+    INFO(recorded.err);
+    CHECK(recorded.status == 0);
+    CHECK(recorded.out.empty());
+  }
+}
+
 TEST_CASE("checkpoints: a forged one can't have a blob of the log removed") {
   const Copy copy(checkpointed_later());
   Checkpoint forged = Checkpoints::load(copy.at(30));
