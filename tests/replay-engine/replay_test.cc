@@ -22,7 +22,6 @@ enum {
   tell_sharing,
   tell_shared
 };
-constexpr uint64_t kRounds = 10;  // in round R step() is called with 0..R, leaf() from the odd ones
 
 // One recording serves all tests, which do not change it.
 const std::filesystem::path& steps() {
