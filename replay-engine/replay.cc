@@ -188,8 +188,8 @@ void Replay::Impl::begin() {
 
 bool Replay::Impl::begin_from_checkpoint() {
   const Checkpoints checkpoints(options_.directory);
-  for (auto known = checkpoints.all().rbegin(); known != checkpoints.all().rend(); ++known) {
-    if (known->event > options_.start_near) continue;
+  for (const Checkpoints::Known* known = checkpoints.before(options_.start_near); known != nullptr;
+       known = known->event == 0 ? nullptr : checkpoints.before(known->event - 1)) {
     try {
       begin_with(checkpoints.load(*known));
       return true;

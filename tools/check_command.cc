@@ -130,12 +130,15 @@ void take(Arguments& arguments) {
   arguments.replay.system_call_name = system_call_name;
 }
 
-// The guest's output, before the report.
-void show(int stream, const std::byte* bytes, size_t size, Output& output) {
-  if (stream == STDOUT_FILENO)
-    output.text({reinterpret_cast<const char*>(bytes), size});
-  else
-    write_all(STDERR_FILENO, bytes, size);
+// The guest's output, before the report; null: it is not wanted.
+ShowOutput shown_in(Output& output, const Arguments& arguments) {
+  if (!arguments.show_output) return nullptr;
+  return [&output](int stream, const std::byte* bytes, size_t size) {
+    if (stream == STDOUT_FILENO)
+      output.text({reinterpret_cast<const char*>(bytes), size});
+    else
+      write_all(STDERR_FILENO, bytes, size);
+  };
 }
 
 void write_page(const std::string& path, const std::string& page) {
@@ -189,15 +192,19 @@ class PartReplay {
     Checker checker(std::move(chosen));
     CheckOutcome outcome;
     ReplayResult before;
+    // However this ends: the replay must not keep a checker that is gone.
+    const auto detach = [this](Checker* attached) { replay_->detach(*attached); };
+    std::unique_ptr<Checker, decltype(detach)> attached(nullptr, detach);
     try {
       if (!from_start) skip_to(part);
       before = replay_->result();
       checking_ = true;
       replay_->attach(checker);
+      attached.reset(&checker);
       // The last segment ends with the event after it.
       const Limit end{.event = part.last == UINT64_MAX ? UINT64_MAX : part.last + 1};
       const bool without_state = part.first != 0 && !from_start && checker.ghost_there();
-      if (without_state) replay_->detach(checker);
+      if (without_state) attached.reset();
       if (!without_state || show_) replay_->advance(end);
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::internal) throw;
@@ -205,7 +212,7 @@ class PartReplay {
       outcome.kind = error.kind();
     }
     checking_ = false;
-    replay_->detach(checker);
+    attached.reset();
     outcome.report = checker.report();
     outcome.report.replay = replay_->result();
     outcome.report.replay.events -= before.events;
@@ -224,12 +231,7 @@ class PartReplay {
 CheckOutcome check_alone(const Arguments& arguments, EventSpan span, Console& console) {
   Output output;
   PartReplay part(arguments, console);
-  ShowOutput show;
-  if (arguments.show_output)
-    show = [&](int stream, const std::byte* bytes, size_t size) {
-      aftercheck::tools::show(stream, bytes, size, output);
-    };
-  part.open(span, true, show);
+  part.open(span, true, shown_in(output, arguments));
   CheckOutcome outcome = part.check(span);
   output.flush();
   return outcome;
@@ -249,11 +251,6 @@ CheckOutcome check_in_jobs(const Arguments& arguments, EventSpan span, Console& 
   const bool kept =
       std::all_of(parts.begin() + 1, parts.end(), [](const Part& part) { return part.from_checkpoint; });
   Output output;
-  ShowOutput show;
-  if (arguments.show_output)
-    show = [&](int stream, const std::byte* bytes, size_t size) {
-      aftercheck::tools::show(stream, bytes, size, output);
-    };
   PartReplay replay(arguments, console);
   if (!kept) replay.open(span, false, nullptr);
   CheckOutcome outcome = check_in_parts(
@@ -267,11 +264,13 @@ CheckOutcome check_in_jobs(const Arguments& arguments, EventSpan span, Console& 
         ShowOutput keep;
         if (arguments.show_output)
           keep = [&](int stream, const std::byte* bytes, size_t size) { job->write(stream, bytes, size); };
-        if (kept) replay.open(part.span, part.span.first == parts.front().span.first, keep);
-        replay.show_to(keep);
+        if (kept)
+          replay.open(part.span, part.span.first == parts.front().span.first, keep);
+        else
+          replay.show_to(keep);
         return replay.check(part.span);
       },
-      show);
+      shown_in(output, arguments));
   output.flush();
   return outcome;
 }

@@ -68,6 +68,10 @@ inline std::filesystem::path fast_directory() {
 }
 
 struct ProcessFixture {
+  // Calls have stand-ins for guest memory in these tests, as with a second thread; guests of one thread are
+  // recorded without.
+  ProcessFixture() { task.buffers.others_run(); }
+
   TemporaryDirectory directory;
   TemporaryDirectory scratch{fast_directory()};
   AddressSpace space;
@@ -79,9 +83,6 @@ struct ProcessFixture {
   CpuModel cpu{CpuModelKind::portable};
   GuestProcess process{.memory = memory, .signals = process_signals, .descriptors = descriptors, .cpu = cpu};
   GuestTask task{process, vcpu, process_signals.inherited_mask()};
-  // Calls have stand-ins for guest memory in these tests, as with a second thread; guests of one thread are
-  // recorded without.
-  const bool with_stand_ins = (task.buffers.others_run(), true);
   ThreadSignals& signals = task.signals;
   Answer& answer = task.answer;
 };
