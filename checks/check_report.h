@@ -27,12 +27,13 @@ struct CheckHit {
   uint64_t number = 0;
   uint64_t event = 0;       // the hit is in the segment after this event
   uint64_t in_segment = 0;  // of the site's hits in that segment, from 1
-  // Of the program's arrivals at this address in that segment, from 1: the hit is at position (event,
-  // address, arrival). 0 for a nested one.
-  uint64_t arrival = 0;
+  // Where the program was: at its arrival-th arrival at this address in that segment, from 1. Of a nested
+  // hit that is the place of the check around all others.
+  uint64_t program_at = 0, arrival = 0;
   uint64_t time_ns = 0;  // of the event
   uint64_t address = 0;  // of the site
   bool nested = false;   // reached by another check, not by the program
+  SiteText reached_by;   // for a nested hit: the site that the program was at
   Verdict verdict = Verdict::passed;
   std::string detail;
   std::vector<std::string> failures, logs;

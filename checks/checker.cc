@@ -160,7 +160,7 @@ bool Checker::count(uint64_t address, const Place& place) {
                         (!options_.at || *options_.at == recording::Arrival{address, arrival});
   const bool reported = selected && wanted_[place.site] != 0;
   if ((!reported && !place.feeds) || site.endless >= kMostEndless) return false;
-  under_way_.push_back({number, in_segment, arrival, selected, reported});
+  under_way_.push_back({number, in_segment, address, arrival, selected, reported});
   return true;
 }
 
@@ -178,7 +178,7 @@ void Checker::stopped_by_plan(uint64_t address) {
   if (wanted && sites_[places_.at(address).site].endless < kMostEndless) {
     set_armed(all_places());  // a check may come by other sites
     const uint64_t in_segment = wanted->number - plan_hits_[wanted->place].hits_before;
-    under_way_.push_back({wanted->number, in_segment, in_segment});
+    under_way_.push_back({wanted->number, in_segment, address, in_segment});
     excursions_->run(replay_->guest().thread().vcpu(), address, places_.at(address).check, time_ns_);
   }
   const std::optional<uint64_t> stop = plan_->next_stop();
@@ -190,10 +190,12 @@ std::optional<uint64_t> Checker::nested_check(uint64_t address) {
   const auto found = places_.find(address);
   if (found == places_.end() || !armed_.contains(address)) return std::nullopt;
   SiteReport& site = sites_[found->second.site];
-  const bool selected = under_way_.back().selected, reported = selected && wanted_[found->second.site] != 0;
+  const Hit around = under_way_.back();
+  const bool reported = around.selected && wanted_[found->second.site] != 0;
   if (reported) ++site.hits;
   if (site.endless >= kMostEndless) return std::nullopt;
-  under_way_.push_back({site.hits, in_segment_[found->second.site], 0, selected, reported});
+  under_way_.push_back({site.hits, in_segment_[found->second.site], around.program_at, around.arrival,
+                        around.selected, reported});
   return found->second.check;
 }
 
@@ -223,10 +225,12 @@ void Checker::keep(SiteReport& site, const CheckVisit& visit, const Hit& which) 
   hit.number = which.number;
   hit.event = event_;
   hit.in_segment = which.in_segment;
+  hit.program_at = which.program_at;
   hit.arrival = which.arrival;
   hit.time_ns = time_ns_;
   hit.address = visit.site;
   hit.nested = visit.nested;
+  if (visit.nested) hit.reached_by = sites_[places_.at(which.program_at).site].text;
   hit.verdict = visit.verdict;
   hit.detail = visit.detail;
   hit.failures = visit.failures;

@@ -62,9 +62,9 @@ class Checker : public Participant, private ExcursionSites {
   };
   struct Hit {
     uint64_t number = 0, in_segment = 0;
-    uint64_t arrival = 0;  // at the place in the segment; 0: by way of another check
-    bool selected = true;  // by HitSelection, range of events and `at`
-    bool reported = true;  // selected, and the site is wanted
+    uint64_t program_at = 0, arrival = 0;  // as CheckHit has them
+    bool selected = true;                  // by HitSelection, range of events and `at`
+    bool reported = true;                  // selected, and the site is wanted
   };
 
   const CheckOptions options_;

@@ -25,7 +25,7 @@ struct Arguments {
   std::vector<std::string> files, functions, sites;
   uint64_t limit_millions = ExcursionOptions::kDefaultLimit / 1'000'000;
   unsigned jobs = 1;
-  bool json = false, show_output = false;
+  bool json = false, show_output = false, require_hits = false;
 };
 
 // A pattern without a slash is for the last part of the path.
@@ -146,6 +146,25 @@ void write_page(const std::string& path, const std::string& page) {
   if (!file || std::fwrite(page.data(), 1, page.size(), file.get()) != page.size() ||
       std::fflush(file.get()) != 0)
     fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+}
+
+// Why no hit was checked; empty: some were.
+std::string nothing_checked(const CheckReport& report) {
+  uint64_t hits = 0;
+  for (const SiteReport& site : report.sites) {
+    if (site.checked != 0) return {};
+    hits += site.hits;
+  }
+  if (report.found.empty())
+    return "no file that the program maps has a table of VAsserts: they are there where it was built without "
+           "VASSERT_DISABLE and linked with libvassert.a";
+  if (hits == 0)
+    return fmt::format(
+        "{} VAssert{} hit in what was replayed",
+        report.sites.size() == 1 ? std::string("the") : "none of the " + human_count(report.sites.size()),
+        report.sites.size() == 1 ? " was not" : "s was");
+  return fmt::format("of {} hit{} none was chosen by --hits or --at", human_count(hits),
+                     hits == 1 ? "" : "s");
 }
 
 bool any_failed(const CheckReport& report) {
@@ -330,6 +349,11 @@ int run(Arguments& arguments, Console& console) {
       result.verdict = "error";
       result.error = fmt::format("none of the {} VAsserts is wanted: see --file, --function and --site",
                                  human_count(result.report.found.size()));
+    } else if (result.nothing_checked = nothing_checked(result.report);
+               !result.nothing_checked.empty() && arguments.require_hits) {
+      status = 1;
+      result.verdict = "failed";
+      result.error = "nothing was checked: " + result.nothing_checked;
     }
   }
   if (!arguments.html.empty()) write_page(arguments.html, check_html(result));
@@ -340,7 +364,10 @@ int run(Arguments& arguments, Console& console) {
   output.flush();
   if (result.report.replay.truncated)
     console.warning(fmt::format("the recording has no end: {}", result.report.replay.truncation));
-  if (!result.error.empty()) console.error(result.error);
+  if (!result.error.empty())
+    console.error(result.error);
+  else if (!result.nothing_checked.empty())
+    console.warning("nothing was checked: " + result.nothing_checked);
   return status;
 }
 
@@ -381,6 +408,7 @@ Command add_check(CLI::App& parent) {
       ->type_name("N")
       ->check(CLI::Range(1U, 256U).description(""))
       ->capture_default_str();
+  app->add_flag("--require-hits", arguments->require_hits, "Fail if no hit of any VAssert was checked");
   CLI::Option* json = app->add_flag("--json", arguments->json, "Print the report as JSON");
   app->add_option("--html", arguments->html, "Write the report as a page for browsers too")
       ->type_name("FILE");
@@ -397,7 +425,7 @@ Command add_check(CLI::App& parent) {
       "  aftercheck check --json recording-server-1 | jq '.sites[] | select(.failed > 0)'\n\n"
       "Exit status:\n"
       "  0   every VAssert held\n"
-      "  1   one failed, or its check could not be completed\n"
+      "  1   one failed, or its check could not be completed; or none was hit, with --require-hits\n"
       "  3   divergence: the replay left the recording\n" +
       std::string(kExitStatusHelp));
   return {app,

@@ -22,14 +22,20 @@ namespace {
 
 // --- between the processes: CBOR, since texts may be any bytes ---
 
+Json pack(const SiteText& text) { return {text.file, text.line, text.kind, text.text}; }
+
+// The function is no part of what tells sites apart.
+SiteText unpack_text(const Json& json) { return {json.at(0), json.at(3), {}, json.at(1), json.at(2)}; }
+
 Json pack(const CheckHit& hit) {
   Json stack = Json::array();
   for (const CheckFrame& f : hit.stack)
     stack.push_back({f.address, f.function, f.module, f.file, f.line, f.inlined});
-  return {hit.number,  hit.event,       hit.in_segment, hit.arrival,
-          hit.time_ns, hit.address,     hit.nested,     static_cast<unsigned>(hit.verdict),
-          hit.detail,  hit.failures,    hit.logs,       hit.output,
-          hit.dropped, std::move(stack)};
+  return {
+      hit.number,      hit.event,    hit.in_segment, hit.arrival,          hit.time_ns,
+      hit.address,     hit.nested,   hit.program_at, pack(hit.reached_by), static_cast<unsigned>(hit.verdict),
+      hit.detail,      hit.failures, hit.logs,       hit.output,           hit.dropped,
+      std::move(stack)};
 }
 
 CheckHit unpack_hit(const Json& json) {
@@ -42,6 +48,8 @@ CheckHit unpack_hit(const Json& json) {
   json.at(at++).get_to(hit.time_ns);
   json.at(at++).get_to(hit.address);
   json.at(at++).get_to(hit.nested);
+  json.at(at++).get_to(hit.program_at);
+  hit.reached_by = unpack_text(json.at(at++));
   hit.verdict = static_cast<Verdict>(json.at(at++).get<unsigned>());
   json.at(at++).get_to(hit.detail);
   json.at(at++).get_to(hit.failures);
@@ -67,7 +75,7 @@ Json pack(const CheckOutcome& outcome) {
                      s.hits, s.own_hits, s.checked, s.passed, s.failed, s.broken, s.endless, s.logged,
                      s.logs_dropped, pack(s.failures), pack(s.logs)});
   Json found = Json::array();
-  for (const SiteText& text : report.found) found.push_back({text.file, text.line, text.kind, text.text});
+  for (const SiteText& text : report.found) found.push_back(pack(text));
   const ReplayResult& r = report.replay;
   return {outcome.error,
           static_cast<unsigned>(outcome.kind),
@@ -104,8 +112,7 @@ CheckOutcome unpack(const Json& json) {
   json.at(0).get_to(outcome.error);
   outcome.kind = static_cast<ErrorKind>(json.at(1).get<unsigned>());
   for (const Json& site : json.at(2)) report.sites.push_back(unpack_site(site));
-  for (const Json& text : json.at(3))
-    report.found.push_back({text.at(0), text.at(3), {}, text.at(1), text.at(2)});
+  for (const Json& text : json.at(3)) report.found.push_back(unpack_text(text));
   json.at(4).get_to(report.ghost_used);
   json.at(5).get_to(report.excursions.excursions);
   json.at(6).get_to(report.excursions.opened_pages);

@@ -16,11 +16,14 @@ Json frame_json(const CheckFrame& frame) {
 }
 
 Json hit_json(const CheckRun& run, const SiteReport& site, const CheckHit& hit) {
-  const std::string at = position(run, hit);
-  Json json = {{"hit", hit.number},      {"event", hit.event},          {"hit_in_segment", hit.in_segment},
-               {"time_ns", hit.time_ns}, {"address", hex(hit.address)}, {"verdict", name(hit.verdict)}};
-  if (!at.empty()) json["position"] = at;
-  if (hit.nested) json["nested"] = true;
+  Json json = {
+      {"hit", hit.number},           {"event", hit.event},          {"hit_in_segment", hit.in_segment},
+      {"time_ns", hit.time_ns},      {"address", hex(hit.address)}, {"position", position(run, hit)},
+      {"verdict", name(hit.verdict)}};
+  if (hit.nested) {
+    json["nested"] = true;
+    json["reached_by"] = place(hit.reached_by);
+  }
   if (!hit.detail.empty()) json["detail"] = hit.detail;
   if (!hit.failures.empty()) json["messages"] = hit.failures;
   if (!hit.logs.empty()) json["logs"] = hit.logs;
@@ -61,6 +64,7 @@ Json check_json(const CheckRun& run) {
   const CheckReport& report = run.report;
   Json json = {{"verdict", run.verdict}};
   if (!run.error.empty()) json["message"] = run.error;
+  if (!run.nothing_checked.empty()) json["nothing_checked"] = run.nothing_checked;
   json["recording"] = run.recording;
   json["events"] = report.replay.events;
   json["machine"] = aftercheck::name(report.replay.machine);

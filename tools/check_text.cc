@@ -57,12 +57,13 @@ void write_frames(Output& output, const std::vector<CheckFrame>& stack) {
 }
 
 void write_hit(const CheckRun& run, const SiteReport& site, const CheckHit& hit, Output& output) {
-  output.line(fmt::format("    hit {}{}: after event {}, at {:.6f} s{}", human_count(hit.number),
-                          hit.nested ? " (within another check)" : "", human_count(hit.event),
-                          static_cast<double>(hit.time_ns) / 1e9,
-                          hit.verdict == Verdict::failed || hit.verdict == Verdict::passed
-                              ? ""
-                              : fmt::format(": {}: {}", name(hit.verdict), printable(hit.detail))));
+  output.line(fmt::format(
+      "    hit {}{}: after event {}, at {:.6f} s{}", human_count(hit.number),
+      hit.nested ? fmt::format(" (within the check of {})", printable(place(hit.reached_by))) : "",
+      human_count(hit.event), static_cast<double>(hit.time_ns) / 1e9,
+      hit.verdict == Verdict::failed || hit.verdict == Verdict::passed
+          ? ""
+          : fmt::format(": {}: {}", name(hit.verdict), printable(hit.detail))));
   for (const std::string& message : hit.failures) indented(output, "      ", message);
   for (const std::string& line : hit.logs) indented(output, "      log: ", line);
   indented(output, "      output: ", hit.output);
@@ -148,21 +149,19 @@ std::string place(const SiteText& text) { return fmt::format("{}:{}", text.file,
 bool has_failed(const SiteReport& site) { return site.failed != 0 || site.broken != 0; }
 
 std::string position(const CheckRun& run, const CheckHit& hit) {
-  if (hit.arrival == 0) return {};
   recording::Position position;
   position.recording = run.id;
   position.event = hit.event;
-  position.instant = recording::Arrival{hit.address, hit.arrival};
+  position.instant = recording::Arrival{hit.program_at, hit.arrival};
   return to_text(position);
 }
 
 std::string again(const CheckRun& run, const SiteReport& site, const CheckHit& hit) {
-  const std::string where = position(run, hit);
-  return fmt::format("aftercheck check {}{} --site {} {}", quoted(run.recording),
-                     run.machine.empty() ? "" : " --machine " + run.machine, quoted(place(site.text)),
-                     where.empty() ? fmt::format("--events {}-{} --hits {}-{}", hit.event, hit.event,
-                                                 hit.in_segment, hit.in_segment)
-                                   : "--at " + where);
+  std::string sites = " --site " + quoted(place(site.text));
+  if (hit.nested && place(hit.reached_by) != place(site.text))
+    sites += " --site " + quoted(place(hit.reached_by));
+  return fmt::format("aftercheck check {}{}{} --at {}", quoted(run.recording),
+                     run.machine.empty() ? "" : " --machine " + run.machine, sites, position(run, hit));
 }
 
 void write_text(const CheckRun& run, Output& output) {
@@ -183,8 +182,8 @@ void write_text(const CheckRun& run, Output& output) {
       if (has_logs(site)) write_logs(site, output);
   }
   write_held(run, output);
-  if (report.found.size() == 0) {
-    output.line("no VAsserts: no file that the program maps has a table of them");
+  if (report.found.empty()) {
+    output.line("no VAsserts");
   } else {
     output.line(fmt::format("{} VAssert{}, {} hit{}, {} checked: {}", human_count(report.sites.size()),
                             report.sites.size() == 1 ? "" : "s", human_count(hits), hits == 1 ? "" : "s",

@@ -14,9 +14,10 @@ struct CheckRun {
   std::string machine;    // --machine, if it was given
   double seconds = 0;
   unsigned jobs = 1;
-  std::string remark;   // for people; may be empty
-  std::string error;    // why the replay ended early; may be empty
-  std::string verdict;  // "held", "failed", "divergence", "error"
+  std::string remark;           // for people; may be empty
+  std::string error;            // why the replay ended early; may be empty
+  std::string nothing_checked;  // why no hit was checked, if none was
+  std::string verdict;          // "held", "failed", "divergence", "error"
   CheckReport report;
 };
 
@@ -28,7 +29,7 @@ std::string title(const SiteText& text);
 std::string place(const SiteText& text);
 // True when some check failed or could not be completed.
 bool has_failed(const SiteReport& site);
-// Where the hit is; empty for one that was reached by another check.
+// Where the program was at the hit.
 std::string position(const CheckRun& run, const CheckHit& hit);
 // The command that checks this one hit again.
 std::string again(const CheckRun& run, const SiteReport& site, const CheckHit& hit);

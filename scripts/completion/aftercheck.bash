@@ -32,7 +32,7 @@ _aftercheck() {
     '') words='record replay check checkpoint info dump pt doctor --help --version' ;;
     record) words='-o --output --machine --pt --cpu --checkpoint-every --on-log-error --no-aslr --no-log -v --verbose --help --' ;;
     replay) words='--machine --pt --from --to -q --no-output --json -v --verbose --help' ;;
-    check) words='--machine --file --function --site --hits --events --at --limit-failures --no-plan --check-limit --jobs --json --html --show-output --help' ;;
+    check) words='--machine --file --function --site --hits --events --at --limit-failures --no-plan --check-limit --jobs --require-hits --json --html --show-output --help' ;;
     checkpoint) words='--every --machine --list --verify --remove --json -v --verbose --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --symbols --verbose --from --to --limit --help' ;;

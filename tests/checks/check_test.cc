@@ -88,6 +88,77 @@ TEST_CASE("check: the same from KVM, from the soft vCPU and every time") {
   }
 }
 
+TEST_CASE("check: blocks as the only VAsserts") {
+  const Workplace place;
+  REQUIRE(record_guest(place, {"only_block"}).out == "done\n");
+  const json report = check_json(place);
+  REQUIRE(report["sites"].size() == 1);
+  CHECK(report["sites"][0]["failures"][0]["messages"] == json::array({"argc is 1"}));
+}
+
+TEST_CASE("check: an exception that leaves a block makes it fail, and does not reach the program") {
+  const Workplace place;
+  const Finished recorded = record_guest(place, {"block_throws"});
+  REQUIRE(recorded.out == "run goes on\n");
+  const json report = check_json(place);
+  std::vector<unsigned> failed;
+  for (const json& site : report["sites"]) {
+    CHECK(site["hits"] == 1);
+    failed.push_back(site["failed"].get<unsigned>() + site["not_completed"].get<unsigned>());
+    if (site["failed"] == 1)
+      CHECK(site["failures"][0]["messages"] == json::array({"the check threw an exception"}));
+  }
+  // The last has no handler around it: it ends in std::terminate, which is no answer of a check either.
+  CHECK(failed == std::vector<unsigned>{0, 1, 1, 0, 1});
+  CHECK(report["sites"][4]["not_completed"] == 1);
+}
+
+TEST_CASE("check: the again line of a nested hit checks it again") {
+  const Workplace place;
+  REQUIRE(record_guest(place, {"nested"}).status == 0);
+  const json report = check_json(place);
+  const json& hit = site_at(report, "i < 60")["failures"][1];
+  REQUIRE(hit["nested"] == true);
+  CHECK_THAT(hit["reached_by"].get<std::string>(), Contains("nested.c:"));
+  std::string line = hit["again"];
+  const auto after = [&](const std::string& option) {
+    const size_t at = line.find(option + " ") + option.size() + 1;
+    const std::string value = line.substr(at, line.find(' ', at) - at);
+    line.erase(0, at);
+    return value;
+  };
+  const std::string inner = after("--site"), outer = after("--site"), position = after("--at");
+  const json again =
+      check_json(place, {"--machine=soft", "--site", inner, "--site", outer, "--at", position});
+  const json& same = site_at(again, "i < 60");
+  REQUIRE(same["failures"].size() == 2);
+  for (const char* part : {"event", "position", "address", "stack", "reached_by"})
+    CHECK(same["failures"][1][part] == hit[part]);
+}
+
+TEST_CASE("check: nothing checked is never silent") {
+  const Workplace place;
+  REQUIRE(record_guest(place, {"nested"}).status == 0);
+  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
+           {"--hits=100000"}, {"--events=0-1"}, {"--function", "scaled", "--events=1-2"}}) {
+    std::vector<std::string> all = {"--machine=soft"};
+    all.insert(all.end(), options.begin(), options.end());
+    const Finished checked = check_guest(place, all);
+    CHECK(checked.status == 0);
+    CHECK_THAT(checked.err, Contains("warning: nothing was checked: "));
+    CHECK(check_json(place, all)["nothing_checked"].is_string());
+    all.emplace_back("--require-hits");
+    const Finished required = check_guest(place, all);
+    CHECK(required.status == 1);
+    CHECK_THAT(required.err, Contains("nothing was checked: ") && !Contains("warning"));
+    CHECK(check_json(place, all)["verdict"] == "failed");
+  }
+  const Finished checked = check_guest(place, {"--machine=soft", "--require-hits", "--function", "depth"});
+  CHECK(checked.status == 0);
+  CHECK(checked.err.empty());
+  CHECK_FALSE(check_json(place).contains("nothing_checked"));
+}
+
 TEST_CASE("check: nested, inlined and recursive sites") {
   const Workplace place;
   REQUIRE(record_guest(place, {"nested"}).status == 0);
@@ -371,6 +442,8 @@ TEST_CASE("check: a program without VAsserts") {
   const Finished checked = check_guest(place, {"--machine=soft"});
   CHECK(checked.status == 0);
   CHECK_THAT(checked.out, Contains("no VAsserts"));
+  CHECK_THAT(checked.err, Contains("linked with libvassert.a"));
+  CHECK(check_guest(place, {"--machine=soft", "--require-hits"}).status == 1);
 }
 
 TEST_CASE("check: a browser shows the page and sorts its table") {

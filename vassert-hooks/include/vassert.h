@@ -78,6 +78,11 @@ VASSERT_HIDDEN_ int vassert_log_(const struct vassert_entry* record, const char*
 VASSERT_HIDDEN_ void vassert_begin_(const struct vassert_entry* record) VASSERT_NOEXCEPT_
     __attribute__((cold));
 VASSERT_HIDDEN_ void vassert_end_(const struct vassert_entry* record) VASSERT_NOEXCEPT_ __attribute__((cold));
+/* How many exceptions of this thread are on their way to a handler. */
+VASSERT_HIDDEN_ unsigned vassert_exceptions_(void) VASSERT_NOEXCEPT_ __attribute__((cold));
+/* Fails if there are more than these, then ends. */
+VASSERT_HIDDEN_ void vassert_leave_block_(const struct vassert_entry* record,
+                                          unsigned exceptions) VASSERT_NOEXCEPT_ __attribute__((cold));
 
 #ifdef __cplusplus
 } /* extern "C" */
@@ -205,18 +210,21 @@ VASSERT_HIDDEN_ void vassert_end_(const struct vassert_entry* record) VASSERT_NO
   VASSERT_CATCH_(text, function, VASSERT_KIND_LOG)                                            \
   VASSERT_SPEAK_(vassert_end_thunk_, text, function, VASSERT_KIND_LOG)
 
-/* What a VASSERT_BLOCK runs under. Left in any way (return, break, an exception), it ends the check. */
+/* What a VASSERT_BLOCK runs under. Left in any way (return, break, an exception), it ends the check; an
+ * exception fails it. */
 struct vassert_block_ {
   const struct vassert_entry* record;
+  unsigned exceptions; /* on their way when it was entered, as in a destructor's */
 };
 static inline struct vassert_block_ vassert_enter_(const struct vassert_entry* record) {
   struct vassert_block_ block;
   block.record = record;
+  block.exceptions = vassert_exceptions_();
   vassert_begin_(record);
   return block;
 }
 static inline void vassert_leave_(struct vassert_block_* block) {
-  if (block->record) vassert_end_(block->record);
+  if (block->record) vassert_leave_block_(block->record, block->exceptions);
   block->record = NULL;
 }
 #define VASSERT_BLOCK_RECORD_(function)                                 \

@@ -34,6 +34,21 @@ void vassert_end_(const struct vassert_entry* record) {
   vassert_syscall(VASSERT_OP_END, (uintptr_t)record, 0, 0);
 }
 
+/* The head of what the C++ runtime keeps for each thread (Itanium C++ ABI, exception handling, 2.2.2). Weak:
+ * programs without that runtime throw nothing. */
+struct exception_globals {
+  void* caught;
+  unsigned uncaught;
+};
+extern struct exception_globals* __cxa_get_globals(void) __attribute__((weak));
+
+unsigned vassert_exceptions_(void) { return __cxa_get_globals ? __cxa_get_globals()->uncaught : 0; }
+
+void vassert_leave_block_(const struct vassert_entry* record, unsigned exceptions) {
+  if (vassert_exceptions_() > exceptions) vassert_threw_(record);
+  vassert_end_(record);
+}
+
 static void say_eagerly(const struct vassert_entry* record, const char* what, const char* message) {
   const char* text = vassert_string(&record->text);
   const char* function = vassert_string(&record->function);

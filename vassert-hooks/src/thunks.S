@@ -190,6 +190,9 @@ vassert_ghost_state_:
         .balign 4
         .long   8, 2f - 1f, 1           /* name size, descriptor size, type (vassert_format.h) */
         .asciz  "Vassert"
+        .globl  vassert_note_
+        .hidden vassert_note_
+vassert_note_:
 1:      .quad   __start_vassert_sites - 1b
         .quad   __stop_vassert_sites - 1b
         .quad   __start_vassert_ghost - 1b
