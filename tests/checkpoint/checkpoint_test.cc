@@ -166,6 +166,27 @@ TEST_CASE("checkpoints: of shared files all is kept, mapped or not") {
   }
 }
 
+TEST_CASE("checkpoints: one that needs more packs than the process may open files for itself") {
+  for (const bool later : {false, true}) {
+    INFO("made later: " << later);
+    const Workplace place;
+    record_bare(place, PACKS_GUEST,
+                later ? std::vector<std::string>{} : std::vector<std::string>{"--checkpoint-every", "0"});
+    if (later)
+      REQUIRE(run_tool({"checkpoint", "--machine=soft", "--every", "0", "recording"}, place.path()).status ==
+              0);
+    const fs::path recording = place / "recording";
+    const Checkpoints::Known last = Checkpoints(recording).all().back();
+    CHECK(Checkpoints::load(last).packs.size() >= 150);  // base/fd.cc has places for 64 files
+    const Run run = run_from(recording, last.event);
+    INFO(run.error);
+    CHECK(ended_well(run));
+    CHECK(run.warnings.empty());
+    CHECK(run.result.checkpoint == last.event);
+    CHECK(run_tool({"checkpoint", "--verify", "recording"}, place.path()).status == 0);
+  }
+}
+
 TEST_CASE("checkpoints: every flipped byte and every cut of the file is seen") {
   for (const fs::path& recording : {recorded_with_checkpoints(), checkpointed_later()}) {
     const Copy copy(recording);
