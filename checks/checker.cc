@@ -96,7 +96,7 @@ void Checker::take_tables() {
     for (const auto& [address, place] : module.places) {
       SiteReport& site = sites_[place.site];
       if (site.module.empty()) site.module = module.name;
-      if (known_places_.insert(address).second) site.places.push_back(address);
+      if (known_places_.emplace(place.site, address).second) site.places.push_back(address);
       const bool feeds = has_ghosts(module);
       if (wanted_[place.site] == 0 && !feeds) continue;
       any_feeds_ |= feeds;

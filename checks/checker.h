@@ -4,9 +4,11 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "checks/check_backtrace.h"
@@ -78,7 +80,8 @@ class Checker : public Participant, private ExcursionSites {
   std::vector<Range> ghosts_;
   std::vector<SiteReport> sites_;  // by number; of unwanted sites too
   std::vector<char> wanted_;       // by number of the site
-  std::unordered_set<uint64_t> known_places_;
+  // Site and address: libraries that come and go may have sites at the same address.
+  std::set<std::pair<uint32_t, uint64_t>> known_places_;
   std::unordered_map<uint32_t, uint64_t> in_segment_;  // hits since event_, by site
   std::vector<Hit> under_way_;                         // the checks that have not ended yet
   std::unordered_map<uint64_t, uint64_t> arrivals_;    // since event_, by address

@@ -196,9 +196,12 @@ class PartReplay {
 
   // To the start of the part, unchecked.
   void skip_to(EventSpan part) {
-    if (part.first == 0 || replay_->advance({.event = part.first}).why != Stop::Why::end) return;
-    fail(ErrorKind::usage, "{}: the recording ends after event {}, before event {}",
-         arguments_.replay.directory.string(), replay_->position().event, part.first);
+    if (part.first == 0) return;
+    const bool there = replay_->advance({.event = part.first}).why != Stop::Why::end;
+    const ReplayResult& result = replay_->result();
+    if (there && !result.ended && !result.truncated) return;
+    fail(ErrorKind::usage, "{}: nothing runs after event {}: the recording ends with event {}",
+         arguments_.replay.directory.string(), part.first, replay_->position().event);
   }
 
   // From there to its end; `from_start`: checks take part from the start of the recording on. Where ghost

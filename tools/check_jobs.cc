@@ -282,21 +282,28 @@ class Work {
   std::vector<Point> points_;
 };
 
-// The number of the log's last entry, read from where the last checkpoint is.
-uint64_t last_event(const std::filesystem::path& directory,
-                    const std::vector<CheckpointSummary>& checkpoints) {
-  const auto last_of = [](recording::Reader&& reader) {
-    uint64_t last = 0;
-    while (reader.next() != nullptr) last = reader.number();
+// The last entry of the log that a segment follows, read from where the last checkpoint is: the one before
+// the event that ends it.
+uint64_t last_segment(const std::filesystem::path& directory,
+                      const std::vector<CheckpointSummary>& checkpoints) {
+  const auto last_of = [](recording::Reader&& reader, uint64_t before) {
+    uint64_t last = before;
+    while (const recording::Event* event = reader.next())
+      if (event->kind != recording::EventKind::continuation && event->kind != recording::EventKind::end &&
+          reader.number() > 0)
+        last = reader.number() - 1;
     return last;
   };
   try {
-    if (!checkpoints.empty())
-      return last_of({directory, checkpoints.back().next, checkpoints.back().event + 1});
+    if (!checkpoints.empty()) {
+      const CheckpointSummary& from = checkpoints.back();
+      // One that is behind all segments follows the last of them, at the latest.
+      return last_of({directory, from.next, from.event + 1}, from.event == 0 ? 0 : from.event - 1);
+    }
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::bad_input) throw;  // it is the checkpoint, or comes again from the start
   }
-  return last_of(recording::Reader(directory));
+  return last_of(recording::Reader(directory), 0);
 }
 
 std::vector<CheckpointSummary> summaries(const std::filesystem::path& directory) {
@@ -338,7 +345,7 @@ void JobOutput::read(const ShowOutput& show) const {
 
 std::vector<Part> split_events(const std::filesystem::path& directory, EventSpan span, unsigned jobs) {
   const std::vector<CheckpointSummary> checkpoints = summaries(directory);
-  const uint64_t last = std::min(last_event(directory, checkpoints), span.last);
+  const uint64_t last = std::min(last_segment(directory, checkpoints), span.last);
   if (last < span.first) return {{span, false}};
   const Work work(checkpoints);
   const double start = work.at(span.first), all = work.at(last) - start;

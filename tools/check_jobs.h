@@ -49,7 +49,8 @@ class JobOutput {
 };
 
 // Cuts the events of the span that the log at `directory` has into at most `jobs` parts: at kept checkpoints,
-// into parts of about the same work, or where there are none into about the same number of events.
+// into parts of about the same work, or where there are none into about the same number of events. A segment
+// follows the first event of each but the first.
 std::vector<Part> split_events(const std::filesystem::path& directory, EventSpan span, unsigned jobs);
 
 // Checks one part. `output` gets what the program writes; null: nobody wants it.

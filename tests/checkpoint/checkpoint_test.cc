@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <set>
@@ -166,6 +167,27 @@ TEST_CASE("checkpoints: of shared files all is kept, mapped or not") {
   }
 }
 
+TEST_CASE("checkpoints: one that needs more packs than the process may open files for itself") {
+  for (const bool later : {false, true}) {
+    INFO("made later: " << later);
+    const Workplace place;
+    record_bare(place, PACKS_GUEST,
+                later ? std::vector<std::string>{} : std::vector<std::string>{"--checkpoint-every", "0"});
+    if (later)
+      REQUIRE(run_tool({"checkpoint", "--machine=soft", "--every", "0", "recording"}, place.path()).status ==
+              0);
+    const fs::path recording = place / "recording";
+    const Checkpoints::Known last = Checkpoints(recording).all().back();
+    CHECK(Checkpoints::load(last).packs.size() >= 150);  // base/fd.cc has places for 64 files
+    const Run run = run_from(recording, last.event);
+    INFO(run.error);
+    CHECK(ended_well(run));
+    CHECK(run.warnings.empty());
+    CHECK(run.result.checkpoint == last.event);
+    CHECK(run_tool({"checkpoint", "--verify", "recording"}, place.path()).status == 0);
+  }
+}
+
 TEST_CASE("checkpoints: every flipped byte and every cut of the file is seen") {
   for (const fs::path& recording : {recorded_with_checkpoints(), checkpointed_later()}) {
     const Copy copy(recording);
@@ -290,6 +312,26 @@ TEST_CASE("checkpoints: a guest's descriptors have their numbers while its recor
     CHECK(recorded.status == 0);
     CHECK(recorded.out.empty());
   }
+}
+
+// Else the recorder would wait for room for pages, and the thread that makes it for the log.
+TEST_CASE("checkpoints: a recorder goes on when the log fails while a checkpoint waits for its event") {
+  const std::string stop_or_run = GENERATE("stop", "run");
+  INFO(stop_or_run);
+  const Workplace place;
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  // Half of what the event writes, and far more than a checkpoint's pages take.
+  const rlimit small{512 << 10, before.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  const Finished recorded = run_tool({"record", "-o", "recording", "--machine=soft", "--on-log-error",
+                                      stop_or_run, "--checkpoint-every", "0", "--", WAITS_GUEST},
+                                     place.path());
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+  INFO(recorded.err);
+  CHECK(recorded.status == (stop_or_run == "stop" ? 2 : 3));
+  CHECK_THAT(recorded.err, Contains("EFBIG") && Contains("incomplete"));
+  CHECK(run_tool({"replay", "-q", "recording"}, place.path()).status == 0);
 }
 
 TEST_CASE("checkpoints: a forged one can't have a blob of the log removed") {

@@ -86,6 +86,10 @@ void check_full(const std::filesystem::path& directory, const char* error) {
   REQUIRE(count > 0);
   REQUIRE(count < events);
   REQUIRE(std::filesystem::file_size(directory / "events") == writer.statistics().written_bytes);
+  // Places are those of events that can be read.
+  REQUIRE(writer.place_of(count - 1));
+  REQUIRE_FALSE(writer.place_of(count));
+  REQUIRE_FALSE(writer.place_of(events));
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 typedef uint64_t (*Function)(uint64_t);
 
-static unsigned char* code_pages(size_t count, int protection) {
+static inline unsigned char* code_pages(size_t count, int protection) {
   unsigned char* pages = mmap(NULL, count * 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(pages != MAP_FAILED);
   return pages;
