@@ -65,6 +65,7 @@ Json check_json(const CheckRun& run) {
   Json json = {{"verdict", run.verdict}};
   if (!run.error.empty()) json["message"] = run.error;
   if (!run.nothing_checked.empty()) json["nothing_checked"] = run.nothing_checked;
+  if (!run.remark.empty()) json["remark"] = run.remark;
   json["recording"] = run.recording;
   json["events"] = report.replay.events;
   json["machine"] = aftercheck::name(report.replay.machine);
