@@ -102,6 +102,10 @@ constexpr Rule kRules[] = {
     {ZYDIS_MNEMONIC_FPREM1, Treatment::host_executed},
     {ZYDIS_MNEMONIC_FISTTP, Treatment::host_executed},
     {ZYDIS_MNEMONIC_FBSTP, Treatment::host_executed},
+    // Unicorn scales zeros and infinities wrongly, and leaves zeros in the reserved halves of an environment.
+    {ZYDIS_MNEMONIC_FSCALE, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FNSTENV, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FNSAVE, Treatment::host_executed},
     // Unicorn adds the products in another order.
     {ZYDIS_MNEMONIC_DPPS, Treatment::host_executed},
     {ZYDIS_MNEMONIC_DPPD, Treatment::host_executed},
@@ -112,6 +116,8 @@ constexpr Rule kRules[] = {
 
     // Looked at: Unicorn raises no SIMD exception, so none may be unmasked.
     {ZYDIS_MNEMONIC_LDMXCSR, Treatment::host_executed},
+    // Unicorn keeps the sticky flags elsewhere (sse_status.h).
+    {ZYDIS_MNEMONIC_STMXCSR, Treatment::host_executed},
 
     // They need the descriptor tables of a kernel, which the soft vCPU has not.
     {ZYDIS_MNEMONIC_IRET, Treatment::unsupported},
