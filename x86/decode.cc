@@ -1,5 +1,7 @@
 #include "x86/decode.h"
 
+#include <algorithm>
+
 namespace aftercheck::x86 {
 
 ZydisDecoder make_decoder(Mode mode, Detail detail) {
@@ -37,6 +39,22 @@ bool is_repeated(const ZydisDecodedInstruction& instruction) {
   constexpr ZydisInstructionAttributes kRepeats =
       ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
   return (instruction.attributes & kRepeats) != 0;
+}
+
+bool requires_alignment(const WithOperands& decoded) {
+  const ZydisDecodedInstruction& instruction = decoded.instruction;
+  if (instruction.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+      instruction.meta.exception_class == ZYDIS_EXCEPTION_CLASS_NONE)
+    return false;
+  constexpr std::array kNeedNone = {
+      ZYDIS_MNEMONIC_MOVUPS,    ZYDIS_MNEMONIC_MOVUPD,    ZYDIS_MNEMONIC_MOVDQU,
+      ZYDIS_MNEMONIC_LDDQU,     ZYDIS_MNEMONIC_PCMPESTRI, ZYDIS_MNEMONIC_PCMPESTRM,
+      ZYDIS_MNEMONIC_PCMPISTRI, ZYDIS_MNEMONIC_PCMPISTRM, ZYDIS_MNEMONIC_MASKMOVDQU};
+  if (std::find(kNeedNone.begin(), kNeedNone.end(), instruction.mnemonic) != kNeedNone.end()) return false;
+  const std::span operands(decoded.operands.data(), instruction.operand_count);
+  return std::any_of(operands.begin(), operands.end(), [](const ZydisDecodedOperand& operand) {
+    return operand.type == ZYDIS_OPERAND_TYPE_MEMORY && operand.size == 128;
+  });
 }
 
 }  // namespace aftercheck::x86

@@ -2,7 +2,6 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <array>
 
 #include "machine/memory_accesses.h"
@@ -23,9 +22,8 @@ std::optional<uint64_t> first_inaccessible(const AddressSpace& space, uint64_t a
 
 std::optional<FaultingAccess> find_faulting_access(const AddressSpace& space, const Registers& registers) {
   std::array<uint8_t, kLongestInstruction> code{};
-  const uint64_t end =
-      first_inaccessible(space, registers.rip, code.size(), Access::fetch).value_or(UINT64_MAX);
-  const size_t available = std::min<uint64_t>(code.size(), end - registers.rip);
+  const auto end = first_inaccessible(space, registers.rip, code.size(), Access::fetch);
+  const size_t available = end ? *end - registers.rip : code.size();
   if (!space.read(registers.rip, code.data(), available) || available == 0)
     return FaultingAccess{registers.rip, Access::fetch};
   const auto accesses = memory_accesses({code.data(), available}, registers);

@@ -1,9 +1,10 @@
 #include "machine/soft/fault_analysis.h"
 
 namespace aftercheck::soft {
+
 std::span<const uint8_t> code_at(uint64_t address, const PageTables& tables) {
-  const uint64_t end = tables.first_forbidden(address, kLongestInstruction, Access::fetch);
-  const uint64_t size = end == UINT64_MAX ? kLongestInstruction : end - address;
+  const auto end = tables.first_forbidden(address, kLongestInstruction, Access::fetch);
+  const uint64_t size = end ? *end - address : kLongestInstruction;
   return {reinterpret_cast<const uint8_t*>(address), size};
 }
 
@@ -15,8 +16,8 @@ std::optional<Fault> find_fault(const Registers& registers, const PageTables& ta
     return std::nullopt;
   }
   for (const MemoryAccess& access : *accesses) {
-    const uint64_t address = tables.first_forbidden(access.address, access.size, access.access);
-    if (address != UINT64_MAX) return Fault{address, access.access};
+    if (const auto address = tables.first_forbidden(access.address, access.size, access.access))
+      return Fault{*address, access.access};
   }
   return std::nullopt;
 }

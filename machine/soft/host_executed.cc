@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <immintrin.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -136,6 +137,11 @@ AFTERCHECK_X87(fisttp16, "fisttps (%2)")
 AFTERCHECK_X87(fisttp32, "fisttpl (%2)")
 AFTERCHECK_X87(fisttp64, "fisttpq (%2)")
 AFTERCHECK_X87(fbstp, "fbstp (%2)")
+AFTERCHECK_X87(fscale, "fscale")
+AFTERCHECK_X87(fnstenv14, "data16 fnstenv (%2)")
+AFTERCHECK_X87(fnstenv28, "fnstenv (%2)")
+AFTERCHECK_X87(fnsave94, "data16 fnsave (%2)")
+AFTERCHECK_X87(fnsave108, "fnsave (%2)")
 #undef AFTERCHECK_X87
 
 struct X87Function {
@@ -144,16 +150,19 @@ struct X87Function {
   void (*execute)(std::byte* state, std::byte* memory);
 };
 constexpr X87Function kX87[] = {
-    {ZYDIS_MNEMONIC_FSIN, 0, fsin},        {ZYDIS_MNEMONIC_FCOS, 0, fcos},
-    {ZYDIS_MNEMONIC_FSINCOS, 0, fsincos},  {ZYDIS_MNEMONIC_FPTAN, 0, fptan},
-    {ZYDIS_MNEMONIC_FPATAN, 0, fpatan},    {ZYDIS_MNEMONIC_F2XM1, 0, f2xm1},
-    {ZYDIS_MNEMONIC_FYL2X, 0, fyl2x},      {ZYDIS_MNEMONIC_FYL2XP1, 0, fyl2xp1},
-    {ZYDIS_MNEMONIC_FPREM, 0, fprem},      {ZYDIS_MNEMONIC_FPREM1, 0, fprem1},
-    {ZYDIS_MNEMONIC_FXTRACT, 0, fxtract},  {ZYDIS_MNEMONIC_FLDL2T, 0, fldl2t},
-    {ZYDIS_MNEMONIC_FLDL2E, 0, fldl2e},    {ZYDIS_MNEMONIC_FLDPI, 0, fldpi},
-    {ZYDIS_MNEMONIC_FLDLG2, 0, fldlg2},    {ZYDIS_MNEMONIC_FLDLN2, 0, fldln2},
-    {ZYDIS_MNEMONIC_FISTTP, 16, fisttp16}, {ZYDIS_MNEMONIC_FISTTP, 32, fisttp32},
-    {ZYDIS_MNEMONIC_FISTTP, 64, fisttp64}, {ZYDIS_MNEMONIC_FBSTP, 80, fbstp},
+    {ZYDIS_MNEMONIC_FSIN, 0, fsin},           {ZYDIS_MNEMONIC_FCOS, 0, fcos},
+    {ZYDIS_MNEMONIC_FSINCOS, 0, fsincos},     {ZYDIS_MNEMONIC_FPTAN, 0, fptan},
+    {ZYDIS_MNEMONIC_FPATAN, 0, fpatan},       {ZYDIS_MNEMONIC_F2XM1, 0, f2xm1},
+    {ZYDIS_MNEMONIC_FYL2X, 0, fyl2x},         {ZYDIS_MNEMONIC_FYL2XP1, 0, fyl2xp1},
+    {ZYDIS_MNEMONIC_FPREM, 0, fprem},         {ZYDIS_MNEMONIC_FPREM1, 0, fprem1},
+    {ZYDIS_MNEMONIC_FXTRACT, 0, fxtract},     {ZYDIS_MNEMONIC_FLDL2T, 0, fldl2t},
+    {ZYDIS_MNEMONIC_FLDL2E, 0, fldl2e},       {ZYDIS_MNEMONIC_FLDPI, 0, fldpi},
+    {ZYDIS_MNEMONIC_FLDLG2, 0, fldlg2},       {ZYDIS_MNEMONIC_FLDLN2, 0, fldln2},
+    {ZYDIS_MNEMONIC_FISTTP, 16, fisttp16},    {ZYDIS_MNEMONIC_FISTTP, 32, fisttp32},
+    {ZYDIS_MNEMONIC_FISTTP, 64, fisttp64},    {ZYDIS_MNEMONIC_FBSTP, 80, fbstp},
+    {ZYDIS_MNEMONIC_FSCALE, 0, fscale},       {ZYDIS_MNEMONIC_FNSTENV, 112, fnstenv14},
+    {ZYDIS_MNEMONIC_FNSTENV, 224, fnstenv28}, {ZYDIS_MNEMONIC_FNSAVE, 752, fnsave94},
+    {ZYDIS_MNEMONIC_FNSAVE, 864, fnsave108},
 };
 
 // --- operands ---
@@ -206,6 +215,24 @@ bool ldmxcsr(std::span<const uint8_t> code, const Registers& registers, FpuState
          disassemble(code, registers.rip), registers.rip, value);
   std::memcpy(&fpu.fxsave[kMxcsr], &value, sizeof value);
   return true;
+}
+
+void stmxcsr(std::span<const uint8_t> code, const Registers& registers, const FpuState& fpu) {
+  std::memcpy(reinterpret_cast<void*>(memory_accesses(code, registers).value().at(0).address),
+              &fpu.fxsave[kMxcsr], sizeof(uint32_t));
+}
+
+// The forms with 32-bit operands and addresses. SDM vol. 2, BSF, BSR: a zero source sets ZF; the target then
+// stays as it is, all of it.
+void bit_scan(const Decoded& decoded, std::span<const uint8_t> code, Registers& registers,
+              const FpuState& fpu) {
+  uint32_t source = 0;
+  read_source(decoded, code, registers, fpu, &source, sizeof source);
+  registers.rflags = (registers.rflags & ~rflags::kZero) | (source == 0 ? rflags::kZero : 0);
+  if (source == 0) return;
+  general_register(registers, decoded.operands[0].reg.value) =
+      static_cast<uint64_t>(decoded.instruction.mnemonic == ZYDIS_MNEMONIC_BSF ? std::countr_zero(source)
+                                                                               : std::bit_width(source) - 1);
 }
 
 bool sse(const SseFunction& function, const Decoded& decoded, std::span<const uint8_t> code,
@@ -263,19 +290,29 @@ void string_compare(const StringFunction& function, const Decoded& decoded, std:
   registers.rflags = (registers.rflags & ~rflags::kStatus) | result.flags;
 }
 
+// The soft vCPU keeps no FIP, FOP and FDP. SDM vol. 1, figures 8-9 to 8-12: in the 32-bit format they take
+// bytes 12 to 25, in the 16-bit one 6 to 13.
+void forget_last_instruction(std::array<std::byte, 108>& image, uint16_t bits) {
+  const bool wide = bits == 224 || bits == 864;
+  std::fill(image.begin() + (wide ? 12 : 6), image.begin() + (wide ? 26 : 14), std::byte{0});
+}
+
 void x87(const X87Function& function, std::span<const uint8_t> code, const Registers& registers,
          FpuState& fpu) {
   uint16_t control = 0;
   std::memcpy(&control, fpu.fxsave.data(), sizeof control);
   constexpr uint16_t kAllMasked = 0x3f;  // SDM vol. 1, figure 8-6
-  if ((control & kAllMasked) != kAllMasked)
+  const bool environment =
+      function.mnemonic == ZYDIS_MNEMONIC_FNSTENV || function.mnemonic == ZYDIS_MNEMONIC_FNSAVE;
+  if ((control & kAllMasked) != kAllMasked && !environment)  // those two never wait for an exception
     fail(ErrorKind::unsupported,
          "the soft vCPU can't execute `{}` at {:#x} with x87 exceptions unmasked (control word {:#x}); use "
          "--machine kvm",
          disassemble(code, registers.rip), registers.rip, control);
-  std::array<std::byte, 16> stored{};
+  std::array<std::byte, 108> stored{};
   function.execute(fpu.fxsave.data(), stored.data());
   if (function.memory_bits == 0) return;
+  if (environment) forget_last_instruction(stored, function.memory_bits);
   std::memcpy(reinterpret_cast<void*>(memory_accesses(code, registers).value().at(0).address), stored.data(),
               function.memory_bits / 8U);
 }
@@ -287,7 +324,10 @@ bool execute_on_host(std::span<const uint8_t> code, Registers& registers, FpuSta
   if (!x86::decode(code, decoded)) fail(ErrorKind::internal, "no instruction at {:#x}", registers.rip);
   const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
   if (mnemonic == ZYDIS_MNEMONIC_LDMXCSR && !ldmxcsr(code, registers, fpu)) return false;
+  if (mnemonic == ZYDIS_MNEMONIC_STMXCSR) stmxcsr(code, registers, fpu);
   if (mnemonic == ZYDIS_MNEMONIC_POPCNT) popcnt(decoded, code, registers, fpu);
+  if (mnemonic == ZYDIS_MNEMONIC_BSF || mnemonic == ZYDIS_MNEMONIC_BSR)
+    bit_scan(decoded, code, registers, fpu);
   for (const SseFunction& function : kSse)
     if (function.mnemonic == mnemonic && !sse(function, decoded, code, registers, fpu)) return false;
   for (const StringFunction& function : kStrings)

@@ -102,6 +102,10 @@ constexpr Rule kRules[] = {
     {ZYDIS_MNEMONIC_FPREM1, Treatment::host_executed},
     {ZYDIS_MNEMONIC_FISTTP, Treatment::host_executed},
     {ZYDIS_MNEMONIC_FBSTP, Treatment::host_executed},
+    // Unicorn scales zeros and infinities wrongly, and leaves zeros in the reserved halves of an environment.
+    {ZYDIS_MNEMONIC_FSCALE, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FNSTENV, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FNSAVE, Treatment::host_executed},
     // Unicorn adds the products in another order.
     {ZYDIS_MNEMONIC_DPPS, Treatment::host_executed},
     {ZYDIS_MNEMONIC_DPPD, Treatment::host_executed},
@@ -112,6 +116,8 @@ constexpr Rule kRules[] = {
 
     // Looked at: Unicorn raises no SIMD exception, so none may be unmasked.
     {ZYDIS_MNEMONIC_LDMXCSR, Treatment::host_executed},
+    // Unicorn keeps the sticky flags elsewhere (sse_status.h).
+    {ZYDIS_MNEMONIC_STMXCSR, Treatment::host_executed},
 
     // They need the descriptor tables of a kernel, which the soft vCPU has not.
     {ZYDIS_MNEMONIC_IRET, Treatment::unsupported},
@@ -147,6 +153,10 @@ bool is_string_compare(ZydisMnemonic mnemonic) {
          mnemonic == ZYDIS_MNEMONIC_PCMPISTRI || mnemonic == ZYDIS_MNEMONIC_PCMPISTRM;
 }
 
+bool is_bit_scan(const ZydisDecodedInstruction& instruction) {
+  return instruction.mnemonic == ZYDIS_MNEMONIC_BSF || instruction.mnemonic == ZYDIS_MNEMONIC_BSR;
+}
+
 // Encodings of one mnemonic that need another treatment than the rest.
 Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code,
                  Treatment treatment) {
@@ -160,7 +170,9 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
   if (instruction.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && instruction.opcode == 0x8E)
     return Treatment::unsupported;  // MOV to a segment register
   if (instruction.mnemonic == ZYDIS_MNEMONIC_POP && instruction.opcode_map == ZYDIS_OPCODE_MAP_0F)
-    return Treatment::unsupported;         // POP FS, POP GS
+    return Treatment::unsupported;  // POP FS, POP GS
+  if (is_bit_scan(instruction) && instruction.operand_width == 32 && instruction.address_width == 32)
+    return Treatment::host_executed;       // Form::keeps_upper_half would be taken for the address
   constexpr uint8_t kEqualOrdered = 0x0c;  // SDM vol. 2, table 4-2
   if (is_string_compare(instruction.mnemonic) &&
       (code[instruction.length - 1U] & kEqualOrdered) == kEqualOrdered)
@@ -168,9 +180,48 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
   return treatment;
 }
 
-}  // namespace
+// PUSH ES, undefined in 64-bit mode: Unicorn stops with RIP on it. One byte, so that a block that ends a page
+// stays within it.
+constexpr uint8_t kUndefined = 0x06;
 
-Verdict judge(std::span<const uint8_t> code, CpuModelKind model) {
+// Unicorn honours prefixes that processors ignore: the first of F3 and F2 where the last counts, 66 beside
+// them where they select the instruction, ES to DS after FS or GS, REX before another prefix. They are shown
+// to it as repetitions of one that counts. Of branches it knows AMD's meaning of 66, Zydis Intel's.
+void replace_ignored_prefixes(const ZydisDecodedInstruction& instruction, Form& form) {
+  const std::span prefixes(instruction.raw.prefixes, instruction.raw.prefix_count);
+  if (prefixes.size() < 2 || instruction.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) return;
+  constexpr uint8_t kDs = 0x3e, kRex = 0x40, kRexMask = 0xf0;
+  uint8_t filler = kDs;  // means nothing by itself
+  bool ignored = false;
+  for (const auto& prefix : prefixes) {
+    if (prefix.type == ZYDIS_PREFIX_TYPE_IGNORED)
+      ignored = true;
+    else if ((prefix.value & kRexMask) != kRex)
+      filler = prefix.value;
+  }
+  if (!ignored) return;
+  for (const auto& prefix : prefixes)
+    form.bytes[form.replaced++] = prefix.type == ZYDIS_PREFIX_TYPE_IGNORED ? filler : prefix.value;
+}
+
+void fill_in(std::span<const uint8_t> code, const ZydisDecodedInstruction& instruction, Form& form) {
+  constexpr uint8_t kRegister = 3;  // ModRM.mod
+  if (instruction.meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE &&
+      instruction.raw.modrm.mod != kRegister) {
+    x86::WithOperands decoded;
+    form.aligned = x86::decode(code, decoded) && x86::requires_alignment(decoded);
+  }
+  form.keeps_upper_half = is_bit_scan(instruction) && instruction.operand_width == 32;
+  replace_ignored_prefixes(instruction, form);
+}
+
+// These fault or are refused when they are reached, and Unicorn is not to know more of them.
+bool hidden_from_unicorn(Treatment treatment) {
+  return treatment == Treatment::invalid_opcode || treatment == Treatment::general_protection ||
+         treatment == Treatment::unsupported;
+}
+
+Verdict judge_only(std::span<const uint8_t> code, CpuModelKind model, Form& form) {
   ZydisDecodedInstruction instruction;
   const ZyanStatus status =
       ZydisDecoderDecodeInstruction(&x86::decoder(), nullptr, code.data(), code.size(), &instruction);
@@ -187,6 +238,20 @@ Verdict judge(std::span<const uint8_t> code, CpuModelKind model) {
   // Under the host's model they are not invalid, only beyond this backend.
   if (verdict.treatment == Treatment::invalid_opcode && model == CpuModelKind::host)
     verdict.treatment = Treatment::unsupported;
+  if (verdict.treatment == Treatment::run) fill_in(code, instruction, form);
+  return verdict;
+}
+
+}  // namespace
+
+Verdict judge(std::span<const uint8_t> code, CpuModelKind model, Form* form) {
+  Form unused;
+  Form& filled = form != nullptr ? *form : unused;
+  const Verdict verdict = judge_only(code, model, filled);
+  if (hidden_from_unicorn(verdict.treatment)) {
+    filled.bytes[0] = kUndefined;
+    filled.replaced = 1;
+  }
   return verdict;
 }
 

@@ -3,6 +3,7 @@
 // before such an instruction.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -29,8 +30,17 @@ struct Verdict {
   bool complete = true;  // false: `code` ends inside it
 };
 
-// Judges the instruction at the start of `code`.
-Verdict judge(std::span<const uint8_t> code, CpuModelKind model);
+// How Unicorn's translator must be helped with an instruction.
+struct Form {
+  // The bytes that it is given in place of the instruction's first ones.
+  std::array<uint8_t, 15> bytes{};  // 15: the longest instruction (SDM vol. 2, 2.3.11)
+  uint8_t replaced = 0;
+  bool aligned = false;           // its memory operand must be aligned to 16 bytes
+  bool keeps_upper_half = false;  // BSF, BSR with 32-bit operands
+};
+
+// Judges the instruction at the start of `code`; fills in `form` (a fresh one) unless null.
+Verdict judge(std::span<const uint8_t> code, CpuModelKind model, Form* form = nullptr);
 
 // "vaddps ymm0, ymm1, ymm2" for messages.
 std::string disassemble(std::span<const uint8_t> code, uint64_t address);

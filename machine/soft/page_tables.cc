@@ -126,13 +126,13 @@ bool PageTables::allows(uint64_t address, Access access) const {
   return access == Access::read || (entry & kExecutable) != 0;
 }
 
-uint64_t PageTables::first_forbidden(uint64_t address, uint64_t size, Access access) const {
+std::optional<uint64_t> PageTables::first_forbidden(uint64_t address, uint64_t size, Access access) const {
   for (uint64_t done = 0; done < size;) {
     const uint64_t at = address + done;
     if (!allows(at, access)) return at;
     done += kPageSize - at % kPageSize;
   }
-  return UINT64_MAX;
+  return std::nullopt;
 }
 
 uint64_t* PageTables::leaf(uint64_t address) {

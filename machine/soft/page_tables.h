@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "machine/address_space.h"
@@ -31,8 +32,8 @@ class PageTables {
 
   // May a ring-3 access of this kind touch the page that holds `address`?
   bool allows(uint64_t address, Access access) const;
-  // First byte of [address, address+size) that may not be accessed so, or UINT64_MAX.
-  uint64_t first_forbidden(uint64_t address, uint64_t size, Access access) const;
+  // First byte of [address, address+size) that may not be accessed so; nullopt: all may.
+  std::optional<uint64_t> first_forbidden(uint64_t address, uint64_t size, Access access) const;
 
   // Makes one page readable whatever its permissions are and returns what undoes that. For the supervisor's
   // page of the start-up code (`user` false) and for invalidating translated code.

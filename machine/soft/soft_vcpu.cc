@@ -57,7 +57,10 @@ void* callback(Function* function) {
 
 }  // namespace
 
-SoftVcpu::SoftVcpu(SoftMachine& machine) : machine_(machine), engine_(machine.tables()) { add_hooks(); }
+SoftVcpu::SoftVcpu(SoftMachine& machine)
+    : machine_(machine), engine_(machine.tables()), guard_(machine.tables(), machine.cpu().kind()) {
+  add_hooks();
+}
 
 SoftVcpu::~SoftVcpu() { machine_.forget(this); }
 
@@ -169,19 +172,13 @@ void SoftVcpu::inspect(const uc_tb& block) {
     flow_->translated(block.pc, block.size);
     set_log_limit();
   }
-  const PageTables& tables = machine_.tables();
   const uint64_t end = block.pc + std::max<uint64_t>(block.size, 1);
   code_pages_.insert(page_down(block.pc));
   code_pages_.insert(page_down(end - 1));
-  for (uint64_t address = block.pc; address < end;) {
-    const std::span<const uint8_t> code = code_at(address, tables);
-    const Verdict verdict =
-        code.empty() ? Verdict{Treatment::run, 1, false} : judge(code, machine_.cpu().kind());
+  for (const auto& [address, verdict] : guard_.block()) {
     // An incomplete instruction runs into a page that may not be executed.
     if ((verdict.treatment != Treatment::run || !verdict.complete) && !specials_.contains(address))
       found_.push_back(address);
-    if (!verdict.complete) break;
-    address += verdict.length;
   }
   if (found_.empty()) return;
   block_ = block.pc;
@@ -284,6 +281,7 @@ void SoftVcpu::set_target(std::optional<uint64_t> address) {
 
 Exit SoftVcpu::execute(bool single) {
   const FastStores fast_stores(machine_.tables());
+  const TranslationGuard::Scope guarded(guard_);
   if (!single && kicked_.exchange(false)) return plain(ExitKind::kick);
   for (;;) {
     apply_changes();

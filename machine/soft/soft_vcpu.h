@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "machine/soft/flow_tracker.h"
-#include "machine/soft/instruction_check.h"
+#include "machine/soft/translation_guard.h"
 #include "machine/soft/unicorn_engine.h"
 #include "machine/vcpu.h"
 
@@ -54,6 +54,7 @@ class SoftVcpu : public Vcpu {
 
   SoftMachine& machine_;
   UnicornEngine engine_;
+  TranslationGuard guard_;
   Registers registers_;
   std::atomic<bool> kicked_{false};
   size_t chunks_added_ = 0;

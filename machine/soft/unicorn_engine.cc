@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "machine/soft/fpu_transfer.h"
+#include "machine/soft/translation_guard.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -111,6 +112,10 @@ void UnicornEngine::enter_user_mode() {
   munmap(page, kPageSize);
   if ((selector & 0xffff) != kUserCode)
     fail(ErrorKind::host_lacks, "this Unicorn can't enter ring 3; Debian's libunicorn 2.0.1 can");
+  if (!TranslationGuard::interposed())
+    fail(ErrorKind::host_lacks,
+         "this Unicorn can't be kept from translating undefined instructions, which would end this process; "
+         "Debian's shared libunicorn 2.0.1 can");
 }
 
 void UnicornEngine::add_memory(Range range) {

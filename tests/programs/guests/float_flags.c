@@ -1,6 +1,5 @@
 // The sticky exception flags, and flushing to zero.
 // flags: -lm
-// differs-on: soft Unicorn keeps no sticky flags and does not flush results to zero
 #include <fenv.h>
 #include <float.h>
 #include <xmmintrin.h>

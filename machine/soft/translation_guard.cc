@@ -1,0 +1,152 @@
+#include "machine/soft/translation_guard.h"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstring>
+
+#include "machine/soft/fault_analysis.h"
+
+namespace aftercheck::soft {
+namespace {
+
+// Names and signatures: qemu/include/exec/{translator,cpu_ldst}.h, qemu/include/tcg/tcg-op.h,
+// qemu/accel/tcg/cputlb.c and qemu/target/i386/excp_helper.c of Unicorn 2.0.1; the suffix is Unicorn's per
+// target. The library's own types stay opaque.
+using Generate = void (*)(void*, void*, int);
+using LoadByte = uint32_t (*)(void*, uint64_t);
+using MemoryOp = void (*)(void*, void*, void*, uint64_t, uint32_t);
+using Extend = void (*)(void*, void*, void*);
+using AddImmediate = void (*)(void*, void*, void*, int64_t);
+using SlowLoad = uint64_t (*)(void*, uint64_t, uint32_t, uintptr_t);
+using SlowStore = void (*)(void*, uint64_t, uint64_t, uint32_t, uintptr_t);
+using Raise = void (*)(void*, int, int, uintptr_t);
+
+template <typename Function>
+Function next(const char* name) {
+  return reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
+}
+
+struct Library {
+  Generate generate = next<Generate>("gen_intermediate_code_x86_64");
+  LoadByte load_byte = next<LoadByte>("cpu_ldub_code_x86_64");
+  MemoryOp load = next<MemoryOp>("tcg_gen_qemu_ld_i64_x86_64");
+  MemoryOp store = next<MemoryOp>("tcg_gen_qemu_st_i64_x86_64");
+  Extend extend = next<Extend>("tcg_gen_ext32u_i64_x86_64");
+  AddImmediate add_immediate = next<AddImmediate>("tcg_gen_addi_i64_x86_64");
+  SlowLoad slow_load = next<SlowLoad>("helper_le_ldq_mmu_x86_64");
+  SlowStore slow_store = next<SlowStore>("helper_le_stq_mmu_x86_64");
+  Raise raise = next<Raise>("raise_exception_err_ra_x86_64");
+};
+
+const Library& library() {
+  static const Library found;
+  return found;
+}
+
+// qemu/include/exec/memop.h: the alignment that an access needs, as a power of two in bits 4 to 6.
+constexpr uint32_t kAlign16 = 4 << 4, kAlignMask = 7 << 4;
+// A slow access is told as its memory operation and, in the low four bits, the MMU's index.
+constexpr uint32_t kOperationShift = 4;
+
+bool misaligned(uint64_t address, uint32_t index) {
+  return (index >> kOperationShift & kAlignMask) == kAlign16 && address % 16 != 0;
+}
+
+thread_local TranslationGuard* current = nullptr;
+std::atomic<bool> seen{false};
+
+}  // namespace
+
+TranslationGuard::Scope::Scope(TranslationGuard& guard) : previous_(current) { current = &guard; }
+TranslationGuard::Scope::~Scope() { current = previous_; }
+
+bool TranslationGuard::interposed() { return seen.load(); }
+
+void TranslationGuard::begin(uint64_t address) {
+  seen.store(true, std::memory_order_relaxed);
+  block_.clear();
+  start_ = next_ = address;
+  form_ = {};
+}
+
+void TranslationGuard::decode(uint64_t address) {
+  start_ = address;
+  form_ = {};
+  const std::span<const uint8_t> code = code_at(address, tables_);
+  const Verdict verdict = code.empty() ? Verdict{.complete = false} : judge(code, model_, &form_);
+  block_.push_back({address, verdict});
+  next_ = address + verdict.length;
+}
+
+const uint8_t* TranslationGuard::byte_at(uint64_t address) {
+  if (address == next_) decode(address);
+  return address - start_ < form_.replaced ? &form_.bytes[address - start_] : nullptr;
+}
+
+bool TranslationGuard::take_alignment() {
+  const bool wanted = form_.aligned;
+  form_.aligned = false;
+  return wanted;
+}
+
+namespace {
+
+// What the library calls in place of its own functions.
+#define AFTERCHECK_INTERPOSED extern "C" __attribute__((visibility("default")))
+
+AFTERCHECK_INTERPOSED void gen_intermediate_code_x86_64(void* cpu, void* block, int most) {
+  seen.store(true, std::memory_order_relaxed);
+  if (current != nullptr) {
+    uint64_t address = 0;  // the first member of TranslationBlock
+    std::memcpy(&address, block, sizeof address);
+    current->begin(address);
+  }
+  library().generate(cpu, block, most);
+}
+
+AFTERCHECK_INTERPOSED uint32_t cpu_ldub_code_x86_64(void* cpu, uint64_t address) {
+  if (current != nullptr)
+    if (const uint8_t* byte = current->byte_at(address)) return *byte;
+  return library().load_byte(cpu, address);
+}
+
+// Unicorn loads and stores 16 bytes as two halves; the lower one comes first.
+AFTERCHECK_INTERPOSED void tcg_gen_qemu_ld_i64_x86_64(void* context, void* value, void* address,
+                                                      uint64_t index, uint32_t operation) {
+  const bool aligned = current != nullptr && current->take_alignment();
+  library().load(context, value, address, index, aligned ? operation | kAlign16 : operation);
+}
+
+AFTERCHECK_INTERPOSED void tcg_gen_qemu_st_i64_x86_64(void* context, void* value, void* address,
+                                                      uint64_t index, uint32_t operation) {
+  const bool aligned = current != nullptr && current->take_alignment();
+  library().store(context, value, address, index, aligned ? operation | kAlign16 : operation);
+}
+
+// Where translated code goes with an address that is not aligned as asked (or is not in the TLB). The
+// library would call a function of its CPU class that x86 lacks.
+AFTERCHECK_INTERPOSED uint64_t helper_le_ldq_mmu_x86_64(void* cpu, uint64_t address, uint32_t index,
+                                                        uintptr_t return_address) {
+  if (misaligned(address, index)) library().raise(cpu, vector::kGeneralProtection, 0, return_address);
+  return library().slow_load(cpu, address, index, return_address);
+}
+
+AFTERCHECK_INTERPOSED void helper_le_stq_mmu_x86_64(void* cpu, uint64_t address, uint64_t value,
+                                                    uint32_t index, uintptr_t return_address) {
+  if (misaligned(address, index)) library().raise(cpu, vector::kGeneralProtection, 0, return_address);
+  library().slow_store(cpu, address, value, index, return_address);
+}
+
+// BSF and BSR with a source of zero leave all 64 bits of their target as they were, the 32-bit forms too;
+// Unicorn's end with a zero-extension, which cuts nothing but that (a bit's number is below 32). It also
+// extends the source, in place.
+AFTERCHECK_INTERPOSED void tcg_gen_ext32u_i64_x86_64(void* context, void* to, void* from) {
+  if (current != nullptr && current->keeps_upper_half() && to != from)
+    library().add_immediate(context, to, from, 0);  // a move
+  else
+    library().extend(context, to, from);
+}
+
+}  // namespace
+}  // namespace aftercheck::soft
