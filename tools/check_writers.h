@@ -4,6 +4,7 @@
 #include <string>
 
 #include "checks/check_report.h"
+#include "recording/meta.h"
 #include "tools/output.h"
 
 namespace aftercheck::tools {
@@ -17,6 +18,7 @@ struct CheckRun {
   std::string remark;   // for people; may be empty
   std::string error;    // why the replay ended early; may be empty
   std::string verdict;  // "held", "failed", "divergence", "error"
+  recording::Meta meta;
   CheckReport report;
 };
 
