@@ -46,7 +46,10 @@ ElfHeaders read_headers(const std::string& path, int fd) {
       refuse_exec(ENOEXEC, "{}: damaged ELF program: the file ends inside its header ({} bytes)", path,
                   headers.header_size);
     case Kind::bits32:
-      refuse_exec(ENOEXEC, "{}: a 32-bit program; only 64-bit x86-64 programs can be recorded", path);
+      // The kernel would run it.
+      throw ExecError(ENOEXEC,
+                      fmt::format("{}: a 32-bit program; only 64-bit x86-64 programs can be recorded", path),
+                      ErrorKind::unsupported);
     case Kind::damaged_class:
       refuse_exec(ENOEXEC, "{}: damaged ELF program: EI_CLASS is {}", path, header.e_ident[EI_CLASS]);
     case Kind::another_processor:

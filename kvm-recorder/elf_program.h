@@ -14,8 +14,8 @@ namespace aftercheck {
 // A program can't be started; `code` is what execve(2) would return for it (positive).
 class ExecError : public Error {
  public:
-  ExecError(int error_code, const std::string& message)
-      : Error(ErrorKind::bad_input, message), code(error_code) {}
+  ExecError(int error_code, const std::string& message, ErrorKind kind = ErrorKind::bad_input)
+      : Error(kind, message), code(error_code) {}
   const int code;
 };
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 
 #include "base/fd.h"
+#include "kvm-recorder/operations.h"
+#include "kvm-recorder/process_numbers.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -78,6 +80,9 @@ long fcntl(Call& call) {
   if (row == std::end(kCommands)) return -EINVAL;
   if (row->use == Use::duplicate) return duplicate(call, args);
   if (row->use != Use::value) args[2] = guest_pointer(args[2], row->size);
+  if (f_owner_ex owner{}; call.fd(1) == F_SETOWN_EX && call.process.memory.read_object(args[2], owner) &&
+                          whose(owner.pid) == Whose::recorder)
+    return -ESRCH;
   const long result =
       row->waits ? blocking_call(call, SYS_fcntl, args) : host_call(SYS_fcntl, args[0], args[1], args[2]);
   if (row->use == Use::out || row->use == Use::inout) {
@@ -88,4 +93,12 @@ long fcntl(Call& call) {
 }
 
 }  // namespace calls
+
+std::vector<Operation> fcntl_operations() {
+  std::vector<Operation> operations;
+  for (const Command& row : kCommands)
+    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
+  return operations;
+}
+
 }  // namespace aftercheck

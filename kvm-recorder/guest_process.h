@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvm-recorder/logged_space.h"
+#include "kvm-recorder/unsupported_calls.h"
 #include "machine/cpu_model.h"
 #include "machine/registers.h"
 
@@ -40,6 +41,7 @@ struct GuestProcess {
   // Lines for people (calls answered with a refusal, ...), without a prefix or newline; may be empty.
   std::function<void(const std::string&)> message{};
   // Of the system calls (system_calls*.cc).
+  UnsupportedCalls unsupported{};
   std::set<std::string> told{};           // said once already
   std::map<int, ResourceLimit> limits{};  // limits that the guest sees but that must not bind the recorder
   std::set<int> timers{};                 // timer_create(2); deleted by execve

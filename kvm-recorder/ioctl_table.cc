@@ -2,17 +2,22 @@
 // to.
 #include <asm/ioctls.h>
 #include <asm/termbits.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/random.h>
 #include <linux/sockios.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 
 #include "base/fd.h"
+#include "kvm-recorder/operations.h"
 #include "kvm-recorder/system_calls.h"
+#include "system-calls/operation_names.h"
 
 namespace aftercheck {
 namespace {
@@ -123,6 +128,22 @@ const Request* find_request(uint32_t request) {
   return row == std::end(kRequests) ? nullptr : row;
 }
 
+// True when the request may well do something there: devices have requests of their own, and sockets those of
+// interfaces. Elsewhere, and on pseudo terminals, unknown requests are probes (isatty and the like), and
+// ENOTTY is what the kernel itself says to nearly all of them.
+bool does_something(int fd, uint32_t request) {
+  // Documentation/admin-guide/devices.txt; the type of SIOC requests is include/uapi/linux/sockios.h's 0x89.
+  constexpr unsigned kMemory = 1, kTerminals = 5, kFirstPseudo = 136, kLastPseudo = 143;
+  constexpr uint32_t kInterfaces = 0x89;
+  struct stat status {};
+  if (fstat(fd, &status) != 0) return false;
+  if (S_ISSOCK(status.st_mode)) return (request >> 8 & 0xff) == kInterfaces;
+  if (S_ISBLK(status.st_mode)) return true;
+  if (!S_ISCHR(status.st_mode)) return false;
+  const unsigned kind = major(status.st_rdev);
+  return kind != kMemory && kind != kTerminals && (kind < kFirstPseudo || kind > kLastPseudo);
+}
+
 }  // namespace
 
 namespace calls {
@@ -133,8 +154,11 @@ long ioctl(Call& call) {
   const auto number = static_cast<uint32_t>(args[1]);
   const Request* request = find_request(number);
   if (request == nullptr) {
-    const std::string name = fmt::format("ioctl {:#x}", number);
-    tell_once(call.process, name, fmt::format("the guest called {}: not supported, answered ENOTTY", name));
+    if (const long error = host_call(SYS_fcntl, args[0], F_GETFD); error < 0) return error;
+    const std::string name = "ioctl " + operation_name(OperationOf::ioctl, number);
+    if (does_something(call.fd(0), number))
+      return cannot_record(call, name + " (a request to a device or an interface)", ENOTTY);
+    tell_once(call.process, name, fmt::format("the program called {}: not supported, answered ENOTTY", name));
     return -ENOTTY;
   }
   int source = -1;
@@ -175,4 +199,12 @@ long ioctl(Call& call) {
 }
 
 }  // namespace calls
+
+std::vector<Operation> ioctl_operations() {
+  std::vector<Operation> operations;
+  for (const Request& row : kRequests)
+    operations.push_back({row.request, row.use == Use::none ? Treatment::probe : Treatment::recorded});
+  return operations;
+}
+
 }  // namespace aftercheck

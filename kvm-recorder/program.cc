@@ -146,7 +146,9 @@ Program resolve(const std::string& name, const std::vector<std::string>& argumen
       program.path = line->interpreter;
     } catch (const ExecError& error) {
       if (via.empty() || program.path == via) throw;
-      refuse_exec(error.code, "{}: the interpreter of its #! line can't be used: {}", via, error.what());
+      throw ExecError(error.code,
+                      fmt::format("{}: the interpreter of its #! line can't be used: {}", via, error.what()),
+                      error.kind());
     }
   }
   std::error_code problem;

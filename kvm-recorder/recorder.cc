@@ -99,6 +99,8 @@ class Session {
 
  private:
   const RecordOptions& options_;
+  const fs::path directory_;
+  recording::Meta meta_;
   const CpuModel cpu_;
   AddressSpace space_;
   std::string why_not_kvm_;
@@ -143,10 +145,12 @@ class Session {
   void take_checkpoint_if_due();
   void drop_checkpoints(const std::string& why);
   void finish_log();
+  void note_unsupported();
 };
 
 Session::Session(const RecordOptions& options, const fs::path& directory)
     : options_(options),
+      directory_(directory),
       cpu_(options.cpu),
       machine_(create_machine(machine_for(options), space_, cpu_, &why_not_kvm_)),
       vcpu_(machine_->create_vcpu()),
@@ -156,11 +160,14 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
       task_(process_, *vcpu_, signals_.inherited_mask()),
       census_(space_) {
   process_.message = options_.message;
+  process_.unsupported.answer_them = options_.on_unsupported == OnUnsupported::answer;
+  process_.unsupported.allow_kill_all = options_.allow_kill_all;
   result_.machine = machine_->kind();
   if (!why_not_kvm_.empty() && options_.message)
     options_.message("KVM can't be used here (" + why_not_kvm_ +
                      "): recording on the soft vCPU, which is slower");
-  recording::write_meta(directory, make_meta(options_, machine_->kind(), why_not_kvm_));
+  meta_ = make_meta(options_, machine_->kind(), why_not_kvm_);
+  recording::write_meta(directory, meta_);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
   if (options_.write_log) start_trace(directory);
   if (writer_ && options_.checkpoint_every_ns)
@@ -200,6 +207,22 @@ void Session::finish_log() {
         options_.warning(std::string("not all checkpoints could be kept: ") + error.what());
     }
   checkpoints_.reset();
+}
+
+// What is known of unsupported calls goes into the recording: at each new one, so that it is there whatever
+// becomes of us, and at the end.
+void Session::note_unsupported() {
+  const UnsupportedCalls& unsupported = process_.unsupported;
+  result_.answered_calls = unsupported.answered();
+  if (unsupported.answered().empty() && unsupported.stopped_at().empty()) return;
+  meta_.answered_calls = unsupported.answered();
+  meta_.stopped_at = unsupported.stopped_at();
+  try {
+    memory_.host_thread().run([&] { recording::write_meta(directory_, meta_); });
+  } catch (const Error& error) {
+    if (options_.warning)
+      options_.warning(std::string("which calls were not recorded can't be noted: ") + error.what());
+  }
 }
 
 void Session::start_trace(const fs::path& directory) {
@@ -353,6 +376,10 @@ void Session::end(recording::EndReason reason, int status) {
   ended_ = true;
   result_.signaled = reason == recording::EndReason::killed_by_signal;
   result_.status = status;
+  if (reason == recording::EndReason::recording_stopped) {
+    result_.status = kUnsupportedStatus;
+    result_.unsupported = process_.unsupported.why();
+  }
   event_ = Event{};
   event_.kind = EventKind::end;
   event_.time_ns = static_cast<uint64_t>(
@@ -391,6 +418,16 @@ void Session::handle_system_call() {
     end(recording::EndReason::exited, static_cast<int>(outcome.value & 0xff));
     return;
   }
+  if (outcome.kind == CallOutcome::Kind::refused) {
+    // Digests are of memory before the answer: of a program that found no room (execve) nothing is left of
+    // that.
+    const bool replaced = outcome.fpu_changed;
+    if (event_.memory.empty() && !replaced) add_memory_digests();
+    finish_event(before_);
+    end(recording::EndReason::recording_stopped, static_cast<int>(number));
+    return;
+  }
+  if (process_.unsupported.take_news()) note_unsupported();
   std::optional<long> result;
   if (outcome.kind == CallOutcome::Kind::result) {
     registers.rax = static_cast<uint64_t>(outcome.value);
@@ -514,6 +551,7 @@ RecordResult Session::run(const Program& program) {
   }
   finish_trace();
   finish_log();
+  note_unsupported();
   return result_;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "machine/vcpu.h"
+#include "recording/meta.h"
 
 namespace aftercheck {
 
@@ -15,6 +16,15 @@ enum class OnLogError : uint8_t {
   stop,  // the guest is stopped when the log can't be written; exit status 2
   run,   // the guest goes on unrecorded; a warning at once and at the end
 };
+
+// What becomes of calls that can't be recorded and change what the program does (unsupported_calls.h).
+enum class OnUnsupported : uint8_t {
+  stop,    // the program and its recording end there; exit status kUnsupportedStatus
+  answer,  // an error, as of a kernel that lacks the call; noted in the recording
+};
+
+// EX_UNAVAILABLE of sysexits.h: no status of ours has it, and few programs do.
+constexpr int kUnsupportedStatus = 69;
 
 // Whether an Intel PT trace is recorded, and by what.
 enum class PtChoice : uint8_t {
@@ -34,6 +44,8 @@ struct RecordOptions {
   OnLogError on_log_error = OnLogError::stop;
   // Host time between two checkpoints that are kept in the recording, ns; nothing: none.
   std::optional<uint64_t> checkpoint_every_ns;
+  OnUnsupported on_unsupported = OnUnsupported::stop;
+  bool allow_kill_all = false;  // kill(-1) is made, not answered EPERM
   bool randomize = true;
   bool write_log = true;  // false: run without recording, to measure what recording costs
   // Lines for people who want to know: refused calls, the machine that was chosen. Called on the guest's
@@ -49,6 +61,10 @@ struct RecordResult {
   uint64_t events = 0;
   MachineKind machine = MachineKind::kvm;
   std::string log_error;  // not empty: the recording ends early for this reason
+  // Not empty: it ends at a call that can't be recorded; a sentence with the way out. `status` is
+  // kUnsupportedStatus then.
+  std::string unsupported;
+  std::vector<recording::AnsweredCall> answered_calls;  // as in the recording's meta
 };
 
 // Runs the guest on the calling thread, with its working directory, standard streams and descriptors. Throws

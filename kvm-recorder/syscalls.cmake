@@ -5,6 +5,7 @@ set(SYSCALL_SOURCES
   host_thread.cc
   ioctl_table.cc
   proc_files.cc
+  process_numbers.cc
   system_call_table.cc
   system_calls.cc
   system_calls_files.cc
@@ -14,4 +15,5 @@ set(SYSCALL_SOURCES
   system_calls_process.cc
   system_calls_settings.cc
   system_calls_signals.cc
-  system_calls_wait.cc)
+  system_calls_wait.cc
+  unsupported_calls.cc)

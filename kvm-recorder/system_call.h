@@ -16,6 +16,7 @@ struct CallOutcome {
     result,     // `value` goes to RAX (or is kRestartSys/kRestartNoHand: the signal code decides)
     registers,  // the call set all registers itself (rt_sigreturn, execve)
     exited,     // exit_group: `value` is the status
+    refused,  // it can't be recorded, and the guest must not go on without it: see GuestProcess::unsupported
   };
   Kind kind = Kind::result;
   long value = 0;

@@ -16,7 +16,7 @@ enum class CallClass : uint8_t {
   pass,     // made on the host; result and written bytes are logged
   space,    // changes the guest's mappings: an address-space operation in the log
   own,      // answered by the recorder
-  refused,  // -error, and one line for people per name
+  refused,  // not made: `meaning` decides between an answer of -error and the end of the recording
 };
 
 // What a signal does to the call (include/linux/errno.h of the kernel). So anything but `never` may block,
@@ -61,8 +61,19 @@ struct SystemCall {
   const char* name = nullptr;
   CallClass klass = CallClass::refused;
   Wait wait = Wait::never;
-  bool makes_fd = false;             // the result is a new descriptor
-  bool quiet = false;                // refused: programs probe for it, no line for people
+  bool makes_fd = false;  // the result is a new descriptor
+  // Arguments (bit i for argument i) that are the number of a process or thread: those of the recorder's own
+  // threads are none for the guest. `pids_if`: only where argument 0 is this; negative: always.
+  uint8_t pids = 0;
+  int8_t pids_if = -1;
+  // Refused (of rows with a handler: what their handler ends the recording for). Null: programs probe for it
+  // and have another way, so -error is a harmless answer, the one of a kernel that lacks the call. Else what
+  // the call means for people: a program would go on wrongly without it, so the recording ends, unless the
+  // kernel would refuse it as well because the guest lacks `capability` (CAP_*; negative: none is needed),
+  // which is EPERM.
+  const char* meaning = nullptr;
+  int8_t capability = -1;
+  bool quiet = false;                // refused, harmless: no line for people
   int16_t error = 0;                 // refused: positive errno
   long (*handler)(Call&) = nullptr;  // null: the generic engine
   Arg args[6]{};

@@ -2,6 +2,7 @@
 #include "kvm-recorder/system_calls.h"
 
 #include <fmt/format.h>
+#include <linux/capability.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -9,10 +10,12 @@
 #include <sys/time.h>
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 
 #include "base/fd.h"
 #include "kvm-recorder/interruptible_syscall.h"
+#include "kvm-recorder/process_numbers.h"
 #include "recording/digest.h"
 #include "system-calls/system_call_names.h"
 
@@ -328,15 +331,40 @@ void tell_once(GuestProcess& process, const std::string& key, const std::string&
   if (process.message && process.told.insert(key).second) process.message(text);
 }
 
+bool capable(int capability) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets{};
+  if (host_call(SYS_capget, host_pointer(&header), host_pointer(sets.data())) != 0) return false;
+  return (sets[CAP_TO_INDEX(capability)].effective & CAP_TO_MASK(capability)) != 0;
+}
+
+long answer_undone(Call& call, const std::string& what, int error) {
+  const std::string answer = strerrorname_np(error);
+  tell_once(call.process, what,
+            fmt::format("the program called {}: can't be recorded, answered {}", what, answer));
+  call.process.unsupported.note(what, answer);
+  return -error;
+}
+
+long cannot_record(Call& call, const std::string& what, int error, const std::string& advice) {
+  UnsupportedCalls& unsupported = call.process.unsupported;
+  if (unsupported.answer_them) return answer_undone(call, what, error);
+  unsupported.stop(what, advice, strerrorname_np(error));
+  call.outcome.kind = CallOutcome::Kind::refused;
+  return -error;
+}
+
 long refuse(Call& call) {
-  const char* name = call.row.name;
-  if (!call.row.quiet)
-    tell_once(call.process, name,
-              fmt::format("the guest called {}: not supported, answered {}", name,
-                          call.row.error == ENOSYS   ? "ENOSYS"
-                          : call.row.error == EINVAL ? "EINVAL"
-                                                     : "EPERM"));
-  return -call.row.error;
+  const SystemCall& row = call.row;
+  if (row.meaning != nullptr) {
+    if (row.capability >= 0 && !capable(row.capability)) return -EPERM;
+    return cannot_record(call, fmt::format("{} ({})", row.name, row.meaning), row.error);
+  }
+  if (!row.quiet)
+    tell_once(call.process, row.name,
+              fmt::format("the program called {}: not supported, answered {}", row.name,
+                          strerrorname_np(row.error)));
+  return -row.error;
 }
 
 namespace {
@@ -373,13 +401,25 @@ void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t len
   call.answer.add(std::move(output));
 }
 
+namespace {
+
+// A process or thread of which the guest must not know.
+bool names_recorder(const Call& call) {
+  if (call.row.pids == 0 || (call.row.pids_if >= 0 && call.fd(0) != call.row.pids_if)) return false;
+  for (size_t i = 0; i < call.args.size(); ++i)
+    if ((call.row.pids & (1U << i)) != 0 && whose(call.fd(i)) == Whose::recorder) return true;
+  return false;
+}
+
+}  // namespace
+
 CallOutcome make_system_call(GuestTask& task, Registers& registers) {
   // The kernel looks at the low half of RAX only (arch/x86/entry/common.c, do_syscall_64).
   const auto number = static_cast<uint32_t>(registers.rax);
   const SystemCall* row = find_system_call(number);
   if (row == nullptr) {
     const std::string name = system_call_name(number);
-    tell_once(task.process, name, fmt::format("the guest called {}: unknown, answered ENOSYS", name));
+    tell_once(task.process, name, fmt::format("the program called {}: unknown, answered ENOSYS", name));
     return {CallOutcome::Kind::result, -ENOSYS};
   }
   task.buffers.begin();
@@ -387,12 +427,11 @@ CallOutcome make_system_call(GuestTask& task, Registers& registers) {
             registers,
             *row,
             {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9}};
-  if (row->klass == CallClass::refused) {
-    call.outcome.value = refuse(call);
-  } else {
-    const long value = row->handler ? row->handler(call) : pass(call);
-    if (call.outcome.kind == CallOutcome::Kind::result) call.outcome.value = value;
-  }
+  const long value = names_recorder(call)               ? -ESRCH
+                     : row->klass == CallClass::refused ? refuse(call)
+                     : row->handler                     ? row->handler(call)
+                                                        : pass(call);
+  if (call.outcome.kind == CallOutcome::Kind::result) call.outcome.value = value;
   return std::move(call.outcome);
 }
 

@@ -70,6 +70,14 @@ uint64_t guest_pointer(uint64_t pointer, uint64_t size);
 // Says `text` once per `key`.
 void tell_once(GuestProcess& process, const std::string& key, const std::string& text);
 long refuse(Call& call);
+// The call can't be recorded, and a program that is not told the truth goes on wrongly. Ends the recording,
+// or gives -error where the user wants the program to go on. `what` is the call for people, with what it
+// means: "clone (a new thread)"; `advice` what they can do about it, after which "or" follows; may be empty.
+long cannot_record(Call& call, const std::string& what, int error, const std::string& advice = {});
+// -error for a call that is not made, noted in the recording. Never ends it.
+long answer_undone(Call& call, const std::string& what, int error);
+// True when the guest has this capability (capabilities(7), CAP_*) in its effective set.
+bool capable(int capability);
 
 // Everything that leaves the guest passes here.
 void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t length);
@@ -150,6 +158,7 @@ long capget(Call& call);
 long semctl(Call& call);
 long msgctl(Call& call);
 long interrupted(Call& call);  // restart_syscall: EINTR
+long unshare(Call& call);
 // system_calls_signals.cc
 long rt_sigaction(Call& call);
 long rt_sigprocmask(Call& call);
@@ -163,6 +172,7 @@ long sigaltstack(Call& call);
 long kill(Call& call);
 long tkill(Call& call);
 long tgkill(Call& call);
+long pidfd_send_signal(Call& call);
 long timer_create(Call& call);
 long timer_delete(Call& call);
 }  // namespace calls

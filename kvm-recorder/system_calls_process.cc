@@ -2,6 +2,7 @@
 #include <asm/prctl.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/capability.h>
 #include <linux/membarrier.h>
 #include <linux/prctl.h>
 #include <sched.h>
@@ -17,6 +18,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "kvm-recorder/loader.h"
+#include "kvm-recorder/operations.h"
 #include "kvm-recorder/proc_files.h"
 #include "kvm-recorder/system_calls.h"
 
@@ -76,7 +78,10 @@ void replace_image(Call& call, const Program& program, const std::vector<std::st
     call.registers = process.entry;
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::io) throw;
-    tell_once(process, "execve", fmt::format("execve: {}; the guest is killed", error.what()));
+    const bool valid = error.kind() == ErrorKind::unsupported;
+    if (valid) cannot_record(call, fmt::format("{} ({})", call.row.name, error.what()), ENOMEM);
+    if (call.outcome.kind == CallOutcome::Kind::refused) return;
+    if (!valid) tell_once(process, "execve", fmt::format("execve: {}; the guest is killed", error.what()));
     siginfo_t info{};
     info.si_signo = SIGKILL;
     info.si_code = SI_KERNEL;
@@ -99,14 +104,31 @@ long execute(Call& call, std::string path, const std::string& shown, uint64_t ar
     return 0;
   } catch (const Error& error) {
     if (call.outcome.kind == CallOutcome::Kind::registers || error.kind() == ErrorKind::io) throw;
+    if (error.kind() == ErrorKind::unsupported)
+      return cannot_record(call, fmt::format("{} ({})", call.row.name, error.what()), cause);
     return -cause;
   }
 }
 
-void refuse_new(Call& call, const char* what) {
-  tell_once(
-      call.process, what,
-      fmt::format("the guest called {} (a {}): not supported yet, answered ENOSYS", call.row.name, what));
+// include/uapi/linux/sched.h.
+constexpr uint64_t kNewNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |
+                                    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | 0x80 /* CLONE_NEWTIME */;
+
+// What the kernel refuses whoever asks (kernel/fork.c, copy_process()).
+bool contradict(uint64_t flags) {
+  const auto both = [&](uint64_t one, uint64_t other) { return (flags & one) != 0 && (flags & other) != 0; };
+  return both(CLONE_NEWNS | CLONE_NEWUSER, CLONE_FS) ||
+         ((flags & CLONE_THREAD) && !(flags & CLONE_SIGHAND)) ||
+         ((flags & CLONE_SIGHAND) && !(flags & CLONE_VM)) || both(CLONE_THREAD, CLONE_NEWUSER | CLONE_NEWPID);
+}
+
+long refuse_new(Call& call, uint64_t flags) {
+  if (contradict(flags)) return -EINVAL;
+  if ((flags & kNewNamespaces & ~CLONE_NEWUSER) != 0 && !(flags & CLONE_NEWUSER) && !capable(CAP_SYS_ADMIN))
+    return -EPERM;
+  const auto task = std::ranges::find_if(
+      new_tasks(), [&](const NewTask& row) { return row.flags == 0 || (flags & row.flags) != 0; });
+  return cannot_record(call, fmt::format("{} ({})", call.row.name, task->meaning), ENOSYS, task->advice);
 }
 
 }  // namespace
@@ -152,21 +174,31 @@ long execveat(Call& call) {
   return execute(call, file, shown, call.args[2], call.args[3]);
 }
 
-long clone(Call& call) {
-  refuse_new(call, call.args[0] & CLONE_THREAD ? "new thread" : "child process");
-  return -ENOSYS;
-}
+long clone(Call& call) { return refuse_new(call, call.args[0] & ~uint64_t{CSIGNAL}); }
 
+// Programs probe for it with nothing in their hands.
 long clone3(Call& call) {
+  constexpr uint64_t kFirstSize = 64;  // CLONE_ARGS_SIZE_VER0
   uint64_t flags = 0;
-  call.process.memory.read_object(call.args[0], flags);  // the first member of struct clone_args
-  refuse_new(call, flags & CLONE_THREAD ? "new thread" : "child process");
-  return -ENOSYS;
+  if (call.args[1] > kPageSize) return -E2BIG;
+  if (call.args[1] < kFirstSize) return -EINVAL;
+  if (!call.process.memory.read_object(call.args[0], flags)) return -EFAULT;  // struct clone_args's first
+  constexpr uint64_t kKnown = 0x3ffffffff;  // CLONE_LEGACY_FLAGS, CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP
+  if ((flags & ~kKnown) != 0 || (flags & (CLONE_DETACHED | CSIGNAL)) != 0) return -EINVAL;
+  return refuse_new(call, flags);
 }
 
-long fork(Call& call) {
-  refuse_new(call, "child process");
-  return -ENOSYS;
+long fork(Call& call) { return refuse_new(call, call.row.number == SYS_vfork ? CLONE_VFORK | CLONE_VM : 0); }
+
+// What a process of one thread shares with nobody: it has it for itself already (kernel/fork.c,
+// ksys_unshare()); namespaces are the recorder's as well.
+long unshare(Call& call) {
+  constexpr uint64_t kOwn = CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM;
+  const uint64_t flags = call.args[0];
+  if ((flags & ~(kOwn | kNewNamespaces)) != 0) return -EINVAL;
+  if ((flags & kNewNamespaces) == 0) return 0;
+  if (!(flags & CLONE_NEWUSER) && !capable(CAP_SYS_ADMIN)) return -EPERM;
+  return cannot_record(call, "unshare (namespaces of its own)", EPERM);
 }
 
 long arch_prctl(Call& call) {
@@ -215,4 +247,18 @@ long interrupted(Call&) { return -EINTR; }
 long personality(Call&) { return 0; }  // PER_LINUX; what it would change the recorder must not inherit
 
 }  // namespace calls
+
+const std::vector<NewTask>& new_tasks() {
+  constexpr const char* kByItself = "Record the child's command by itself, where that is what matters";
+  static const std::vector<NewTask> rows = {
+      {CLONE_THREAD, "CLONE_THREAD", "a new thread",
+       "Run it with one thread, where it has an option for that"},
+      {kNewNamespaces, "CLONE_NEW*", "a child process in namespaces of its own", kByItself},
+      {CLONE_VFORK, "CLONE_VFORK", "a child process, to run another program", kByItself},
+      {CLONE_VM, "CLONE_VM", "a child process that shares the memory", kByItself},
+      {0, "none of these", "a child process", kByItself},
+  };
+  return rows;
+}
+
 }  // namespace aftercheck

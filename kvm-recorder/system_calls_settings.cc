@@ -13,6 +13,8 @@
 #include <algorithm>
 
 #include "base/fd.h"
+#include "kvm-recorder/operations.h"
+#include "kvm-recorder/process_numbers.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -112,8 +114,7 @@ long prctl(Call& call) {
   if (row == std::end(kOptions)) {
     if (call.fd(0) == PR_SET_SECCOMP)
       tell_once(call.process, "prctl PR_SET_SECCOMP",
-                "the guest called prctl(PR_SET_SECCOMP): not supported, answered "
-                "EINVAL");
+                "the program called prctl(PR_SET_SECCOMP): not supported, answered EINVAL");
     return -EINVAL;
   }
   if (row->use == Use::fixed) return row->size_or_result;
@@ -134,6 +135,8 @@ long capget(Call& call) {
   constexpr uint64_t kHeader = sizeof(__user_cap_header_struct);
   uint32_t version = 0;
   const uint64_t header = guest_pointer(call.args[0], kHeader);
+  __user_cap_header_struct wanted{};
+  if (call.process.memory.read_object(header, wanted) && whose(wanted.pid) == Whose::recorder) return -ESRCH;
   call.process.memory.read_object(header, version);
   const uint64_t elements =
       version == _LINUX_CAPABILITY_VERSION_1 ? _LINUX_CAPABILITY_U32S_1 : _LINUX_CAPABILITY_U32S_3;
@@ -188,4 +191,27 @@ long semctl(Call& call) { return control(call, kSemaphoreControls, 2, 3); }
 long msgctl(Call& call) { return control(call, kMessageControls, 1, 2); }
 
 }  // namespace calls
+
+std::vector<Operation> prctl_operations() {
+  std::vector<Operation> operations;
+  for (const Option& row : kOptions)
+    operations.push_back({static_cast<uint32_t>(row.option),
+                          row.use == Use::fixed ? Treatment::answered : Treatment::recorded});
+  return operations;
+}
+
+std::vector<Operation> semctl_operations() {
+  std::vector<Operation> operations;
+  for (const calls::Control& row : calls::kSemaphoreControls)
+    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
+  return operations;
+}
+
+std::vector<Operation> msgctl_operations() {
+  std::vector<Operation> operations;
+  for (const calls::Control& row : calls::kMessageControls)
+    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
+  return operations;
+}
+
 }  // namespace aftercheck

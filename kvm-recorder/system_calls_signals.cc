@@ -3,8 +3,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <optional>
+#include <vector>
 
+#include "kvm-recorder/process_numbers.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -15,10 +20,12 @@ constexpr int kLastSignal = 64;  // _NSIG on x86-64
 bool valid(int signal) { return signal > 0 && signal <= kLastSignal; }
 
 // A signal that the guest sends to itself becomes pending there; it must not reach the recorder. SIGSTOP
-// stops guest and recorder alike, so the kernel may have it.
-bool to_itself(pid_t process_or_thread, pid_t self, int signal) {
-  return process_or_thread == self && valid(signal) && signal != SIGSTOP;
-}
+// stops guest and recorder alike, so the kernel may have it, with 0 and numbers that are no signal's.
+bool recorded(int signal) { return valid(signal) && signal != SIGSTOP; }
+
+// Those that no handler of the recorder catches: the kernel can't be asked to send them to a group that the
+// recorder is in.
+bool uncaught(int signal) { return valid(signal) && (bit_of(signal) & (kUnblockable | kLibcSignals)) != 0; }
 
 siginfo_t user_info(int signal, int code) {
   siginfo_t info{};
@@ -31,6 +38,33 @@ siginfo_t user_info(int signal, int code) {
 
 long pass_as_is(const Call& call) {
   return host_call(call.row.number, call.args[0], call.args[1], call.args[2], call.args[3]);
+}
+
+// Signals to the guest's own process group. Of those that the recorder catches the guest gets its own as it
+// gets those from outside; the others are sent to each of the group's processes but this one.
+long signal_own_group(Call& call, int signal) {
+  if (!uncaught(signal) || signal == SIGSTOP) return host_call(SYS_kill, 0, static_cast<uint64_t>(signal));
+  // Again where there are new ones meanwhile: a group can grow while it is being killed, but not for long.
+  constexpr int kMostRounds = 10;
+  std::vector<pid_t> reached;
+  for (int round = 0; round < kMostRounds; ++round) {
+    bool news = false;
+    for (const pid_t process : others_in_group(getpgrp(), call.process.memory.host_thread())) {
+      if (std::ranges::find(reached, process) != reached.end()) continue;
+      news = true;
+      reached.push_back(process);
+      host_call(SYS_kill, static_cast<uint64_t>(process), static_cast<uint64_t>(signal));
+    }
+    if (!news) break;
+  }
+  call.process.signals.raise(call.task.signals, signal, user_info(signal, SI_USER));
+  return 0;
+}
+
+// The kernel leaves out the caller and init.
+long signal_everybody(Call& call, int signal) {
+  if (!valid(signal) || call.process.unsupported.allow_kill_all) return pass_as_is(call);
+  return answer_undone(call, "kill(-1) (a signal to every process)", EPERM);
 }
 
 // The guest's siginfo, with the checks of rt_sigqueueinfo(2). 0 or -errno.
@@ -76,22 +110,31 @@ long rt_sigreturn(Call& call) {
 }
 
 long kill(Call& call) {
+  const pid_t target = call.fd(0);
   const int signal = call.fd(1);
-  if (!to_itself(call.fd(0), getpid(), signal)) return pass_as_is(call);
+  if (target == -1) return signal_everybody(call, signal);
+  if (target == 0 || (target < 0 && target == -getpgrp())) return signal_own_group(call, signal);
+  const Whose of = whose(target);
+  if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other || !recorded(signal)) return pass_as_is(call);
   call.process.signals.raise(call.task.signals, signal, user_info(signal, SI_USER));
   return 0;
 }
 
 long tkill(Call& call) {
   const int signal = call.fd(1);
-  if (!to_itself(call.fd(0), gettid(), signal)) return pass_as_is(call);
+  const Whose of = whose(call.fd(0));
+  if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other || !recorded(signal)) return pass_as_is(call);
   call.task.signals.raise(signal, user_info(signal, SI_TKILL));
   return 0;
 }
 
 long tgkill(Call& call) {
   const int signal = call.fd(2);
-  if (call.fd(0) != getpid() || !to_itself(call.fd(1), gettid(), signal)) return pass_as_is(call);
+  const Whose of = whose(call.fd(1));
+  if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other || call.fd(0) != getpid() || !recorded(signal)) return pass_as_is(call);
   call.task.signals.raise(signal, user_info(signal, SI_TKILL));
   return 0;
 }
@@ -99,7 +142,9 @@ long tgkill(Call& call) {
 long rt_sigqueueinfo(Call& call) {
   siginfo_t info{};
   if (const long error = queued_info(call, call.args[2], call.fd(1), info)) return error;
-  if (!to_itself(call.fd(0), getpid(), call.fd(1)))
+  const Whose of = whose(call.fd(0));
+  if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other || !recorded(call.fd(1)))
     return host_call(SYS_rt_sigqueueinfo, call.args[0], call.args[1], host_pointer(&info));
   call.process.signals.raise(call.task.signals, call.fd(1), info);
   return 0;
@@ -108,13 +153,47 @@ long rt_sigqueueinfo(Call& call) {
 long rt_tgsigqueueinfo(Call& call) {
   siginfo_t info{};
   if (const long error = queued_info(call, call.args[3], call.fd(2), info)) return error;
-  if (call.fd(0) != getpid() || !to_itself(call.fd(1), gettid(), call.fd(2)))
+  const Whose of = whose(call.fd(1));
+  if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other || call.fd(0) != getpid() || !recorded(call.fd(2)))
     return host_call(SYS_rt_tgsigqueueinfo, call.args[0], call.args[1], call.args[2], host_pointer(&info));
   call.task.signals.raise(call.fd(2), info);
   return 0;
 }
 
+// A pidfd of the guest's own process is another way to kill(getpid()).
+long pidfd_send_signal(Call& call) {
+  // include/uapi/linux/pidfd.h, since Linux 6.9.
+  constexpr uint32_t kToThread = 1, kToGroup = 4;
+  std::array<uint64_t, 6> args;
+  if (!prepare(call, args)) return -EBADF;
+  const int signal = call.fd(1);
+  const std::optional<pid_t> target = process_of_pidfd(call.fd(0), call.process.memory.host_thread());
+  const Whose of = target ? whose(*target) : Whose::other;
+  if (of == Whose::recorder) return -ESRCH;
+  const auto flags = static_cast<uint32_t>(args[3]);
+  if (of == Whose::other || !recorded(signal))
+    return host_call(SYS_pidfd_send_signal, args[0], args[1], args[2], args[3]);
+  // Whether the kernel takes these flags it knows itself; signal 0 does nothing.
+  if (const long error = host_call(SYS_pidfd_send_signal, args[0], 0, 0, args[3])) return error;
+  siginfo_t info = user_info(signal, SI_USER);
+  if (args[2] != 0) {
+    if (!call.process.memory.read_object(args[2], info)) return -EFAULT;
+    if (info.si_signo != signal) return -EINVAL;
+  }
+  if (flags & kToGroup) return signal_own_group(call, signal);
+  if (flags & kToThread)
+    call.task.signals.raise(signal, info);
+  else
+    call.process.signals.raise(call.task.signals, signal, info);
+  return 0;
+}
+
 long timer_create(Call& call) {
+  sigevent notice{};
+  if (call.args[1] != 0 && call.process.memory.read_object(call.args[1], notice) &&
+      (notice.sigev_notify & SIGEV_THREAD_ID) != 0 && whose(notice._sigev_un._tid) == Whose::recorder)
+    return -EINVAL;
   const long result = pass(call);
   int timer = 0;
   if (result == 0 && call.process.memory.read_object(call.args[2], timer)) call.process.timers.insert(timer);

@@ -24,9 +24,9 @@ enum class EventKind : uint8_t {
   // More answer for the event before it, which had too many bytes for one entry. No exit, no digest of its
   // own.
   continuation = 5,
-  // The guest is gone. operands: EndReason, then exit status or signal number. After an exit event of the
-  // same instant (exit_group, fatal fault), or after none: the guest was killed somewhere in the segment that
-  // follows the last exit.
+  // The guest is gone. operands: EndReason, then exit status, signal number or system call. After an exit
+  // event of the same instant (exit_group, fatal fault), or after none: the guest was killed somewhere in the
+  // segment that follows the last exit.
   end = 6,
   // The guest was stopped between two exits, at RIP. `digest`, `memory` (complete: all of the guest's own
   // pages) and `fpu_digest` identify the instant; the answer sets RFLAGS and the FPU state whether they
@@ -34,6 +34,8 @@ enum class EventKind : uint8_t {
   asynchronous = 7,
 };
 
+// recording_stopped: before a system call that can't be recorded; that is the event before, without an
+// answer.
 enum class EndReason : uint8_t { exited = 0, killed_by_signal = 1, recording_stopped = 2 };
 
 struct MemoryWrite {

@@ -71,6 +71,26 @@ class FieldReader {
     return result;
   }
 
+  // Fields that recordings of earlier versions lack.
+  std::string text_or_none(const char* field) const {
+    return object_.contains(field) ? text(field) : std::string();
+  }
+
+  std::vector<AnsweredCall> answered_calls(const char* field) const {
+    std::vector<AnsweredCall> result;
+    const auto found = object_.find(field);
+    if (found == object_.end()) return result;
+    if (!found->is_array()) wrong(field, "an array of objects", *found);
+    for (const json& entry : *found) {
+      const std::string name = fmt::format("{}[{}]", field, result.size());
+      if (!entry.is_object()) wrong(name, "an object", entry);
+      const FieldReader fields(fmt::format("{}: {}", path_, name), entry);
+      result.push_back({fields.text("call"), fields.text("answer"),
+                        fields.number("times", std::numeric_limits<uint64_t>::max())});
+    }
+    return result;
+  }
+
   std::map<std::string, std::string> map(const char* field) const {
     const json& value = get(field);
     if (!value.is_object()) wrong(field, "an object of strings", value);
@@ -176,6 +196,10 @@ void write_meta(const std::filesystem::path& directory, const Meta& meta) {
       {"start_time_ns", meta.start_time_ns},     {"capabilities", json::object()},
   };
   for (const auto& [name, value] : meta.capabilities) object["capabilities"][name] = encode(value);
+  for (const AnsweredCall& call : meta.answered_calls)
+    object["answered_calls"].push_back(
+        {{"call", encode(call.call)}, {"answer", encode(call.answer)}, {"times", call.times}});
+  if (!meta.stopped_at.empty()) object["stopped_at"] = encode(meta.stopped_at);
   const std::string path = (directory / "meta").string(), temporary = path + ".new";
   std::string text;
   try {
@@ -223,6 +247,8 @@ Meta read_meta(const std::filesystem::path& directory) {
   meta.host_name = fields.text("host_name");
   meta.start_time_ns = fields.number("start_time_ns", std::numeric_limits<uint64_t>::max());
   meta.capabilities = fields.map("capabilities");
+  meta.answered_calls = fields.answered_calls("answered_calls");
+  meta.stopped_at = fields.text_or_none("stopped_at");
   return meta;
 }
 

@@ -266,6 +266,7 @@ void Replay::Impl::finish(const Event& event) {
   // Nothing may follow, and a reader that was asked knows whether the log is whole.
   result_.ended = true;
   result_.signaled = event.operands[0] == static_cast<uint64_t>(recording::EndReason::killed_by_signal);
+  result_.stopped = event.operands[0] == static_cast<uint64_t>(recording::EndReason::recording_stopped);
   result_.status = static_cast<int>(event.operands[1]);
 }
 

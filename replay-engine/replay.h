@@ -47,6 +47,7 @@ struct ReplayResult {
   std::string truncation;
   bool ended = false;     // its end was reached
   bool signaled = false;  // how the program ended (meaningless when truncated, or not ended)
+  bool stopped = false;   // it did not end: the recorder stopped it at the system call `status`
   int status = 0;
 };
 

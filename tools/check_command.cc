@@ -14,6 +14,7 @@
 #include "tools/check_writers.h"
 #include "tools/command.h"
 #include "tools/output.h"
+#include "tools/unsupported_text.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -327,7 +328,8 @@ int run(Arguments& arguments, Console& console) {
   const auto start = std::chrono::steady_clock::now();
   CheckOutcome outcome;
   try {
-    result.id = recording::recording_id(recording::read_meta(arguments.replay.directory));
+    result.meta = recording::read_meta(arguments.replay.directory);
+    result.id = recording::recording_id(result.meta);
     outcome = check_all(arguments, result.remark, console);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::internal) throw;
@@ -367,6 +369,7 @@ int run(Arguments& arguments, Console& console) {
   output.flush();
   if (result.report.replay.truncated)
     console.warning(fmt::format("the recording has no end: {}", result.report.replay.truncation));
+  for (const std::string& warning : unsupported_warnings(result.meta)) console.warning(warning);
   if (!result.error.empty())
     console.error(result.error);
   else if (!result.nothing_checked.empty())

@@ -1,6 +1,7 @@
 // The report as one page: no scripts or styles from elsewhere, readable without either, light and dark.
 #include "tools/check_writers.h"
 #include "tools/console.h"
+#include "tools/unsupported_text.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -258,6 +259,8 @@ std::string check_html(const CheckRun& run) {
   html += overview(report);
   for (const std::string* note : {&run.error, &run.remark})
     if (!note->empty()) html += "<div class=\"note\">" + escaped(*note) + "</div>\n";
+  for (const std::string& warning : unsupported_warnings(run.meta))
+    html += "<div class=\"note\">" + escaped(warning) + "</div>\n";
   if (!report.sites.empty()) {
     html +=
         "<h2>Sites</h2>\n<input type=\"search\" id=\"search\" placeholder=\"Filter\" aria-label=\"Filter\" "

@@ -1,4 +1,5 @@
 #include "tools/check_writers.h"
+#include "tools/unsupported_text.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -71,6 +72,7 @@ Json check_json(const CheckRun& run) {
   json["machine"] = aftercheck::name(report.replay.machine);
   json["seconds"] = run.seconds;
   json["truncated"] = report.replay.truncated;
+  add_unsupported(run.meta, json);
   json["stops"] = report.stops;
   json["excursions"] = report.excursions.excursions;
   json["pages_opened"] = report.excursions.opened_pages;

@@ -11,20 +11,6 @@ namespace {
 constexpr size_t kMostHeld = 100;
 constexpr size_t kMostLogLines = 20;
 
-// Text from the program: no control characters, which could play with a terminal.
-std::string printable(const std::string& text) {
-  std::string result;
-  for (const char letter : text) {
-    constexpr unsigned char kSpace = 0x20, kDelete = 0x7f;
-    const auto byte = static_cast<unsigned char>(letter);
-    if (letter == '\t' || (byte >= kSpace && byte != kDelete))
-      result += letter;
-    else
-      result += fmt::format("\\x{:02x}", byte);
-  }
-  return result;
-}
-
 void indented(Output& output, const std::string& indent, const std::string& text) {
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "checks/check_report.h"
+#include "recording/meta.h"
 #include "tools/output.h"
 
 namespace aftercheck::tools {
@@ -18,6 +19,7 @@ struct CheckRun {
   std::string error;            // why the replay ended early; may be empty
   std::string nothing_checked;  // why no hit was checked, if none was
   std::string verdict;          // "held", "failed", "divergence", "error"
+  recording::Meta meta;
   CheckReport report;
 };
 

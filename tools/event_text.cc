@@ -84,7 +84,8 @@ std::string describe_end(const Event& event) {
       case recording::EndReason::killed_by_signal:
         return fmt::format("killed by {}", signal_name(event.operands[1]));
       case recording::EndReason::recording_stopped:
-        return "recording stopped";
+        return fmt::format("stopped by the recorder: {} can't be recorded",
+                           system_call_name(event.operands[1]));
     }
   return "malformed end";
 }

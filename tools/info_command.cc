@@ -16,6 +16,7 @@
 #include "tools/command.h"
 #include "tools/event_text.h"
 #include "tools/output.h"
+#include "tools/unsupported_text.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -144,6 +145,8 @@ void print_text(const Findings& found, bool verbose, Output& output) {
   row("started", local_time(meta.start_time_ns));
   row("duration", human_time(found.seconds()));
   row("end", ending(found));
+  if (!meta.stopped_at.empty()) row("stopped at", printable(meta.stopped_at) + ": it can't be recorded");
+  if (!meta.answered_calls.empty()) row("not done", describe_answered(meta.answered_calls));
   row("machine", fmt::format("{}, cpu model {}", meta.machine, meta.cpu_model));
   row("host", fmt::format("{}, {}, {}", meta.host_name, meta.host_kernel, meta.host_cpu));
   row("written by", fmt::format("{}, format version {}", meta.writer, meta.format_version));
@@ -189,6 +192,7 @@ Json to_json(const Findings& found) {
   json["end"] = found.end.empty() ? Json(nullptr) : Json(found.end);
   json["truncation"] = found.truncation.empty() ? Json(nullptr) : Json(found.truncation);
   json["damage"] = found.damage.empty() ? Json(nullptr) : Json(found.damage);
+  add_unsupported(meta, json);
   json["log_bytes"] = found.log_bytes;
   json["store_bytes"] = found.store_bytes;
   json["pt"] = Json::array();
@@ -221,6 +225,7 @@ int run(const Arguments& arguments, Console& console) {
   else
     print_text(found, arguments.verbose, output);
   output.flush();
+  for (const std::string& warning : unsupported_warnings(found.meta)) console.warning(warning);
   if (!found.damage.empty()) fail(ErrorKind::bad_input, "{}", found.damage);
   return 0;
 }

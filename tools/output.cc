@@ -1,11 +1,26 @@
 #include "tools/output.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "tools/console.h"
 
 namespace aftercheck::tools {
+
+std::string printable(const std::string& text) {
+  std::string result;
+  for (const char letter : text) {
+    constexpr unsigned char kSpace = 0x20, kDelete = 0x7f;
+    const auto byte = static_cast<unsigned char>(letter);
+    if (letter == '\t' || (byte >= kSpace && byte != kDelete))
+      result += letter;
+    else
+      result += fmt::format("\\x{:02x}", byte);
+  }
+  return result;
+}
+
 namespace {
 
 constexpr size_t kBufferSize = 64 << 10;

@@ -9,6 +9,9 @@ namespace aftercheck::tools {
 
 using Json = nlohmann::ordered_json;
 
+// Text from a program or a recording without control characters, which could play with a terminal.
+std::string printable(const std::string& text);
+
 // Standard output, buffered. Throws Error(io) when it can't be written (a full disk); a reader that went away
 // ends the process with SIGPIPE as with any filter.
 class Output {

@@ -11,6 +11,7 @@
 #include "kvm-recorder/recorder.h"
 #include "tools/command.h"
 #include "tools/duration.h"
+#include "tools/unsupported_text.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -89,6 +90,17 @@ std::vector<std::string> environment_of_process() {
   _exit(128 + signal);  // what shells make of it
 }
 
+// Whoever records must learn of these wherever standard error leads: the program did not do what it would do
+// natively.
+void say_unsupported(const RecordResult& result, const fs::path& directory, Console& console) {
+  recording::Meta meta;
+  meta.answered_calls = result.answered_calls;
+  for (const std::string& warning : unsupported_warnings(meta)) console.warning(warning);
+  if (!result.unsupported.empty())
+    console.error(printable(fmt::format("{} (status {}; {} replays up to it)", result.unsupported,
+                                        result.status, directory.string())));
+}
+
 int run(Arguments& arguments, Console& console) {
   RecordOptions& options = arguments.options;
   console.set_verbose(arguments.verbose);
@@ -114,6 +126,7 @@ int run(Arguments& arguments, Console& console) {
     else
       console.note(fmt::format("ran without a log: {} events in {} on {}", human_count(result.events),
                                human_time(took.count()), name(result.machine)));
+    say_unsupported(result, directory.path(), console);
   }
   if (result.signaled) die_of(result.status);
   return result.status;
@@ -165,6 +178,22 @@ Command add_record(CLI::App& parent) {
       ->type_name("stop|run")
       ->default_str("stop");
   app->add_option_function<std::string>(
+         "--on-unsupported",
+         [&options](const std::string& word) {
+           options.on_unsupported = word == "continue" ? OnUnsupported::answer : OnUnsupported::stop;
+         },
+         "At a call that can't be recorded and that the program would go on wrongly without\n"
+         "(a thread, a child process): end program and recording with status 69, or answer\n"
+         "an error, go on, and say so with every use of the recording")
+      ->check(CLI::IsMember({"stop", "continue"}).description(""))
+      ->type_name("stop|continue")
+      ->default_str("stop");
+  app->add_option_function<std::string>(
+         "--allow", [&options](const std::string&) { options.allow_kill_all = true; },
+         "What else is refused: kill-all, a signal to every process (kill(-1))")
+      ->check(CLI::IsMember({"kill-all"}).description(""))
+      ->type_name("kill-all");
+  app->add_option_function<std::string>(
          "--checkpoint-every",
          [&options](const std::string& text) {
            options.checkpoint_every_ns = parse_duration("--checkpoint-every", text);
@@ -184,8 +213,10 @@ Command add_record(CLI::App& parent) {
       "Examples:\n"
       "  aftercheck record ls -la\n"
       "  aftercheck record -o /tmp/r --machine soft -- ./server --port 8080\n"
-      "  aftercheck record --pt soft sort big.txt\n\n"
-      "Exit status: the program's own; where it died of a signal, death by that signal. Before it starts:\n" +
+      "  aftercheck record --pt soft sort --parallel=1 big.txt\n\n"
+      "Exit status: the program's own; where it died of a signal, death by that signal. Else:\n"
+      "  69  ended at a call that can't be recorded (see --on-unsupported)\n"
+      "Before it starts:\n" +
       std::string(kExitStatusHelp));
   return {app, [arguments](Console& console) { return run(*arguments, console); }, program};
 }

@@ -13,6 +13,7 @@
 #include "system-calls/system_call_names.h"
 #include "tools/command.h"
 #include "tools/output.h"
+#include "tools/unsupported_text.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -107,6 +108,8 @@ Json result_json(const ReplayResult& result, const std::optional<Reached>& reach
       json["registers"][kRegisterNames[i]] = fmt::format("{:#x}", words[i]);
   } else if (result.truncated)
     json["truncation"] = result.truncation;
+  else if (result.stopped)
+    json["end"] = {{"stopped_at", system_call_name(static_cast<uint64_t>(result.status))}};
   else
     json["end"] = {{result.signaled ? "signal" : "exit_status", result.status}};
   return json;
@@ -135,7 +138,11 @@ void say(const ReplayResult& result, const std::optional<Reached>& reached, doub
     console.note(fmt::format("faithful: {} events and {} stretches of memory, in {} on {}; the program {} {}",
                              human_count(result.events), human_count(result.memory_digests),
                              human_time(seconds), name(result.machine),
-                             result.signaled ? "was killed by signal" : "ended with status", result.status));
+                             result.stopped    ? "was ended at"
+                             : result.signaled ? "was killed by signal"
+                                               : "ended with status",
+                             result.stopped ? system_call_name(static_cast<uint64_t>(result.status))
+                                            : std::to_string(result.status)));
 }
 
 void take_positions(Arguments& arguments) {
@@ -201,7 +208,12 @@ int run(Arguments& arguments, Console& console) {
 
   const auto start = std::chrono::steady_clock::now();
   Output output;
+  recording::Meta meta;
+  const auto say_warnings = [&] {
+    for (const std::string& warning : unsupported_warnings(meta)) console.warning(warning);
+  };
   try {
+    meta = recording::read_meta(options.directory);
     const std::unique_ptr<PtCheck> check = make_pt_check(arguments);
     if (check) options.participants.push_back(check.get());
     Replay replay(options);
@@ -209,12 +221,22 @@ int run(Arguments& arguments, Console& console) {
     const ReplayResult& result = replay.result();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     console.clear_progress();
-    if (arguments.json) output.json(result_json(result, reached, check.get(), took.count()));
+    if (arguments.json) {
+      Json json = result_json(result, reached, check.get(), took.count());
+      add_unsupported(meta, json);
+      output.json(json);
+    }
     say(result, reached, took.count(), console);
+    say_warnings();
     if (check) say(*check, console);
   } catch (const Divergence& divergence) {
     console.error(divergence.what());
-    if (arguments.json) output.json(divergence_json(divergence));
+    say_warnings();
+    if (arguments.json) {
+      Json json = divergence_json(divergence);
+      add_unsupported(meta, json);
+      output.json(json);
+    }
     output.flush();
     return exit_status(divergence.kind());
   } catch (const Error& error) {

@@ -190,24 +190,6 @@ TEST_CASE("standard output is followed through duplicates", "[guards]") {
   CHECK(guest.descriptors.stream(static_cast<int>(other)) == 0);
 }
 
-TEST_CASE("refused calls answer their error and say so once", "[guards]") {
-  SystemCalls guest;
-  CHECK(guest.call(SYS_bpf, 0, 0, 0) == -ENOSYS);
-  CHECK(guest.call(SYS_bpf, 0, 0, 0) == -ENOSYS);
-  CHECK(guest.call(SYS_ptrace, 0, 0, 0, 0) == -ENOSYS);
-  CHECK(guest.call(SYS_rseq, 0, 0, 0, 0) == -ENOSYS);
-  CHECK(guest.call(4711) == -ENOSYS);
-  CHECK(guest.call(SYS_clone, 0x10000 | 0x100, 0, 0, 0, 0) == -ENOSYS);
-  CHECK(guest.call(SYS_vfork) == -ENOSYS);
-  CHECK(guest.messages == std::vector<std::string>{
-                              "the guest called bpf: not supported, answered ENOSYS",
-                              "the guest called ptrace: not supported, answered ENOSYS",
-                              "the guest called system call 4711: unknown, answered ENOSYS",
-                              "the guest called clone (a new thread): not supported yet, answered ENOSYS",
-                              "the guest called vfork (a child process): not supported yet, answered ENOSYS",
-                          });
-}
-
 TEST_CASE("limits that would bind the recorder are the guest's only", "[guards]") {
   SystemCalls guest;
   const uint64_t at = guest.room(16);

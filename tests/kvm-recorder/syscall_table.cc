@@ -51,6 +51,10 @@ TEST_CASE("the table is in order and its rows make sense") {
     last = row.number;
     CHECK((row.klass == CallClass::refused) == (row.error > 0));
     CHECK((row.klass == CallClass::refused && row.handler != nullptr) == false);
+    if (row.meaning != nullptr)
+      CHECK((row.klass == CallClass::refused ? !row.quiet : row.handler != nullptr));
+    if (row.capability >= 0) CHECK(row.meaning != nullptr);
+    if (row.pids_if >= 0) CHECK((row.pids & 1) == 0);
     if (row.klass == CallClass::own || row.klass == CallClass::space) CHECK(row.handler != nullptr);
     for (const Arg& arg : row.args) {
       const bool needs_handler = arg.kind == ArgKind::nested || arg.kind == ArgKind::iovec_in ||

@@ -216,7 +216,7 @@ TEST_CASE("notes: fcntl and ioctl", "[writes]") {
   CHECK(guest.call(SYS_ioctl, fd, 0xdeadbeef, guest.room(64)) == -ENOTTY);
   CHECK(guest.call(SYS_ioctl, fd, 0xdeadbeef, guest.room(64)) == -ENOTTY);
   REQUIRE(guest.messages.size() == 1);
-  CHECK(guest.messages[0] == "the guest called ioctl 0xdeadbeef: not supported, answered ENOTTY");
+  CHECK(guest.messages[0] == "the program called ioctl 0xdeadbeef: not supported, answered ENOTTY");
 }
 
 TEST_CASE("notes: System V semaphores and messages", "[writes]") {

@@ -29,6 +29,8 @@ Meta sample() {
   meta.host_name = "host";
   meta.start_time_ns = ~uint64_t{0};
   meta.capabilities = {{"tf_step", "yes"}, {"pt", "no: \xff"}};
+  meta.answered_calls = {{"fork (a child process)", "ENOSYS", 2}, {"\xff", "EPERM", ~uint64_t{0}}};
+  meta.stopped_at = "execve (\xfe)";
   return meta;
 }
 
@@ -64,6 +66,8 @@ TEST_CASE("meta comes back as it was, bytes that are no UTF-8 included") {
   REQUIRE(found.host_name == meta.host_name);
   REQUIRE(found.start_time_ns == meta.start_time_ns);
   REQUIRE(found.capabilities == meta.capabilities);
+  REQUIRE(found.answered_calls == meta.answered_calls);
+  REQUIRE(found.stopped_at == meta.stopped_at);
   REQUIRE_FALSE(std::filesystem::exists(directory / "meta.new"));
 }
 
@@ -83,12 +87,41 @@ TEST_CASE("a bad field of meta is named") {
       REQUIRE(kind_of_error(directory.path(), message) == ErrorKind::bad_input);
       REQUIRE_THAT(message, Catch::Contains("/meta") && Catch::Contains(field));
     }
+    if (field == "answered_calls" || field == "stopped_at") continue;  // earlier versions do not write them
     json bad = good;
     bad.erase(field);
     write_text(directory / "meta", bad.dump());
     std::string message;
     REQUIRE(kind_of_error(directory.path(), message) == ErrorKind::bad_input);
     REQUIRE_THAT(message, Catch::Contains("`" + field + "` is missing"));
+  }
+}
+
+TEST_CASE("meta of a program whose every call was recorded says nothing of others") {
+  TemporaryDirectory directory;
+  Meta meta = sample();
+  meta.answered_calls.clear();
+  meta.stopped_at.clear();
+  write_meta(directory.path(), meta);
+  const json written = json::parse(std::ifstream(directory / "meta"));
+  REQUIRE_FALSE(written.contains("answered_calls"));
+  REQUIRE_FALSE(written.contains("stopped_at"));
+  const Meta found = read_meta(directory.path());
+  REQUIRE(found.answered_calls.empty());
+  REQUIRE(found.stopped_at.empty());
+}
+
+TEST_CASE("a bad entry of the answered calls is named") {
+  TemporaryDirectory directory;
+  write_meta(directory.path(), sample());
+  const json good = json::parse(std::ifstream(directory / "meta"));
+  for (const char* field : {"call", "answer", "times"}) {
+    json bad = good;
+    bad["answered_calls"][1].erase(field);
+    write_text(directory / "meta", bad.dump());
+    std::string message;
+    REQUIRE(kind_of_error(directory.path(), message) == ErrorKind::bad_input);
+    REQUIRE_THAT(message, Catch::Contains("answered_calls[1]") && Catch::Contains(field));
   }
 }
 

@@ -423,4 +423,95 @@ TEST_CASE("AFTERCHECK_LOG adds lines of the topics asked for, and the program's 
   CHECK_THAT(all.err, Contains("oops\n") && Contains("record: event 1: kind") && Contains("calls: call 1("));
 }
 
+TEST_CASE("a call that can't be recorded ends the recording, and every command says so") {
+  const Workplace place;
+  write_file(place / "forking", forking_program(), 0755);
+  const Finished recorded = run_tool({"record", "-o", "recording", "./forking"}, place.path());
+  INFO(recorded.err);
+  CHECK(recorded.status == 69);
+  CHECK(recorded.out == "");
+  CHECK(count_lines(recorded.err) == 1);
+  CHECK_THAT(recorded.err, Contains("fork (a child process)") && Contains("--on-unsupported=continue") &&
+                               Contains("recording replays up to it") && Contains("69"));
+
+  const Finished replayed = run_tool({"replay", "recording"}, place.path());
+  CHECK(replayed.status == 0);
+  CHECK_THAT(replayed.err, Contains("warning: ") && Contains("fork (a child process)"));
+  const json verdict = json::parse(run_tool({"replay", "--json", "recording"}, place.path()).out);
+  CHECK(verdict["verdict"] == "faithful");
+  CHECK(verdict["end"]["stopped_at"] == "fork");
+  CHECK(verdict["stopped_at"] == "fork (a child process)");
+  CHECK(verdict["events"] == 1);
+
+  const Finished info = run_tool({"info", "recording"}, place.path());
+  CHECK_THAT(info.out, Contains("stopped by the recorder: fork can't be recorded") &&
+                           Contains("fork (a child process)"));
+  CHECK_THAT(info.err, Contains("fork (a child process)"));
+  const json facts = json::parse(run_tool({"info", "--json", "recording"}, place.path()).out);
+  CHECK(facts["complete"] == true);
+  CHECK(facts["stopped_at"] == "fork (a child process)");
+  CHECK(facts["answered_calls"].empty());
+
+  CHECK_THAT(run_tool({"check", "recording"}, place.path()).err, Contains("fork (a child process)"));
+  CHECK(json::parse(run_tool({"check", "--json", "recording"}, place.path()).out)["stopped_at"] ==
+        "fork (a child process)");
+  CHECK_THAT(run_tool({"dump", "recording"}, place.path()).out, Contains("stopped by the recorder: fork"));
+
+  // Without the recorder's last words the log itself still tells.
+  json meta = json::parse(read_file(place / "recording/meta"));
+  meta.erase("stopped_at");
+  write_file(place / "recording/meta", meta.dump());
+  CHECK_THAT(run_tool({"info", "recording"}, place.path()).out, Contains("fork can't be recorded"));
+}
+
+TEST_CASE("calls that are answered without being done are told of by every command") {
+  const Workplace place;
+  write_file(place / "forking", forking_program(), 0755);
+  const Finished recorded =
+      run_tool({"record", "--on-unsupported=continue", "-o", "recording", "./forking"}, place.path());
+  const std::string told = "fork (a child process): ENOSYS, 2 times";
+  CHECK(recorded.status == 3);
+  CHECK(recorded.out == "hello\n");
+  CHECK_THAT(recorded.err, Contains("oops\n") && Contains("warning: ") && Contains(told));
+  CHECK_THAT(run_tool({"replay", "recording"}, place.path()).err, Contains(told));
+  CHECK_THAT(run_tool({"check", "recording"}, place.path()).err, Contains(told));
+  const Finished info = run_tool({"info", "recording"}, place.path());
+  CHECK_THAT(info.out, Contains(told));
+  CHECK_THAT(info.err, Contains(told));
+  for (const char* command : {"replay", "check", "info"}) {
+    const json result = json::parse(run_tool({command, "--json", "recording"}, place.path()).out);
+    INFO(command);
+    REQUIRE(result["answered_calls"].size() == 1);
+    CHECK(result["answered_calls"][0]["call"] == "fork (a child process)");
+    CHECK(result["answered_calls"][0]["answer"] == "ENOSYS");
+    CHECK(result["answered_calls"][0]["times"] == 2);
+    CHECK(result["stopped_at"].is_null());
+  }
+}
+
+TEST_CASE("the program can't keep the recorder from saying why it ended") {
+  const Workplace place;
+  const Finished recorded =
+      run_tool({"record", "-o", "recording", "/bin/sh", "-c", "exec 2> /dev/null 1>&2; (exit 3); exit 4"},
+               place.path());
+  CHECK(recorded.status == 69);
+  CHECK_THAT(recorded.err, Contains("a child process"));
+}
+
+TEST_CASE("what a recording says of its calls can't play with a terminal") {
+  const Workplace place;
+  record_hello(place);
+  json meta = json::parse(read_file(place / "recording/meta"));
+  meta["stopped_at"] = "\x1b[31mfork";
+  meta["answered_calls"] = json::array();
+  meta["answered_calls"].push_back({{"call", "\x1b]0;x\x07"}, {"answer", "\r"}, {"times", 1}});
+  write_file(place / "recording/meta", meta.dump());
+  for (const char* command : {"replay", "check", "info"}) {
+    const Finished result = run_tool({command, "recording"}, place.path());
+    INFO(command);
+    CHECK_THAT(result.err, Contains("\\x1b[31mfork") && !Contains("\x1b") && !Contains("\r"));
+    CHECK_THAT(result.out, !Contains("\x1b"));
+  }
+}
+
 }  // namespace aftercheck::test

@@ -225,6 +225,12 @@ std::string random_program() {
   return TinyElf{.code = loop + hello_code()}.bytes();
 }
 
+std::string forking_program() {
+  using namespace std::string_literals;
+  const std::string fork = "\xb8\x39\0\0\0\x0f\x05"s;  // mov $57, %eax; syscall
+  return TinyElf{.code = fork + fork + hello_code()}.bytes();
+}
+
 std::string illegal_program() { return TinyElf{.code = "\x0f\x0b"}.bytes(); }
 
 void record_hello(const Workplace& place) {

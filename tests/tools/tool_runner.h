@@ -63,6 +63,9 @@ std::string hello_program();
 // Executes UD2: dies of SIGILL.
 std::string illegal_program();
 
+// Calls fork twice, which can't be recorded, then does what hello_program does.
+std::string forking_program();
+
 // Asks the kernel for 32 MB of random bytes, which no log can compress, then does what hello_program does.
 std::string random_program();
 

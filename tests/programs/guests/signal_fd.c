@@ -1,4 +1,6 @@
 // Signals read from a descriptor.
+// record: --on-unsupported=continue
+// says: signalfd4
 #include <signal.h>
 #include <sys/signalfd.h>
 

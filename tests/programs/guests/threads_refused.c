@@ -1,4 +1,6 @@
-// A thread can't be made: the program is told so, cleanly, and goes on.
+// A thread can't be made. Where that is asked for, the program is told so, cleanly, and goes on.
+// record: --on-unsupported=continue
+// says: clone3 (a new thread): ENOSYS
 // flags: -pthread
 #include <pthread.h>
 

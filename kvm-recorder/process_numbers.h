@@ -1,0 +1,31 @@
+// Whom the number of a process or thread means. The recorder is the process that the guest takes for itself,
+// so the guest's own numbers are the recorder's, and the recorder's other threads are there for whoever
+// guesses theirs.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <vector>
+
+#include "kvm-recorder/host_thread.h"
+
+namespace aftercheck {
+
+enum class Whose : uint8_t {
+  guest,     // the guest's process, or a thread of it
+  recorder,  // a thread of the recorder: for the guest there is none
+  other,     // another process, or nobody
+};
+
+// `number` as the guest gave it. Called on a thread that runs the guest; 0 and negative numbers are `other`.
+Whose whose(pid_t number);
+
+// The processes of a process group but for this one, as /proc shows them to `host`.
+std::vector<pid_t> others_in_group(pid_t group, HostThread& host);
+
+// The process or thread that a pidfd is for: one of pidfd_open(2), or a directory /proc/PID. nullopt: it is
+// no such descriptor, or what it was for is gone.
+std::optional<pid_t> process_of_pidfd(int fd, HostThread& host);
+
+}  // namespace aftercheck
