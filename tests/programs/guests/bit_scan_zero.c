@@ -3,11 +3,11 @@
 
 #include "check.h"
 
-#define SCAN(instruction, source)                                                       \
-  ({                                                                                    \
-    uint64_t target = 0xffffffff00000005;                                               \
+#define SCAN(instruction, source)                                                              \
+  ({                                                                                           \
+    uint64_t target = 0xffffffff00000005;                                                      \
     __asm__ volatile(instruction : "+a"(target) : "c"(source), "S"(&memory) : "cc", "memory"); \
-    target;                                                                             \
+    target;                                                                                    \
   })
 
 int main(void) {

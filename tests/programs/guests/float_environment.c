@@ -1,4 +1,5 @@
-// FNSTENV and FNSAVE fill the reserved halves of their words with ones and mask exceptions; FSCALE of zero and infinity.
+// FNSTENV and FNSAVE fill the reserved halves of their words with ones and mask exceptions; FSCALE of zero
+// and infinity.
 #include <stdint.h>
 
 #include "check.h"

@@ -1,13 +1,13 @@
-// Encodings that no processor accepts: LOCK where it may not be, reserved opcodes. Each is SIGILL, with the address of the
-// instruction; the soft vCPU once died of the first.
+// Encodings that no processor accepts: LOCK where it may not be, reserved opcodes. Each is SIGILL, with the
+// address of the instruction; the soft vCPU once died of the first.
 #include <setjmp.h>
 #include <signal.h>
 
 #include "check.h"
 
 static sigjmp_buf back;
-static void *address;
-static void handler(int number, siginfo_t *info, void *context) {
+static void* address;
+static void handler(int number, siginfo_t* info, void* context) {
   CHECK(number == SIGILL && info->si_signo == SIGILL);
   address = info->si_addr;
   siglongjmp(back, 1);
@@ -31,8 +31,8 @@ __asm__(
     ".balign 8, 0x90; .byte 0x06\n"                          // push es
     ".balign 8, 0x90; .byte 0xd6\n"                          // salc
     ".balign 8, 0x90; .byte 0x0f, 0x04\n"
-    ".balign 8, 0x90; .byte 0x0f, 0xb9, 0xc0\n"              // ud1
-    ".balign 8, 0x90; .byte 0x8d, 0xc0\n"                    // lea eax, eax
+    ".balign 8, 0x90; .byte 0x0f, 0xb9, 0xc0\n"  // ud1
+    ".balign 8, 0x90; .byte 0x8d, 0xc0\n"        // lea eax, eax
     ".balign 8, 0x90; .byte 0xfe, 0xd0\n"
     ".balign 8, 0x90; undefined_end:\n");
 
@@ -40,7 +40,7 @@ int main(void) {
   struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
   CHECK(sigaction(SIGILL, &action, NULL) == 0);
   volatile int caught = 0;
-  for (char *volatile at = undefined_begin; at < undefined_end; at += 8) {
+  for (char* volatile at = undefined_begin; at < undefined_end; at += 8) {
     if (sigsetjmp(back, 1) == 0) {
       ((void (*)(void))at)();
       CHECK(0);
