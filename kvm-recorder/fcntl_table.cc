@@ -78,8 +78,11 @@ long fcntl(Call& call) {
   if (row == std::end(kCommands)) return -EINVAL;
   if (row->use == Use::duplicate) return duplicate(call, args);
   if (row->use != Use::value) args[2] = guest_pointer(args[2], row->size);
+  FailedWrites watched;
+  if (row->use == Use::out || row->use == Use::inout) watched.watch(args[2], row->size);
   const long result =
       row->waits ? blocking_call(call, SYS_fcntl, args) : host_call(SYS_fcntl, args[0], args[1], args[2]);
+  if (result < 0) watched.note(call);
   if (row->use == Use::out || row->use == Use::inout) {
     if (result >= 0) call.answer.written(args[2], row->size);
     if (result == -EFAULT) note_reachable(call, args[2], row->size);

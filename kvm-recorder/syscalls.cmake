@@ -1,6 +1,7 @@
 # The system calls of the guest: the table, the calls, their sub-tables.
 set(SYSCALL_SOURCES
   descriptors.cc
+  failed_writes.cc
   fcntl_table.cc
   host_thread.cc
   ioctl_table.cc

@@ -385,7 +385,7 @@ constexpr SystemCall kRows[] = {
     refused("process_vm_writev"),
     pass("kcmp", {v, v, v, v, v}),
     refused("finit_module"),
-    pass("sched_setattr", {v, in(56), v}),
+    pass("sched_setattr", {v, inout(56), v}),  // E2BIG: the size that the kernel knows
     pass("sched_getattr", {v, out(1, n32(2)), v, v}),
     pass("renameat2", {fd, path, fd, path, v}),
     refused("seccomp", EINVAL),

@@ -210,10 +210,39 @@ void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result) {
   }
 }
 
+void watch_outputs(const Call& call, const std::array<uint64_t, 6>& host, FailedWrites& watched) {
+  for (size_t i = 0; i < host.size(); i++) {
+    const Arg& arg = call.row.args[i];
+    switch (arg.kind) {
+      case ArgKind::out:
+      case ArgKind::inout:
+      case ArgKind::out_result:
+        watched.watch(host[i], extent(arg, host).size);
+        break;
+      case ArgKind::length_inout:
+        watched.watch(host[i], sizeof(uint32_t));
+        break;
+      case ArgKind::value:
+      case ArgKind::fd:
+      case ArgKind::path:
+      case ArgKind::in:
+      case ArgKind::inout_always:  // noted in any case
+      case ArgKind::address_out:   // its length is here only
+      case ArgKind::iovec_in:
+      case ArgKind::iovec_out:
+      case ArgKind::message_in:
+      case ArgKind::message_out:
+      case ArgKind::nested:
+        break;
+    }
+  }
+}
+
 namespace {
 
 // Socket addresses: the kernel writes as much as the guest's length allowed, and sets the length to what
 // there was.
+constexpr uint32_t kLongestAddress = 128;  // sockaddr_storage: the kernel stores no more
 struct AddressOut {
   size_t index = 0;
   uint32_t allowed = 0;
@@ -261,7 +290,6 @@ uint64_t transfer_size(const Call& call, const std::array<uint64_t, 6>& args) {
 std::array<uint64_t, 6> stand_ins(Call& call, const std::array<uint64_t, 6>& args,
                                   const std::optional<AddressOut>& address) {
   using Use = CallBuffers::Use;
-  constexpr uint32_t kLongestAddress = 128;  // sockaddr_storage: the kernel stores no more
   std::array<uint64_t, 6> host = args;
   for (size_t i = 0; i < args.size(); i++) {
     const Arg& arg = call.row.args[i];
@@ -317,7 +345,11 @@ long pass(Call& call) {
   if (has_address(call.row)) address = find_address(call, args);
   const bool blocks = may_block(call, call.fd(0), transfer_size(call, args));
   const std::array<uint64_t, 6> host = blocks ? stand_ins(call, args, address) : args;
+  FailedWrites watched;
+  watch_outputs(call, host, watched);
+  if (address) watched.watch(host[address->index], std::min(address->allowed, kLongestAddress));
   long result = blocking_call(call, call.row.number, host);
+  if (result < 0) watched.note(call);
   note_writes(call, host, result);
   if (address) note_address(call, args, host, *address, result);
   if (call.row.makes_fd && result >= 0) result = keep_below_floor(result);

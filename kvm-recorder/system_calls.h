@@ -12,6 +12,7 @@
 #include <string>
 
 #include "kvm-recorder/descriptors.h"
+#include "kvm-recorder/failed_writes.h"
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/system_call_table.h"
@@ -66,6 +67,9 @@ void note_reachable(Call& call, uint64_t address, uint64_t size);
 
 // `pointer` if [pointer, pointer+size) is guest memory (or null, or empty), else kBadPointer.
 uint64_t guest_pointer(uint64_t pointer, uint64_t size);
+
+// Before a call: what its row says that the kernel may write only when it succeeds.
+void watch_outputs(const Call& call, const std::array<uint64_t, 6>& host, FailedWrites& watched);
 
 // Says `text` once per `key`.
 void tell_once(GuestProcess& process, const std::string& key, const std::string& text);

@@ -120,7 +120,10 @@ long prctl(Call& call) {
   const auto size = static_cast<uint64_t>(row->size_or_result);
   std::array<uint64_t, 6> args = call.args;
   if (row->use != Use::value) args[1] = guest_pointer(args[1], size);
+  FailedWrites watched;
+  if (row->use == Use::out) watched.watch(args[1], size);
   const long result = host_call(SYS_prctl, args[0], args[1], args[2], args[3], args[4]);
+  if (result < 0) watched.note(call);
   if (row->use == Use::out) {
     if (result >= 0) call.answer.written(args[1], size);
     if (result == -EFAULT) note_reachable(call, args[1], size);
@@ -176,7 +179,10 @@ long control(Call& call, std::span<const Control> controls, size_t command, size
   }
   std::array<uint64_t, 6> args = call.args;
   if (row->use != Use::value) args[pointer] = guest_pointer(args[pointer], size);
+  FailedWrites watched;
+  if (row->use == Use::out) watched.watch(args[pointer], size);
   const long result = host_call(call.row.number, args[0], args[1], args[2], args[3]);
+  if (result < 0) watched.note(call);
   if (row->use == Use::out && result >= 0) call.answer.written(args[pointer], size);
   if (row->use == Use::out && result == -EFAULT) note_reachable(call, args[pointer], size);
   return result;
