@@ -8,6 +8,7 @@ set(SYSCALL_SOURCES
   proc_files.cc
   system_call_table.cc
   system_calls.cc
+  system_calls_advice.cc
   system_calls_files.cc
   system_calls_io.cc
   system_calls_memory.cc

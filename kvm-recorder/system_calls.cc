@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "kvm-recorder/interruptible_syscall.h"
+#include "kvm-recorder/memory_limits.h"
 #include "recording/digest.h"
 #include "system-calls/system_call_names.h"
 
@@ -415,6 +416,7 @@ CallOutcome make_system_call(GuestTask& task, Registers& registers) {
     return {CallOutcome::Kind::result, -ENOSYS};
   }
   task.buffers.begin();
+  reach_stack(task, registers.rsp);  // the kernel lets it grow where a buffer on it is
   Call call{task,
             registers,
             *row,

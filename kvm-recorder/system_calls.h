@@ -122,8 +122,14 @@ long munmap(Call& call);
 long mprotect(Call& call);
 long mremap(Call& call);
 long brk(Call& call);
+// system_calls_advice.cc
 long madvise(Call& call);
 long mincore(Call& call);
+long msync(Call& call);
+long mlock(Call& call);  // mlock, mlock2
+long munlock(Call& call);
+long mlockall(Call& call);
+long munlockall(Call& call);
 // system_calls_wait.cc
 long poll(Call& call);
 long select(Call& call);
@@ -148,7 +154,6 @@ long getrlimit(Call& call);
 long setrlimit(Call& call);
 long prlimit64(Call& call);
 long membarrier(Call& call);
-long succeed(Call& call);  // 0, nothing done
 long personality(Call& call);
 long capget(Call& call);
 long semctl(Call& call);

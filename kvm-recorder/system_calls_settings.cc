@@ -13,14 +13,15 @@
 #include <algorithm>
 
 #include "base/fd.h"
+#include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
 namespace {
 
-// Limits that would bind the recorder (its windows, its log, its descriptors) as much as the guest: the guest
-// sees what it sets, the kernel does not.
-constexpr int kOwnLimits[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_NOFILE};
+// Limits that would bind the recorder (its windows, its own stack, its log, its descriptors) as much as the
+// guest: the guest sees what it sets, the kernel does not.
+constexpr int kOwnLimits[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_FSIZE, RLIMIT_NOFILE};
 
 bool kept_here(int resource) {
   return std::find(std::begin(kOwnLimits), std::end(kOwnLimits), resource) != std::end(kOwnLimits);
@@ -87,6 +88,12 @@ constexpr Option kOptions[] = {
 };
 
 }  // namespace
+
+uint64_t soft_limit(GuestProcess& process, int resource) {
+  ResourceLimit limit{RLIM_INFINITY, RLIM_INFINITY};
+  get_limit(process, resource, limit);
+  return limit.soft;
+}
 
 namespace calls {
 

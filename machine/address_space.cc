@@ -39,7 +39,8 @@ bool aligned(Range range) {
 
 bool mergeable(const Mapping& left, const Mapping& right) {
   return left.end == right.start && left.prot == right.prot && left.backing == Backing::anonymous &&
-         right.backing == Backing::anonymous && !left.shared && !right.shared && left.name == right.name;
+         right.backing == Backing::anonymous && !left.shared && !right.shared && left.name == right.name &&
+         left.locked == right.locked && left.grows_down == right.grows_down;
 }
 
 }  // namespace
@@ -48,6 +49,21 @@ bool in_windows(uint64_t address, uint64_t size) {
   for (const Range& window : kWindows)
     if (address >= window.start && address <= window.end && size <= window.end - address) return true;
   return false;
+}
+
+Range window_of(uint64_t address) {
+  for (const Range& window : kWindows)
+    if (window.contains(address)) return window;
+  return {};
+}
+
+std::vector<Range> parts_in_windows(Range range) {
+  std::vector<Range> parts;
+  for (const Range& window : kWindows) {
+    const Range part{std::max(range.start, window.start), std::min(range.end, window.end)};
+    if (part.start < part.end) parts.push_back(part);
+  }
+  return parts;
 }
 
 Mapping Mapping::part(uint64_t skip, uint64_t size) const {
@@ -173,12 +189,24 @@ int AddressSpace::protect(Range range, int prot) {
   return 0;
 }
 
+void AddressSpace::mark(Range range, bool Mapping::*what, bool value) {
+  auto changed = mappings_.cut_out(range.start, range.size());
+  for (auto& [start, mapping] : changed) {
+    mapping.*what = value;
+    insert(std::move(mapping));
+  }
+}
+
 int AddressSpace::grow_in_place(const Mapping& old, Range to) {
   const Range extra{old.end, to.end};
   const auto next = mappings().lower_bound(extra.start);
   if (next != mappings_.end() && next->second.start < extra.end) return -ENOMEM;
-  if (old.backing == Backing::anonymous && !old.shared)
-    return map_anonymous(extra, old.prot, false, old.name);  // merges here and in the kernel
+  if (old.backing == Backing::anonymous && !old.shared) {
+    if (const int error = map_anonymous(extra, old.prot, false, old.name)) return error;
+    if (old.locked) mark(extra, &Mapping::locked, true);
+    if (old.grows_down) mark(extra, &Mapping::grows_down, true);
+    return 0;  // merged, here and in the kernel
+  }
   if (munmap(pointer(extra.start), extra.size()) != 0) return -errno;
   if (mremap(pointer(old.start), old.end - old.start, to.end - old.start, 0) == MAP_FAILED) {
     const int error = errno;

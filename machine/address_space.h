@@ -29,9 +29,9 @@ struct Range {
 };
 
 // Where guest memory may be; nothing of the host's own is ever inside.
-// Low: for non-PIE programs (0x400000) and MAP_32BIT. Starts at the usual vm.mmap_min_addr, ends below
-// AddressSanitizer's shadow (0x7fff8000).
-constexpr Range kLowWindow{0x10000, 0x7000'0000};
+// Low: for non-PIE programs (0x400000) and MAP_32BIT. Starts at the usual vm.mmap_min_addr, ends where
+// AddressSanitizer's shadow begins.
+constexpr Range kLowWindow{0x10000, 0x7fff'8000};
 // Main: everything movable. In one PML4 entry, as many GiB as there are memory slots below 2^39, clear of
 // AddressSanitizer's shadow and of where Linux puts PIE programs (0x55..), libraries and stacks (0x7f..) of
 // the host process itself.
@@ -40,6 +40,10 @@ constexpr Range kMainWindow{0x2000'0000'0000, 0x207d'0000'0000};
 // Reserved with the windows, so that it is free when a replay needs it.
 constexpr Range kGhostWindow{0x207d'0000'0000, 0x207e'0000'0000};
 
+// The window that has `address`, or an empty range.
+Range window_of(uint64_t address);
+// The parts of the range that lie in windows, ascending.
+std::vector<Range> parts_in_windows(Range range);
 // True when [address, address+size) lies in one window. No overflow for any input.
 bool in_windows(uint64_t address, uint64_t size);
 
@@ -59,6 +63,9 @@ struct Mapping {
   std::string name;        // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
   uint64_t device = 0, inode = 0;  // file: of the guest's file, for /proc/self/maps; 0 in a replay
   ContentsName contents{};         // file: as given to map_file()
+  // What a recorder keeps here for the guest's later calls (mark()); a replay has neither.
+  bool locked = false;      // mlock(2)
+  bool grows_down = false;  // MAP_GROWSDOWN
 
   // For IntervalMap.
   uint64_t extent() const { return end - start; }
@@ -111,6 +118,8 @@ class AddressSpace {
   // mremap(2) with a fixed target that does not overlap the source; to.size() may be smaller or larger. The
   // source must lie in one mapping. In-place growth is expressed as from.start == to.start.
   int remap(Range from, Range to);
+  // Sets one of a mapping's marks (Mapping::locked, Mapping::grows_down) in the mapped parts of the range.
+  void mark(Range range, bool Mapping::*what, bool value);
   // MADV_DONTNEED: anonymous pages read as zero again, private file pages as the file's.
   int discard(Range range);
   // Forgets everything (execve).
