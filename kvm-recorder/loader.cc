@@ -90,13 +90,12 @@ void map_segment(GuestTask& task, const ElfProgram& file, const ElfSegment& segm
 // Maps all segments of `file`, `bias` added to its addresses.
 void map_image(GuestTask& task, const ElfProgram& file, uint64_t bias) {
   const Range range{bias + file.low(), bias + file.high()};
-  if (!in_windows(range.start, range.size()))
+  if (task.process.memory.space().claim(range) != 0)
     fail(ErrorKind::unsupported,
-         "{}: is linked to {:#x}-{:#x}, which lies outside the guest windows ({:#x}-{:#x} and {:#x}-{:#x}); "
-         "link it "
-         "position-independent (-pie)",
-         file.path, range.start, range.end, kLowWindow.start, kLowWindow.end, kMainWindow.start,
-         kMainWindow.end);
+         "{}: is linked to {:#x}-{:#x}, which can't be given to a recorded program, because the recorder's "
+         "own memory may "
+         "be there; link it position-independent (-pie)",
+         file.path, range.start, range.end);
   std::error_code problem;
   std::string name = std::filesystem::canonical(file.path, problem).string();
   if (problem) name = file.path;

@@ -34,11 +34,11 @@ Extent extent(const Arg& arg, const std::array<uint64_t, 6>& args) {
   return {std::min(count * arg.size + arg.extra, kMaxTransfer), arg.size == 1 && arg.extra == 0};
 }
 
-// Bytes from `pointer` to the end of its window, 0 outside.
+// Bytes from `pointer` to the end of its window, or of those that lie side by side; 0 outside.
 uint64_t room_in_window(uint64_t pointer) {
-  for (const Range& window : {kMainWindow, kLowWindow})
-    if (window.contains(pointer)) return window.end - pointer;
-  return 0;
+  uint64_t end = pointer;
+  for (Range window = window_of(end); window.size() != 0; window = window_of(end)) end = window.end;
+  return end - pointer;
 }
 
 // A transfer may name more bytes than there are behind the buffer; the kernel stops where memory ends. Ours

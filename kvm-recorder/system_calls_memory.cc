@@ -54,38 +54,53 @@ std::optional<Range> find_low(const AddressSpace& space, uint64_t length) {
   return space.find_free(length, kLowStart, kLowWindow);
 }
 
+// A place for `length` bytes where the guest did not say: below the stack's room, as the kernel's mmap_base;
+// above it there is only what address randomisation left free; what fits into no window goes elsewhere.
+std::optional<Range> find_place(GuestProcess& process, uint64_t length) {
+  AddressSpace& space = process.memory.space();
+  if (const auto found = space.find_free(length, process.mmap_top)) return found;
+  if (const auto found = space.find_free(length)) return found;
+  const auto wide = space.find_free(length, 0, kWideArea);
+  return wide && space.claim(*wide) == 0 ? wide : std::nullopt;
+}
+
+// MAP_FIXED and MAP_FIXED_NOREPLACE.
+long check_fixed(GuestProcess& process, Range place, bool replace) {
+  AddressSpace& space = process.memory.space();
+  if (place.start < kLowWindow.start) return -EPERM;  // mmap_min_addr
+  if (space.claim(place) != 0) {
+    tell_once(
+        process, "mmap outside",
+        fmt::format(
+            "the guest asked mmap for the fixed address {:#x} (+{:#x}), which can't be given to it, because "
+            "the recorder's own memory may be there: answered ENOMEM. Programs that run under valgrind, or "
+            "are built with MemorySanitizer or ThreadSanitizer, can't be recorded",
+            place.start, place.size()));
+    return -ENOMEM;
+  }
+  return !replace && !is_free(space, place) ? -EEXIST : 0;
+}
+
 // Where mmap puts a new mapping, or -errno.
 long choose_place(GuestProcess& process, uint64_t hint, uint64_t length, uint64_t flags, Range& place) {
-  const AddressSpace& space = process.memory.space();
+  AddressSpace& space = process.memory.space();
+  if (length > kUserEnd) return -ENOMEM;
   if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
+    if (hint > kUserEnd - length) return -ENOMEM;
     if (!page_aligned(hint)) return -EINVAL;
-    if (!in_windows(hint, length)) {
-      tell_once(process, "mmap outside",
-                fmt::format(
-                    "the guest asked mmap for the fixed address {:#x} (+{:#x}), which can't be given to it: "
-                    "answered ENOMEM",
-                    hint, length));
-      return -ENOMEM;
-    }
     place = {hint, hint + length};
-    return (flags & MAP_FIXED_NOREPLACE) && !is_free(space, place) ? -EEXIST : 0;
+    return check_fixed(process, place, !(flags & MAP_FIXED_NOREPLACE));
   }
   // A hint stands for the page that it is in, and for mmap_min_addr at least (mm/mmap.c, round_hint_to_min).
   const uint64_t wanted = page_down(hint);
-  if (wanted != 0) {
+  if (wanted != 0 && wanted <= kUserEnd - length) {
     const uint64_t start = std::max(wanted, kLowWindow.start);
     const bool low_enough = !(flags & MAP_32BIT) || (length <= kLowEnd && start <= kLowEnd - length);
     place = {start, start + length};
-    if (low_enough && in_windows(start, length) && is_free(space, place)) return 0;
+    if (low_enough && is_free(space, place) && space.claim(place) == 0) return 0;
   }
-  // Below the stack, as the kernel's mmap_base; above it there is only what address randomisation left free.
-  std::optional<Range> found;
-  if (flags & MAP_32BIT) {
-    found = find_low(space, length);
-  } else {
-    found = space.find_free(length, process.mmap_top);
-    if (!found) found = space.find_free(length);
-  }
+  const std::optional<Range> found =
+      flags & MAP_32BIT ? find_low(space, length) : find_place(process, length);
   if (!found) return -ENOMEM;
   place = *found;
   return 0;
@@ -275,10 +290,11 @@ namespace {
 
 long remap_fixed(Call& call, Range from, uint64_t new_length, uint64_t target) {
   LoggedSpace& memory = call.process.memory;
-  if (!page_aligned(target) || !in_windows(target, new_length)) return -EINVAL;
+  if (!page_aligned(target) || !may_be_guest(target, new_length)) return -EINVAL;
   const Range to{target, target + new_length};
   if (to.start < from.end && from.start < to.end) return -EINVAL;
   if (!one_mapping(memory.space(), from)) return -EFAULT;
+  if (const int error = memory.space().claim(to)) return error;
   if (const int error = memory.unmap(call.answer, to)) return error;
   const int result = memory.remap(call.answer, from, to);
   return result == 0 ? static_cast<long>(to.start) : result;
@@ -298,7 +314,7 @@ long remap_growing(Call& call, Range from, uint64_t new_length, bool may_move) {
     return result == 0 ? static_cast<long>(from.start) : result;
   }
   if (!may_move) return -ENOMEM;
-  const std::optional<Range> to = memory.space().find_free(new_length, call.process.mmap_top);
+  const std::optional<Range> to = find_place(call.process, new_length);
   if (!to) return -ENOMEM;
   const int result = memory.remap(call.answer, from, *to);
   return result == 0 ? static_cast<long>(to->start) : result;
@@ -320,7 +336,7 @@ long remap_keeping(Call& call, Range from, uint64_t flags, uint64_t target) {
   if (flags & MREMAP_FIXED) {
     moved = remap_fixed(call, from, from.size(), target);
   } else {
-    const std::optional<Range> to = memory.space().find_free(from.size(), call.process.mmap_top);
+    const std::optional<Range> to = find_place(call.process, from.size());
     if (!to) return -ENOMEM;
     moved = memory.remap(call.answer, from, *to);
     if (moved == 0) moved = static_cast<long>(to->start);
@@ -351,7 +367,7 @@ long mremap(Call& call) {
               "not supported, answered ENOMEM");
     return -ENOMEM;
   }
-  if (new_length > kMainWindow.size()) return -ENOMEM;
+  if (new_length > kUserEnd) return -ENOMEM;
   const Range from{start, start + old_length};
   if (flags & MREMAP_DONTUNMAP) return remap_keeping(call, from, flags, target);
   if (flags & MREMAP_FIXED) return remap_fixed(call, from, new_length, target);

@@ -40,11 +40,34 @@ constexpr Range kMainWindow{0x2000'0000'0000, 0x207d'0000'0000};
 // Reserved with the windows, so that it is free when a replay needs it.
 constexpr Range kGhostWindow{0x207d'0000'0000, 0x207e'0000'0000};
 
+// Beyond the windows a guest may ask for addresses of its own choice: sanitizers and language runtimes do
+// (the shadow of AddressSanitizer from 0x7fff8000 on, its heap at 0x600000000000). They are reserved when
+// they are first asked for, in whole stretches of this size, and count as windows from then on
+// (AddressSpace::claim).
+constexpr uint64_t kClaimSize = uint64_t{1} << 30;
+// Where what fits into no window goes (a reservation of a terabyte).
+constexpr Range kWideArea{0x3000'0000'0000, 0x5000'0000'0000};
+// Never a guest's: where Linux puts a PIE program (0x5555'5555'4000 and up to 2^40 above), libraries and
+// stack of the host process (mm/mmap.c, mmap_base; arch/x86/mm/mmap.c, 2^40 below the top), and the monitor
+// of the machine on KVM.
+constexpr Range kHostProgram{0x5500'0000'0000, 0x5700'0000'0000};
+constexpr uint64_t kGuestEnd = 0x7e00'0000'0000;
+// A guest may reserve these, but not use them: the soft vCPU's page tables are there
+// (machine/soft/page_tables.h).
+constexpr Range kTablesRange{0x80'0000'0000, 0x81'0000'0000};
+
+// Could a guest have memory there: in the windows, or claimed? False for what overflows.
+bool may_be_guest(uint64_t address, uint64_t size);
+// The parts of the range where machines need to follow the mappings: all in the two windows; of what was
+// claimed, the stretches of kClaimSize that were used (AddressSpace::bring_in). Elsewhere every byte is as it
+// was mapped. Ascending.
+std::vector<Range> used_parts(Range range);
+
 // The window that has `address`, or an empty range.
 Range window_of(uint64_t address);
-// The parts of the range that lie in windows, ascending.
+// The parts of the range that lie in windows, claimed ones too, ascending.
 std::vector<Range> parts_in_windows(Range range);
-// True when [address, address+size) lies in one window. No overflow for any input.
+// True when [address, address+size) lies in windows, claimed ones too. No overflow for any input.
 bool in_windows(uint64_t address, uint64_t size);
 
 enum class Backing : uint8_t { anonymous, file };
@@ -105,6 +128,15 @@ class AddressSpace {
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
 
+  // Makes the range a part of the guest's address space: 0; or -ENOMEM where it can't be, because it is never
+  // a guest's (may_be_guest) or the host has something of its own there.
+  int claim(Range range);
+  // An access to `address` met nothing. True: it lies in claimed memory that was not used before, the
+  // observers have now been told of its mappings (on_map), and the access is to be tried again. Mappings of
+  // terabytes, nearly all of them never touched, would otherwise be page tables, memory slots, and hours of
+  // looking for pages.
+  bool bring_in(uint64_t address);
+
   // The observer must outlive its registration. It is told about every mapping that already exists.
   void add_observer(SpaceObserver* observer);
   void remove_observer(SpaceObserver* observer);
@@ -160,6 +192,9 @@ class AddressSpace {
   std::map<uint64_t, CodePatch> patches_;  // by address
   std::vector<SpaceObserver*> observers_;
 
+  // A stretch of claimed memory holds something from now on: false if it did before.
+  bool use(uint64_t address);
+  void use_all(Range range);
   void erase_range(Range range);
   void erase_patches(Range range);
   void lift_patches(Range range);
