@@ -235,7 +235,7 @@ class BodyDecoder {
     const uint64_t before =
         out_.mappings.empty() ? 0 : out_.mappings.back().address + out_.mappings.back().length;
     if (op.length == 0 || op.address % kPageSize != 0 || op.length % kPageSize != 0 ||
-        !in_windows(op.address, op.length) || op.address < before)
+        !may_be_guest(op.address, op.length) || op.address < before)
       file_.damaged("a mapping of {} bytes at {:#x} can't be", op.length, op.address);
     if (!in.getFile()) return op;
     op.kind = SpaceOpKind::map_blob;
@@ -292,7 +292,7 @@ class BodyDecoder {
   }
 
   bool has_place(const PageRun& run, uint64_t size) const {
-    if (run.file == 0) return in_windows(run.address, size);
+    if (run.file == 0) return may_be_guest(run.address, size);
     const auto file =
         std::lower_bound(out_.files.begin(), out_.files.end(), run.file,
                          [](const CheckpointFile& f, uint64_t number) { return f.number < number; });

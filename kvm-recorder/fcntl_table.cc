@@ -83,8 +83,11 @@ long fcntl(Call& call) {
   if (f_owner_ex owner{}; call.fd(1) == F_SETOWN_EX && call.process.memory.read_object(args[2], owner) &&
                           whose(owner.pid) == Whose::recorder)
     return -ESRCH;
+  FailedWrites watched;
+  if (row->use == Use::out || row->use == Use::inout) watched.watch(args[2], row->size);
   const long result =
       row->waits ? blocking_call(call, SYS_fcntl, args) : host_call(SYS_fcntl, args[0], args[1], args[2]);
+  if (result < 0) watched.note(call);
   if (row->use == Use::out || row->use == Use::inout) {
     if (result >= 0) call.answer.written(args[2], row->size);
     if (result == -EFAULT) note_reachable(call, args[2], row->size);

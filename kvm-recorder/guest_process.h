@@ -35,8 +35,11 @@ struct GuestProcess {
   std::vector<std::string> environment{};  // /proc/self/environ
   std::vector<uint64_t> auxv{};            // pairs, AT_NULL included: /proc/self/auxv
   uint64_t heap_start = 0, heap_end = 0;   // brk(2); heap_end is the current break, not page-aligned
-  Range stack{};
-  Registers entry{};  // initial registers of the image
+  Range stack{};                           // as far as it has grown
+  uint64_t mmap_top =
+      0;  // below it mappings go where the guest does not say: above, the stack has room to grow
+  bool lock_future = false;  // mlockall(MCL_FUTURE)
+  Registers entry{};         // initial registers of the image
 
   // Lines for people (calls answered with a refusal, ...), without a prefix or newline; may be empty.
   std::function<void(const std::string&)> message{};

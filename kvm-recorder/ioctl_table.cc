@@ -184,8 +184,12 @@ long ioctl(Call& call) {
                                       CallBuffers::Use::contents);
       break;
   }
+  const bool writes = request->use == Use::out || request->use == Use::inout;
+  FailedWrites watched;
+  if (writes) watched.watch(args[2], request->size);
   long result = blocking_call(call, SYS_ioctl, args);
-  if (request->use == Use::out || request->use == Use::inout) {
+  if (result < 0) watched.note(call);
+  if (writes) {
     if (result >= 0) note_written(call, args[2], request->size);
     if (result == -EFAULT) note_reachable(call, args[2], request->size);
   }

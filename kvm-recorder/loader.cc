@@ -3,12 +3,15 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <optional>
 
 #include "kvm-recorder/elf_program.h"
+#include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/process_stack.h"
 
 namespace aftercheck {
@@ -26,6 +29,9 @@ constexpr uint64_t kHeapSpread = 32 * kMiB;  // arch/x86/kernel/process.c, arch_
 constexpr uint64_t kStackSpread = 256 * kMiB;
 // mm/mmap.c, stack_guard_gap: 256 pages below the stack stay free.
 constexpr uint64_t kStackGuard = 256 * kPageSize;
+// arch/x86/mm/mmap.c, mmap_base(): mappings leave the stack room to grow as far as the limit is now, at least
+// so much; at most an eighth of the window.
+constexpr uint64_t kLeastStackRoom = 128 * kMiB, kMostStackRoom = uint64_t{64} << 30;
 
 uint64_t random_number() {
   uint64_t number = 0;
@@ -84,13 +90,12 @@ void map_segment(GuestTask& task, const ElfProgram& file, const ElfSegment& segm
 // Maps all segments of `file`, `bias` added to its addresses.
 void map_image(GuestTask& task, const ElfProgram& file, uint64_t bias) {
   const Range range{bias + file.low(), bias + file.high()};
-  if (!in_windows(range.start, range.size()))
+  if (task.process.memory.space().claim(range) != 0)
     fail(ErrorKind::unsupported,
-         "{}: is linked to {:#x}-{:#x}, which lies outside the guest windows ({:#x}-{:#x} and {:#x}-{:#x}); "
-         "link it "
-         "position-independent (-pie)",
-         file.path, range.start, range.end, kLowWindow.start, kLowWindow.end, kMainWindow.start,
-         kMainWindow.end);
+         "{}: is linked to {:#x}-{:#x}, which can't be given to a recorded program, because the recorder's "
+         "own memory may "
+         "be there; link it position-independent (-pie)",
+         file.path, range.start, range.end);
   std::error_code problem;
   std::string name = std::filesystem::canonical(file.path, problem).string();
   if (problem) name = file.path;
@@ -117,9 +122,8 @@ uint64_t load_interpreter(GuestTask& task, const ElfProgram& interpreter) {
   }
   const uint64_t slack = interpreter.alignment - kPageSize;
   const uint64_t size = interpreter.high() - interpreter.low();
-  // The guard below the stack is a mapping, so this ends below it.
   const std::optional<Range> free = size + slack <= kMainWindow.size()
-                                        ? process.memory.space().find_free(size + slack, process.stack.start)
+                                        ? process.memory.space().find_free(size + slack, process.mmap_top)
                                         : std::nullopt;
   if (!free)
     fail(ErrorKind::unsupported, "{}: no room for its {} bytes in the guest window", interpreter.path, size);
@@ -131,13 +135,13 @@ uint64_t load_interpreter(GuestTask& task, const ElfProgram& interpreter) {
 void map_stack(GuestTask& task, const ElfProgram& program, bool randomize) {
   GuestProcess& process = task.process;
   const uint64_t top = kStackTop - random_pages(kStackSpread, randomize);
-  process.stack = {top - stack_size(), top};
-  const Range guard{process.stack.start - kStackGuard, process.stack.start};
+  const uint64_t limit = soft_limit(process, RLIMIT_STACK);
+  process.stack = {top - stack_size(limit), top};
+  process.mmap_top = top - page_up(std::clamp(limit, kLeastStackRoom, kMostStackRoom)) - kStackGuard;
   const int prot = PROT_READ | PROT_WRITE | (program.executable_stack ? PROT_EXEC : 0);
-  check_mapped(process.memory.map_anonymous(task.answer, guard, PROT_NONE, false), program, guard,
-               "the guard below the stack");
   check_mapped(process.memory.map_anonymous(task.answer, process.stack, prot, false, "[stack]"), program,
                process.stack, "the stack");
+  process.memory.space().mark(process.stack, &Mapping::grows_down, true);
 }
 
 void place_heap(GuestProcess& process, const ElfProgram& file, uint64_t bias, bool randomize) {
@@ -162,9 +166,9 @@ void load_program(GuestTask& task, const Program& program, const std::vector<std
   const ElfProgram file = read_elf(program.path, open_executable(program.path));
   std::optional<ElfProgram> interpreter;
   if (!file.interpreter.empty()) interpreter = read_elf(file.interpreter, open_executable(file.interpreter));
-  check_argument_size(program, environment);
-
   GuestProcess& process = task.process;
+  check_argument_size(program, environment, soft_limit(process, RLIMIT_STACK));
+  process.lock_future = false;
   process.memory.clear(task.answer);
   process.entry = Registers{};
   map_stack(task, file, options.randomize);

@@ -3,6 +3,7 @@ set(PROCESS_SOURCES
   elf_program.cc
   interruptible_syscall.cc
   loader.cc
+  memory_limits.cc
   process_stack.cc
   process_signals.cc
   program.cc

@@ -19,12 +19,6 @@ namespace {
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kMaxString = 32 * kPageSize;  // include/uapi/linux/binfmts.h, MAX_ARG_STRLEN
 
-uint64_t stack_limit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_STACK, &limit) != 0) return 8 * kMiB;
-  return limit.rlim_cur;
-}
-
 // Grows downwards from the top of the stack in a buffer of our own, which is then copied into the guest in
 // one piece.
 class StackBuilder {
@@ -64,11 +58,23 @@ std::vector<uint64_t> push_strings(StackBuilder& stack, const std::vector<std::s
 
 }  // namespace
 
-uint64_t stack_size() { return page_up(std::clamp<uint64_t>(stack_limit(), 8 * kMiB, 64 * kMiB)); }
+uint64_t host_stack_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_STACK, &limit) != 0) return 8 * kMiB;
+  return limit.rlim_cur;
+}
 
-void check_argument_size(const Program& program, const std::vector<std::string>& environment) {
+// fs/exec.c, setup_arg_pages(): 128 KiB beyond the arguments whatever the limit is. Of those 128 KiB are
+// always allowed.
+uint64_t stack_size(uint64_t limit) {
+  constexpr uint64_t kLeast = 256 << 10;
+  return page_down(std::clamp<uint64_t>(limit, kLeast, 8 * kMiB));
+}
+
+void check_argument_size(const Program& program, const std::vector<std::string>& environment,
+                         uint64_t stack_limit) {
   // fs/exec.c, bprm_stack_limits(): a quarter of the stack limit, 6 MiB at most, ARG_MAX (128 KiB) at least.
-  const uint64_t limit = std::clamp<uint64_t>(stack_limit() / 4, 128 << 10, 6 * kMiB);
+  const uint64_t limit = std::clamp<uint64_t>(stack_limit / 4, 128 << 10, 6 * kMiB);
   uint64_t total = program.execfn.size() + 1;
   for (const auto* list : {&program.arguments, &environment})
     for (const std::string& text : *list) {

@@ -11,12 +11,18 @@
 
 namespace aftercheck {
 
-// Size of the stack mapping in bytes: RLIMIT_STACK's soft limit, but 8 MiB at least and 64 MiB at most, since
-// it can't grow later.
-uint64_t stack_size();
+// RLIMIT_STACK's soft limit, of the recorder: what a guest starts with.
+uint64_t host_stack_limit();
+
+// Size of the stack mapping in bytes when the program starts: room for arguments and environment, and as much
+// of 8 MiB as `limit` allows. It grows at faults (memory_limits.h); what is there from the start costs no
+// event.
+uint64_t stack_size(uint64_t limit);
 
 // Throws ExecError(E2BIG) when arguments and environment together, or one of them, exceed execve(2)'s limits.
-void check_argument_size(const Program& program, const std::vector<std::string>& environment);
+// `limit`: RLIMIT_STACK's soft limit.
+void check_argument_size(const Program& program, const std::vector<std::string>& environment,
+                         uint64_t limit = host_stack_limit());
 
 // Addresses that the auxiliary vector passes on.
 struct ImageAddresses {

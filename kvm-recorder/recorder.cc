@@ -19,6 +19,7 @@
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/loader.h"
 #include "kvm-recorder/memory_census.h"
+#include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/process_signals.h"
 #include "kvm-recorder/pt_trace.h"
 #include "kvm-recorder/recorded_checkpoints.h"
@@ -453,6 +454,12 @@ void Session::handle_fault(const Exit& exit) {
   else
     event_.operands = {exit.kind == ExitKind::breakpoint ? vector::kBreakpoint : exit.vector,
                        exit.error_code};
+  // What the kernel settles without the program's knowledge: a stack that grows.
+  if (exit.kind == ExitKind::memory_fault && space_.find(exit.address) == nullptr &&
+      grow_down(process_, task_.answer, exit.address)) {
+    finish_event(before_);
+    return;
+  }
   Registers& registers = vcpu_->registers();
   task_.signals.raise_fault(exit, registers, space_);
   if (exit.kind == ExitKind::breakpoint) ++registers.rip;  // SIGTRAP's RIP is after the INT3

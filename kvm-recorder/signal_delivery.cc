@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "kvm-recorder/guest_task.h"
+#include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/thread_signals.h"
 
@@ -160,6 +161,7 @@ bool push_frame(GuestTask& task, Registers& registers, const FpuState& fpu, cons
   std::fill(state.fxsave.begin() + kFxsaveReserved, state.fxsave.end(),
             std::byte{0});  // sw_reserved: no XSAVE area
   const size_t size = (action.flags & SA_SIGINFO) != 0 ? sizeof frame : offsetof(SignalFrame, info);
+  if (!on_alternate) reach_stack(task, address);
   if (!task.answer.write(fpstate, state.fxsave.data(), kFxsaveSize) ||
       !task.answer.write(address, &frame, size))
     return false;

@@ -1,6 +1,7 @@
 # The system calls of the guest: the table, the calls, their sub-tables.
 set(SYSCALL_SOURCES
   descriptors.cc
+  failed_writes.cc
   fcntl_table.cc
   host_thread.cc
   ioctl_table.cc
@@ -8,6 +9,7 @@ set(SYSCALL_SOURCES
   process_numbers.cc
   system_call_table.cc
   system_calls.cc
+  system_calls_advice.cc
   system_calls_files.cc
   system_calls_io.cc
   system_calls_memory.cc

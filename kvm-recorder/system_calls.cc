@@ -15,6 +15,7 @@
 
 #include "base/fd.h"
 #include "kvm-recorder/interruptible_syscall.h"
+#include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/process_numbers.h"
 #include "recording/digest.h"
 #include "system-calls/system_call_names.h"
@@ -36,11 +37,11 @@ Extent extent(const Arg& arg, const std::array<uint64_t, 6>& args) {
   return {std::min(count * arg.size + arg.extra, kMaxTransfer), arg.size == 1 && arg.extra == 0};
 }
 
-// Bytes from `pointer` to the end of its window, 0 outside.
+// Bytes from `pointer` to the end of its window, or of those that lie side by side; 0 outside.
 uint64_t room_in_window(uint64_t pointer) {
-  for (const Range& window : {kMainWindow, kLowWindow})
-    if (window.contains(pointer)) return window.end - pointer;
-  return 0;
+  uint64_t end = pointer;
+  for (Range window = window_of(end); window.size() != 0; window = window_of(end)) end = window.end;
+  return end - pointer;
 }
 
 // A transfer may name more bytes than there are behind the buffer; the kernel stops where memory ends. Ours
@@ -213,10 +214,39 @@ void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result) {
   }
 }
 
+void watch_outputs(const Call& call, const std::array<uint64_t, 6>& host, FailedWrites& watched) {
+  for (size_t i = 0; i < host.size(); i++) {
+    const Arg& arg = call.row.args[i];
+    switch (arg.kind) {
+      case ArgKind::out:
+      case ArgKind::inout:
+      case ArgKind::out_result:
+        watched.watch(host[i], extent(arg, host).size);
+        break;
+      case ArgKind::length_inout:
+        watched.watch(host[i], sizeof(uint32_t));
+        break;
+      case ArgKind::value:
+      case ArgKind::fd:
+      case ArgKind::path:
+      case ArgKind::in:
+      case ArgKind::inout_always:  // noted in any case
+      case ArgKind::address_out:   // its length is here only
+      case ArgKind::iovec_in:
+      case ArgKind::iovec_out:
+      case ArgKind::message_in:
+      case ArgKind::message_out:
+      case ArgKind::nested:
+        break;
+    }
+  }
+}
+
 namespace {
 
 // Socket addresses: the kernel writes as much as the guest's length allowed, and sets the length to what
 // there was.
+constexpr uint32_t kLongestAddress = 128;  // sockaddr_storage: the kernel stores no more
 struct AddressOut {
   size_t index = 0;
   uint32_t allowed = 0;
@@ -264,7 +294,6 @@ uint64_t transfer_size(const Call& call, const std::array<uint64_t, 6>& args) {
 std::array<uint64_t, 6> stand_ins(Call& call, const std::array<uint64_t, 6>& args,
                                   const std::optional<AddressOut>& address) {
   using Use = CallBuffers::Use;
-  constexpr uint32_t kLongestAddress = 128;  // sockaddr_storage: the kernel stores no more
   std::array<uint64_t, 6> host = args;
   for (size_t i = 0; i < args.size(); i++) {
     const Arg& arg = call.row.args[i];
@@ -320,7 +349,11 @@ long pass(Call& call) {
   if (has_address(call.row)) address = find_address(call, args);
   const bool blocks = may_block(call, call.fd(0), transfer_size(call, args));
   const std::array<uint64_t, 6> host = blocks ? stand_ins(call, args, address) : args;
+  FailedWrites watched;
+  watch_outputs(call, host, watched);
+  if (address) watched.watch(host[address->index], std::min(address->allowed, kLongestAddress));
   long result = blocking_call(call, call.row.number, host);
+  if (result < 0) watched.note(call);
   note_writes(call, host, result);
   if (address) note_address(call, args, host, *address, result);
   if (call.row.makes_fd && result >= 0) result = keep_below_floor(result);
@@ -423,6 +456,7 @@ CallOutcome make_system_call(GuestTask& task, Registers& registers) {
     return {CallOutcome::Kind::result, -ENOSYS};
   }
   task.buffers.begin();
+  reach_stack(task, registers.rsp);  // the kernel lets it grow where a buffer on it is
   Call call{task,
             registers,
             *row,

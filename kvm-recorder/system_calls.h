@@ -12,6 +12,7 @@
 #include <string>
 
 #include "kvm-recorder/descriptors.h"
+#include "kvm-recorder/failed_writes.h"
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/system_call_table.h"
@@ -66,6 +67,9 @@ void note_reachable(Call& call, uint64_t address, uint64_t size);
 
 // `pointer` if [pointer, pointer+size) is guest memory (or null, or empty), else kBadPointer.
 uint64_t guest_pointer(uint64_t pointer, uint64_t size);
+
+// Before a call: what its row says that the kernel may write only when it succeeds.
+void watch_outputs(const Call& call, const std::array<uint64_t, 6>& host, FailedWrites& watched);
 
 // Says `text` once per `key`.
 void tell_once(GuestProcess& process, const std::string& key, const std::string& text);
@@ -126,8 +130,14 @@ long munmap(Call& call);
 long mprotect(Call& call);
 long mremap(Call& call);
 long brk(Call& call);
+// system_calls_advice.cc
 long madvise(Call& call);
 long mincore(Call& call);
+long msync(Call& call);
+long mlock(Call& call);  // mlock, mlock2
+long munlock(Call& call);
+long mlockall(Call& call);
+long munlockall(Call& call);
 // system_calls_wait.cc
 long poll(Call& call);
 long select(Call& call);
@@ -152,7 +162,6 @@ long getrlimit(Call& call);
 long setrlimit(Call& call);
 long prlimit64(Call& call);
 long membarrier(Call& call);
-long succeed(Call& call);  // 0, nothing done
 long personality(Call& call);
 long capget(Call& call);
 long semctl(Call& call);

@@ -265,7 +265,11 @@ long name_to_handle_at(Call& call) {
   if (!prepare(call, args)) return -EBADF;
   call.process.memory.read_object(args[2], room);
   args[2] = guest_pointer(args[2], kHeader + room);
+  FailedWrites watched;
+  watched.watch(args[2], kHeader + room);
+  watched.watch(args[3], sizeof(int));
   const long result = host_call(call.row.number, args[0], args[1], args[2], args[3], args[4]);
+  if (result < 0) watched.note(call);
   if (result == 0 || result == -EOVERFLOW) {
     uint32_t used = 0;
     call.process.memory.read_object(args[2], used);

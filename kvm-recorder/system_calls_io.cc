@@ -63,6 +63,12 @@ struct Vector {
   std::span<const iovec> host() const { return {of_host.data(), count}; }
 };
 
+// Transfers into several buffers begin with the first.
+void watch_first(std::span<const iovec> pieces, FailedWrites& watched) {
+  const auto first = std::ranges::find_if(pieces, [](const iovec& piece) { return piece.iov_len != 0; });
+  if (first != pieces.end()) watched.watch(reinterpret_cast<uint64_t>(first->iov_base), first->iov_len);
+}
+
 // fd, iovec, count are arguments 0, 1, 2 of all of these.
 long vector_call(Call& call, Vector& vector, CallBuffers::Use use) {
   std::array<uint64_t, 6> args;
@@ -74,7 +80,11 @@ long vector_call(Call& call, Vector& vector, CallBuffers::Use use) {
   std::ranges::copy(vector.guest(), vector.of_host.begin());
   if (may_block(call, call.fd(0), bytes)) stand_in_for(call, {vector.of_host.data(), vector.count}, use);
   args[1] = host_pointer(vector.of_host.data());
-  return blocking_call(call, call.row.number, args);
+  FailedWrites watched;
+  if (use != CallBuffers::Use::in) watch_first(vector.host(), watched);
+  const long result = blocking_call(call, call.row.number, args);
+  if (result < 0) watched.note(call);
+  return result;
 }
 
 bool to_stream(Call& call, size_t index) { return call.process.descriptors.stream(call.fd(index)) != 0; }

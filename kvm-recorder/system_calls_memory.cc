@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <linux/mman.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -14,12 +15,15 @@
 #include <algorithm>
 #include <climits>
 
+#include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
 namespace {
 
 constexpr uint64_t kProtBits = PROT_READ | PROT_WRITE | PROT_EXEC;
+
+constexpr uint64_t kUserEnd = 0x7fff'ffff'f000;  // TASK_SIZE_MAX
 
 bool page_aligned(uint64_t address) { return (address & (kPageSize - 1)) == 0; }
 
@@ -33,33 +37,70 @@ bool is_free(const AddressSpace& space, Range range) {
   return next == mappings.begin() || std::prev(next)->second.end <= range.start;
 }
 
+// Where mmap(2) puts what asks for the low 2 GiB (arch/x86/kernel/sys_x86_64.c, find_start_end): from here
+// upwards.
+constexpr uint64_t kLowStart = 0x4000'0000, kLowEnd = 0x8000'0000;
+
+// As the kernel for MAP_32BIT, from the bottom up; below kLowStart only what can't be had above it.
+std::optional<Range> find_low(const AddressSpace& space, uint64_t length) {
+  uint64_t at = kLowStart;
+  const auto& mappings = space.mappings();
+  for (auto next = mappings.upper_bound(at);; ++next) {
+    if (next != mappings.begin()) at = std::max(at, std::prev(next)->second.end);
+    const uint64_t end = std::min(kLowWindow.end, next == mappings.end() ? UINT64_MAX : next->second.start);
+    if (at <= end && end - at >= length) return Range{at, at + length};
+    if (next == mappings.end() || end == kLowWindow.end) break;
+  }
+  return space.find_free(length, kLowStart, kLowWindow);
+}
+
+// A place for `length` bytes where the guest did not say: below the stack's room, as the kernel's mmap_base;
+// above it there is only what address randomisation left free; what fits into no window goes elsewhere.
+std::optional<Range> find_place(GuestProcess& process, uint64_t length) {
+  AddressSpace& space = process.memory.space();
+  if (const auto found = space.find_free(length, process.mmap_top)) return found;
+  if (const auto found = space.find_free(length)) return found;
+  const auto wide = space.find_free(length, 0, kWideArea);
+  return wide && space.claim(*wide) == 0 ? wide : std::nullopt;
+}
+
+// MAP_FIXED and MAP_FIXED_NOREPLACE.
+long check_fixed(GuestProcess& process, Range place, bool replace) {
+  AddressSpace& space = process.memory.space();
+  if (place.start < kLowWindow.start) return -EPERM;  // mmap_min_addr
+  if (space.claim(place) != 0) {
+    tell_once(
+        process, "mmap outside",
+        fmt::format(
+            "the guest asked mmap for the fixed address {:#x} (+{:#x}), which can't be given to it, because "
+            "the recorder's own memory may be there: answered ENOMEM. Programs that run under valgrind, or "
+            "are built with MemorySanitizer or ThreadSanitizer, can't be recorded",
+            place.start, place.size()));
+    return -ENOMEM;
+  }
+  return !replace && !is_free(space, place) ? -EEXIST : 0;
+}
+
 // Where mmap puts a new mapping, or -errno.
 long choose_place(GuestProcess& process, uint64_t hint, uint64_t length, uint64_t flags, Range& place) {
-  const AddressSpace& space = process.memory.space();
+  AddressSpace& space = process.memory.space();
+  if (length > kUserEnd) return -ENOMEM;
   if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
+    if (hint > kUserEnd - length) return -ENOMEM;
     if (!page_aligned(hint)) return -EINVAL;
-    if (!in_windows(hint, length)) {
-      tell_once(
-          process, "mmap outside",
-          fmt::format(
-              "the guest asked mmap for the fixed address {:#x} (+{:#x}), which lies outside the guest's "
-              "windows: answered ENOMEM",
-              hint, length));
-      return -ENOMEM;
-    }
     place = {hint, hint + length};
-    return (flags & MAP_FIXED_NOREPLACE) && !is_free(space, place) ? -EEXIST : 0;
+    return check_fixed(process, place, !(flags & MAP_FIXED_NOREPLACE));
   }
-  const uint64_t wanted = hint > UINT64_MAX - kPageSize ? 0 : page_up(hint);
-  if (wanted != 0 && !(flags & MAP_32BIT) && in_windows(wanted, length)) {
-    place = {wanted, wanted + length};
-    if (is_free(space, place)) return 0;
+  // A hint stands for the page that it is in, and for mmap_min_addr at least (mm/mmap.c, round_hint_to_min).
+  const uint64_t wanted = page_down(hint);
+  if (wanted != 0 && wanted <= kUserEnd - length) {
+    const uint64_t start = std::max(wanted, kLowWindow.start);
+    const bool low_enough = !(flags & MAP_32BIT) || (length <= kLowEnd && start <= kLowEnd - length);
+    place = {start, start + length};
+    if (low_enough && is_free(space, place) && space.claim(place) == 0) return 0;
   }
-  const Range window = flags & MAP_32BIT ? kLowWindow : kMainWindow;
-  // Below the stack, as the kernel's mmap_base; above it there is only what address randomisation left free.
-  std::optional<Range> found;
-  if (!(flags & MAP_32BIT)) found = space.find_free(length, process.stack.start, window);
-  if (!found) found = space.find_free(length, 0, window);
+  const std::optional<Range> found =
+      flags & MAP_32BIT ? find_low(space, length) : find_place(process, length);
   if (!found) return -ENOMEM;
   place = *found;
   return 0;
@@ -108,6 +149,15 @@ long check_file(GuestProcess& process, int fd, uint64_t prot, bool shared, FileC
   return 0;
 }
 
+// There are none reserved. The size in the flags must be one of the processor's (mm/hugetlb.c,
+// hstate_sizelog).
+long huge_pages(uint64_t flags) {
+  const uint64_t size = flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK;
+  const bool known =
+      size == 0 || size == (MAP_HUGE_2MB >> MAP_HUGE_SHIFT) || size == (MAP_HUGE_1GB >> MAP_HUGE_SHIFT);
+  return (flags & MAP_ANONYMOUS) != 0 && known ? -ENOMEM : -EINVAL;
+}
+
 long check_flags(uint64_t flags, bool& shared) {
   switch (flags & MAP_TYPE) {
     case MAP_PRIVATE:
@@ -123,8 +173,24 @@ long check_flags(uint64_t flags, bool& shared) {
     default:
       return -EINVAL;
   }
-  if (flags & MAP_HUGETLB) return -ENOMEM;  // as with no huge pages reserved
+  if (flags & MAP_HUGETLB) return huge_pages(flags);
   return 0;
+}
+
+// Limits and marks of a mapping to be made; 0 or -errno in the kernel's order (do_mmap, mmap_region).
+struct Marks {
+  bool grows_down = false, locked = false;
+};
+long check_limits(GuestProcess& process, uint64_t flags, int prot, Range place, bool shared, Marks& marks) {
+  marks.grows_down = (flags & MAP_GROWSDOWN) != 0;
+  marks.locked = process.lock_future || (flags & MAP_LOCKED) != 0;
+  if (marks.locked)
+    if (const long error = may_lock(process, place.size())) return error;
+  const bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
+  if (!within_limits(process, place.size(), is_data(shared, prot, marks.grows_down), fixed ? place : Range{}))
+    return -ENOMEM;
+  const bool accounted = !shared && (prot & PROT_WRITE) != 0 && (flags & MAP_NORESERVE) == 0;
+  return accounted && !could_ever_be_had(place.size()) ? -ENOMEM : 0;
 }
 
 // The one place where two mappings may merge for the kernel's eyes: a range over several of ours is one to
@@ -152,41 +218,83 @@ long mmap(Call& call) {
   static_cast<void>(fd_value);
   if (!choice.anonymous)
     if (const long error = check_file(call.process, fd, prot_asked, shared, choice)) return error;
+  if ((flags & MAP_GROWSDOWN) && (shared || !(flags & MAP_ANONYMOUS))) return -EINVAL;
   Range place;
   if (const long error = choose_place(call.process, hint, length, flags, place)) return error;
+  Marks marks;
+  if (const long error = check_limits(call.process, flags, prot, place, shared, marks)) return error;
   LoggedSpace& memory = call.process.memory;
   const int result = choice.anonymous ? memory.map_anonymous(call.answer, place, prot, shared)
                                       : memory.map_file(call.answer, place, prot, fd, offset,
                                                         choice.shared_writable, path_of(fd));
-  return result == 0 ? static_cast<long>(place.start) : result;
+  if (result != 0) return result;
+  if (marks.grows_down) memory.space().mark(place, &Mapping::grows_down, true);
+  if (marks.locked) memory.space().mark(place, &Mapping::locked, true);
+  return static_cast<long>(place.start);
 }
 
+// Holes are as good as mappings, and outside the windows there are only holes.
 long munmap(Call& call) {
   const uint64_t start = call.args[0], length = rounded_length(call.args[1]);
-  if (!page_aligned(start) || length == 0 || !in_windows(start, length)) return -EINVAL;
-  return call.process.memory.unmap(call.answer, {start, start + length});
+  if (!page_aligned(start) || length == 0 || start > kUserEnd || length > kUserEnd - start) return -EINVAL;
+  for (const Range& part : parts_in_windows({start, start + length}))
+    if (!is_free(call.process.memory.space(), part))
+      if (const int error = call.process.memory.unmap(call.answer, part)) return error;
+  return 0;
 }
 
+// mm/mprotect.c, do_mprotect_pkey(): what lies before a hole, or before what must not change, is changed.
 long mprotect(Call& call) {
   constexpr uint64_t kKnown = kProtBits | PROT_SEM | PROT_GROWSDOWN | PROT_GROWSUP;
-  const auto [start, length_asked, prot, d, e, f] = call.args;
-  const uint64_t grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP);
-  if ((prot & ~kKnown) || !page_aligned(start) || grows == (PROT_GROWSDOWN | PROT_GROWSUP)) return -EINVAL;
+  const auto [start_asked, length_asked, prot_asked, d, e, f] = call.args;
+  const uint64_t grows = prot_asked & (PROT_GROWSDOWN | PROT_GROWSUP);
+  if (grows == (PROT_GROWSDOWN | PROT_GROWSUP) || !page_aligned(start_asked)) return -EINVAL;
   if (length_asked == 0) return 0;
-  const uint64_t length = rounded_length(length_asked);
-  if (length == 0 || !in_windows(start, length)) return -ENOMEM;
-  return call.process.memory.protect(call.answer, {start, start + length},
-                                     static_cast<int>(prot & kProtBits));
+  const uint64_t length = rounded_length(length_asked), end = start_asked + length;
+  if (length == 0 || end <= start_asked) return -ENOMEM;
+  if ((prot_asked & ~kKnown) != 0 || grows == PROT_GROWSUP) return -EINVAL;
+  const AddressSpace& space = call.process.memory.space();
+  uint64_t start = start_asked;
+  if (grows == PROT_GROWSDOWN) {
+    const auto next = space.mappings().upper_bound(start);
+    const Mapping* first = space.find(start);
+    if (first == nullptr && next != space.mappings().end()) first = &next->second;
+    if (first == nullptr || first->start >= end) return -ENOMEM;
+    if (!first->grows_down) return -EINVAL;
+    start = first->start;
+  }
+  const int prot = static_cast<int>(prot_asked & kProtBits);
+  Range allowed{start, start};
+  long result = 0;
+  while (allowed.end < end && result == 0) {
+    const Mapping* mapping = space.find(allowed.end);
+    if (mapping == nullptr) {
+      result = -ENOMEM;
+      break;
+    }
+    const uint64_t part_end = std::min(mapping->end, end), size = part_end - allowed.end;
+    const bool was = is_data(mapping->shared, mapping->prot, mapping->grows_down),
+               becomes = is_data(mapping->shared, prot, mapping->grows_down);
+    if (becomes && !was && !within_limits(call.process, size, true) &&
+        within_limits(call.process, size, false))
+      result = -ENOMEM;
+    else
+      allowed.end = part_end;
+  }
+  if (allowed.size() != 0)
+    if (const int error = call.process.memory.protect(call.answer, allowed, prot)) return error;
+  return result;
 }
 
 namespace {
 
 long remap_fixed(Call& call, Range from, uint64_t new_length, uint64_t target) {
   LoggedSpace& memory = call.process.memory;
-  if (!page_aligned(target) || !in_windows(target, new_length)) return -EINVAL;
+  if (!page_aligned(target) || !may_be_guest(target, new_length)) return -EINVAL;
   const Range to{target, target + new_length};
   if (to.start < from.end && from.start < to.end) return -EINVAL;
   if (!one_mapping(memory.space(), from)) return -EFAULT;
+  if (const int error = memory.space().claim(to)) return error;
   if (const int error = memory.unmap(call.answer, to)) return error;
   const int result = memory.remap(call.answer, from, to);
   return result == 0 ? static_cast<long>(to.start) : result;
@@ -195,16 +303,48 @@ long remap_fixed(Call& call, Range from, uint64_t new_length, uint64_t target) {
 long remap_growing(Call& call, Range from, uint64_t new_length, bool may_move) {
   LoggedSpace& memory = call.process.memory;
   if (!one_mapping(memory.space(), from)) return -EFAULT;
+  const Mapping old = *memory.space().find(from.start);
+  const uint64_t more = new_length - from.size();
+  if (old.locked)
+    if (const long error = may_lock(call.process, more)) return error;
+  if (!within_limits(call.process, more, is_data(old.shared, old.prot, old.grows_down))) return -ENOMEM;
   const Range in_place{from.start, from.start + new_length};
   if (in_windows(from.start, new_length) && is_free(memory.space(), {from.end, in_place.end})) {
     const int result = memory.remap(call.answer, from, in_place);
     return result == 0 ? static_cast<long>(from.start) : result;
   }
   if (!may_move) return -ENOMEM;
-  const std::optional<Range> to = memory.space().find_free(new_length, call.process.stack.start);
+  const std::optional<Range> to = find_place(call.process, new_length);
   if (!to) return -ENOMEM;
   const int result = memory.remap(call.answer, from, *to);
   return result == 0 ? static_cast<long>(to->start) : result;
+}
+
+// MREMAP_DONTUNMAP: the pages move, and where they were is a mapping without pages.
+long remap_keeping(Call& call, Range from, uint64_t flags, uint64_t target) {
+  LoggedSpace& memory = call.process.memory;
+  if (!one_mapping(memory.space(), from)) return -EFAULT;
+  const Mapping old = *memory.space().find(from.start);
+  if (old.shared || old.backing != Backing::anonymous) {  // these came with Linux 5.13
+    tell_once(call.process, "mremap MREMAP_DONTUNMAP",
+              "the guest called mremap(MREMAP_DONTUNMAP) on shared memory or a file: not supported, answered "
+              "EINVAL");
+    return -EINVAL;
+  }
+  if (!within_limits(call.process, from.size(), is_data(false, old.prot, old.grows_down))) return -ENOMEM;
+  long moved = 0;
+  if (flags & MREMAP_FIXED) {
+    moved = remap_fixed(call, from, from.size(), target);
+  } else {
+    const std::optional<Range> to = find_place(call.process, from.size());
+    if (!to) return -ENOMEM;
+    moved = memory.remap(call.answer, from, *to);
+    if (moved == 0) moved = static_cast<long>(to->start);
+  }
+  if (moved < 0) return moved;
+  const int error = memory.map_anonymous(call.answer, from, old.prot, false, old.name);
+  if (error == 0 && old.grows_down) memory.space().mark(from, &Mapping::grows_down, true);
+  return error != 0 ? error : moved;
 }
 
 }  // namespace
@@ -212,15 +352,26 @@ long remap_growing(Call& call, Range from, uint64_t new_length, bool may_move) {
 long mremap(Call& call) {
   const auto [start, old_asked, new_asked, flags, target, f] = call.args;
   const uint64_t old_length = rounded_length(old_asked), new_length = rounded_length(new_asked);
-  if ((flags & ~static_cast<uint64_t>(MREMAP_MAYMOVE | MREMAP_FIXED)) || !page_aligned(start)) return -EINVAL;
-  if ((flags & MREMAP_FIXED) && !(flags & MREMAP_MAYMOVE)) return -EINVAL;
-  if (new_length == 0 || old_length == 0) return -EINVAL;  // old 0 would map shared pages a second time
-  if (!in_windows(start, old_length)) return -EFAULT;
-  if (new_length > kMainWindow.size()) return -ENOMEM;
+  if ((flags & ~static_cast<uint64_t>(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP)) ||
+      !page_aligned(start))
+    return -EINVAL;
+  if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && !(flags & MREMAP_MAYMOVE)) return -EINVAL;
+  if ((flags & MREMAP_DONTUNMAP) && old_length != new_length) return -EINVAL;
+  if (new_length == 0) return -EINVAL;
+  const Mapping* mapping = call.process.memory.space().find(start);
+  if (mapping == nullptr || !in_windows(start, std::max(old_length, kPageSize))) return -EFAULT;
+  if (old_length == 0) {  // would map shared memory a second time
+    if (!mapping->shared) return -EINVAL;
+    tell_once(call.process, "mremap 0",
+              "the guest called mremap with an old size of 0, to map shared memory a second time: "
+              "not supported, answered ENOMEM");
+    return -ENOMEM;
+  }
+  if (new_length > kUserEnd) return -ENOMEM;
   const Range from{start, start + old_length};
+  if (flags & MREMAP_DONTUNMAP) return remap_keeping(call, from, flags, target);
   if (flags & MREMAP_FIXED) return remap_fixed(call, from, new_length, target);
   if (new_length > old_length) return remap_growing(call, from, new_length, (flags & MREMAP_MAYMOVE) != 0);
-  if (call.process.memory.space().find(start) == nullptr) return -EFAULT;
   if (new_length < old_length)
     if (const int error = call.process.memory.unmap(call.answer, {start + new_length, from.end}))
       return error;
@@ -236,46 +387,18 @@ long brk(Call& call) {
   if (new_end > old_end) {
     const Range more{old_end, new_end};
     if (!in_windows(more.start, more.size()) || !is_free(process.memory.space(), more)) return unchanged;
+    if (wanted - process.heap_start > soft_limit(process, RLIMIT_DATA) ||
+        !within_limits(process, more.size(), true) || !could_ever_be_had(more.size()) ||
+        (process.lock_future && may_lock(process, more.size()) != 0))
+      return unchanged;
     if (process.memory.map_anonymous(call.answer, more, PROT_READ | PROT_WRITE, false, "[heap]") != 0)
       return unchanged;
+    if (process.lock_future) process.memory.space().mark(more, &Mapping::locked, true);
   } else if (new_end < old_end) {
     if (process.memory.unmap(call.answer, {new_end, old_end}) != 0) return unchanged;
   }
   process.heap_end = wanted;
   return static_cast<long>(wanted);
-}
-
-long madvise(Call& call) {
-  // Advice that changes nothing the guest can see. MADV_FREE may be ignored (madvise(2)), and must be: when
-  // the pages go is up to the kernel's need for memory.
-  static constexpr int kHarmless[] = {
-      MADV_NORMAL,     MADV_RANDOM,   MADV_SEQUENTIAL,    MADV_WILLNEED,      MADV_FREE,
-      MADV_DONTFORK,   MADV_DOFORK,   MADV_MERGEABLE,     MADV_UNMERGEABLE,   MADV_HUGEPAGE,
-      MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_DODUMP,        MADV_WIPEONFORK,    MADV_KEEPONFORK,
-      MADV_COLD,       MADV_PAGEOUT,  MADV_POPULATE_READ, MADV_POPULATE_WRITE};
-  const auto [start, length_asked, advice_value, d, e, f] = call.args;
-  const int advice = static_cast<int>(advice_value);
-  const bool harmless = std::find(std::begin(kHarmless), std::end(kHarmless), advice) != std::end(kHarmless);
-  if (!harmless && advice != MADV_DONTNEED) return -EINVAL;
-  if (!page_aligned(start)) return -EINVAL;
-  if (length_asked == 0) return 0;
-  const uint64_t length = rounded_length(length_asked);
-  if (length == 0) return -EINVAL;
-  if (!in_windows(start, length) || !call.process.memory.space().accessible(start, length, 0)) return -ENOMEM;
-  return harmless ? 0 : call.process.memory.discard(call.answer, {start, start + length});
-}
-
-long mincore(Call& call) {
-  const auto [start, length_asked, vector, d, e, f] = call.args;
-  if (!page_aligned(start)) return -EINVAL;
-  const uint64_t length = rounded_length(length_asked);
-  if (!in_windows(start, length) || !call.process.memory.space().accessible(start, length, 0)) return -ENOMEM;
-  const uint64_t pages = length / kPageSize;
-  const uint64_t target = guest_pointer(vector, pages);
-  const long result = host_call(SYS_mincore, start, length, target);
-  if (result == 0) call.answer.written(target, pages);
-  if (result == -EFAULT) note_reachable(call, target, pages);
-  return result;
 }
 
 }  // namespace calls

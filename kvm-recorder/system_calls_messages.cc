@@ -125,8 +125,13 @@ long receive_one(Call& call, uint64_t address, uint64_t flags) {
       message.name, std::min<uint64_t>(message.name_size, kMostName), CallBuffers::Use::out));
   header.msg_control =
       pointer_to(call.buffers.stand_in(message.control, header.msg_controllen, CallBuffers::Use::out));
+  FailedWrites watched;
+  watched.watch(address_of(header.msg_name), std::min<uint64_t>(message.name_size, kMostName));
+  watched.watch(address_of(header.msg_control), header.msg_controllen);
+  for (const iovec& piece : message.host_pieces()) watched.watch(address_of(piece.iov_base), piece.iov_len);
   const long result =
       blocking_call(call, SYS_recvmsg, {call.args[0], host_pointer(&message.header), flags, 0, 0, 0});
+  if (result < 0) watched.note(call);
   if (result == -EFAULT) note_reachable(call, message.host_pieces());
   if (result < 0) return result;
   // With MSG_TRUNC the result is the length of the datagram, which may be more than what was stored.
@@ -214,8 +219,12 @@ long getsockopt(Call& call) {
   const uint64_t length_address = guest_pointer(call.args[4], sizeof allowed);
   call.process.memory.read_object(length_address, allowed);
   const uint64_t value = guest_pointer(call.args[3], std::min<uint64_t>(allowed, kMaxTransfer));
+  FailedWrites watched;
+  watched.watch(length_address, sizeof allowed);
+  watched.watch(value, std::min<uint64_t>(allowed, kMaxTransfer));
   const long result =
       host_call(SYS_getsockopt, call.args[0], call.args[1], call.args[2], value, length_address);
+  if (result < 0) watched.note(call);
   // Some options store the wanted length, or part of the value, when they fail (SO_PEERSEC, SO_PEERGROUPS:
   // ERANGE).
   if (result != 0 && result != -ERANGE && result != -EFAULT) return result;

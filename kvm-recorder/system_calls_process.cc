@@ -240,8 +240,6 @@ long get_robust_list(Call& call) {
 
 long membarrier(Call& call) { return call.args[0] == MEMBARRIER_CMD_QUERY ? 0 : -EINVAL; }
 
-long succeed(Call&) { return 0; }
-
 long interrupted(Call&) { return -EINTR; }
 
 long personality(Call&) { return 0; }  // PER_LINUX; what it would change the recorder must not inherit

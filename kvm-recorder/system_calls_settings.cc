@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "base/fd.h"
+#include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/operations.h"
 #include "kvm-recorder/process_numbers.h"
 #include "kvm-recorder/system_calls.h"
@@ -20,9 +21,9 @@
 namespace aftercheck {
 namespace {
 
-// Limits that would bind the recorder (its windows, its log, its descriptors) as much as the guest: the guest
-// sees what it sets, the kernel does not.
-constexpr int kOwnLimits[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_NOFILE};
+// Limits that would bind the recorder (its windows, its own stack, its log, its descriptors) as much as the
+// guest: the guest sees what it sets, the kernel does not.
+constexpr int kOwnLimits[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_FSIZE, RLIMIT_NOFILE};
 
 bool kept_here(int resource) {
   return std::find(std::begin(kOwnLimits), std::end(kOwnLimits), resource) != std::end(kOwnLimits);
@@ -90,6 +91,12 @@ constexpr Option kOptions[] = {
 
 }  // namespace
 
+uint64_t soft_limit(GuestProcess& process, int resource) {
+  ResourceLimit limit{RLIM_INFINITY, RLIM_INFINITY};
+  get_limit(process, resource, limit);
+  return limit.soft;
+}
+
 namespace calls {
 
 long getrlimit(Call& call) {
@@ -121,7 +128,10 @@ long prctl(Call& call) {
   const auto size = static_cast<uint64_t>(row->size_or_result);
   std::array<uint64_t, 6> args = call.args;
   if (row->use != Use::value) args[1] = guest_pointer(args[1], size);
+  FailedWrites watched;
+  if (row->use == Use::out) watched.watch(args[1], size);
   const long result = host_call(SYS_prctl, args[0], args[1], args[2], args[3], args[4]);
+  if (result < 0) watched.note(call);
   if (row->use == Use::out) {
     if (result >= 0) call.answer.written(args[1], size);
     if (result == -EFAULT) note_reachable(call, args[1], size);
@@ -179,7 +189,10 @@ long control(Call& call, std::span<const Control> controls, size_t command, size
   }
   std::array<uint64_t, 6> args = call.args;
   if (row->use != Use::value) args[pointer] = guest_pointer(args[pointer], size);
+  FailedWrites watched;
+  if (row->use == Use::out) watched.watch(args[pointer], size);
   const long result = host_call(call.row.number, args[0], args[1], args[2], args[3]);
+  if (result < 0) watched.note(call);
   if (row->use == Use::out && result >= 0) call.answer.written(args[pointer], size);
   if (row->use == Use::out && result == -EFAULT) note_reachable(call, args[pointer], size);
   return result;

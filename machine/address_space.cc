@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <set>
 
 #include "base/error.h"
 #include "base/guarded_copy.h"
@@ -33,13 +34,33 @@ bool reserve(Range range, int extra_flags) {
               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | extra_flags, -1, 0) == pointer(range.start);
 }
 
+// What was claimed beyond the windows. Of the process, as the windows are: there is at most one AddressSpace.
+struct Claims {
+  std::map<uint64_t, uint64_t> ranges;  // end by start, disjoint
+  std::set<uint64_t> used;              // starts of stretches of kClaimSize
+};
+
+Claims& claims() {
+  static Claims all;
+  return all;
+}
+
+bool overlap(Range a, Range b) { return a.start < b.end && b.start < a.end; }
+
+bool unusable(Range range, int prot) { return prot != PROT_NONE && overlap(range, kTablesRange); }
+
+bool in_fixed_window(uint64_t address) {
+  return kLowWindow.contains(address) || kMainWindow.contains(address);
+}
+
 bool aligned(Range range) {
   return range.start % kPageSize == 0 && range.end % kPageSize == 0 && range.start < range.end;
 }
 
 bool mergeable(const Mapping& left, const Mapping& right) {
   return left.end == right.start && left.prot == right.prot && left.backing == Backing::anonymous &&
-         right.backing == Backing::anonymous && !left.shared && !right.shared && left.name == right.name;
+         right.backing == Backing::anonymous && !left.shared && !right.shared && left.name == right.name &&
+         left.locked == right.locked && left.grows_down == right.grows_down;
 }
 
 }  // namespace
@@ -47,7 +68,61 @@ bool mergeable(const Mapping& left, const Mapping& right) {
 bool in_windows(uint64_t address, uint64_t size) {
   for (const Range& window : kWindows)
     if (address >= window.start && address <= window.end && size <= window.end - address) return true;
-  return false;
+  if (claims().ranges.empty()) return false;
+  // Windows may lie side by side.
+  for (;;) {
+    const Range window = window_of(address);
+    if (window.size() == 0) return false;
+    if (size <= window.end - address) return true;
+    size -= window.end - address;
+    address = window.end;
+  }
+}
+
+bool may_be_guest(uint64_t address, uint64_t size) {
+  if (address < kLowWindow.start || address > kGuestEnd || size > kGuestEnd - address) return false;
+  const Range range{address, address + size};
+  return !overlap(range, kHostProgram) && !overlap(range, kGhostWindow);
+}
+
+Range window_of(uint64_t address) {
+  for (const Range& window : kWindows)
+    if (window.contains(address)) return window;
+  const auto& ranges = claims().ranges;
+  auto it = ranges.upper_bound(address);
+  if (it == ranges.begin()) return {};
+  --it;
+  return address < it->second ? Range{it->first, it->second} : Range{};
+}
+
+std::vector<Range> parts_in_windows(Range range) {
+  std::vector<Range> parts;
+  const auto add = [&](Range window) {
+    const Range part{std::max(range.start, window.start), std::min(range.end, window.end)};
+    if (part.start < part.end) parts.push_back(part);
+  };
+  for (const Range& window : kWindows) add(window);
+  const auto& ranges = claims().ranges;
+  auto it = ranges.upper_bound(range.start);
+  if (it != ranges.begin()) --it;
+  for (; it != ranges.end() && it->first < range.end; ++it) add({it->first, it->second});
+  std::ranges::sort(parts, {}, &Range::start);
+  return parts;
+}
+
+std::vector<Range> used_parts(Range range) {
+  std::vector<Range> parts;
+  const auto add = [&](uint64_t start, uint64_t end) {
+    const Range part{std::max(range.start, start), std::min(range.end, end)};
+    if (part.start < part.end) parts.push_back(part);
+  };
+  for (const Range& window : kWindows) add(window.start, window.end);
+  const auto& used = claims().used;
+  for (auto it = used.lower_bound(range.start & ~(kClaimSize - 1)); it != used.end() && *it < range.end; ++it)
+    add(in_fixed_window(*it) ? kLowWindow.end : *it,
+        *it + kClaimSize);  // the low window ends within a stretch
+  std::ranges::sort(parts, {}, &Range::start);
+  return parts;
 }
 
 Mapping Mapping::part(uint64_t skip, uint64_t size) const {
@@ -67,10 +142,54 @@ AddressSpace::AddressSpace() {
            "address space "
            "limited (ulimit -v)?",
            window.start, window.end, errno_text(errno));
+  // What is left of the low 2 GiB behind the low window, where nothing of ours is: not so under
+  // AddressSanitizer.
+  constexpr Range kTail{kLowWindow.end, 0x8000'0000};
+  if (reserve(kTail, MAP_FIXED_NOREPLACE)) claims().ranges.emplace(kTail.start, kTail.end);
 }
 
 AddressSpace::~AddressSpace() {
   for (const Range& window : kReserved) munmap(pointer(window.start), window.size());
+  for (const auto& [start, end] : claims().ranges) munmap(pointer(start), end - start);
+  claims() = {};
+}
+
+int AddressSpace::claim(Range range) {
+  if (in_windows(range.start, range.size())) return 0;
+  if (!may_be_guest(range.start, range.size())) return -ENOMEM;
+  const Range whole{std::max(range.start & ~(kClaimSize - 1), kLowWindow.start),
+                    (range.end + kClaimSize - 1) & ~(kClaimSize - 1)};
+  std::vector<Range> taken = parts_in_windows(whole);
+  taken.push_back({whole.end, whole.end});
+  uint64_t at = whole.start;
+  for (const Range& part : taken) {
+    if (at < part.start) {
+      if (!reserve({at, part.start}, MAP_FIXED_NOREPLACE)) return -ENOMEM;
+      claims().ranges.emplace(at, part.start);
+    }
+    at = part.end;
+  }
+  return 0;
+}
+
+bool AddressSpace::bring_in(uint64_t address) {
+  if (in_fixed_window(address)) return false;
+  const Mapping* mapping = find(address);
+  return mapping != nullptr && mapping->prot != PROT_NONE && use(address);
+}
+
+bool AddressSpace::use(uint64_t address) {
+  const uint64_t start = address & ~(kClaimSize - 1);
+  if (!claims().used.insert(start).second) return false;
+  mappings_.visit(start, kClaimSize, [&](uint64_t, const Mapping& there, uint64_t first, uint64_t size) {
+    for (SpaceObserver* observer : observers_) observer->on_map({first, first + size}, there.prot);
+  });
+  return true;
+}
+
+void AddressSpace::use_all(Range range) {
+  if (in_fixed_window(range.start)) return;
+  for (uint64_t at = range.start; at < range.end; at = (at & ~(kClaimSize - 1)) + kClaimSize) use(at);
 }
 
 void AddressSpace::add_observer(SpaceObserver* observer) {
@@ -120,7 +239,7 @@ int AddressSpace::install(Range range, int prot, void* mapped, Mapping mapping) 
 
 int AddressSpace::map_anonymous(Range range, int prot, bool shared, const std::string& name) {
   if (!aligned(range)) return -EINVAL;
-  if (!in_windows(range.start, range.size())) return -ENOMEM;
+  if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
   void* mapped = mmap(pointer(range.start), range.size(), host_prot(prot),
                       (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
   Mapping mapping;
@@ -133,7 +252,7 @@ int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool 
                            const std::string& name, uint64_t device, uint64_t inode,
                            const ContentsName& contents) {
   if (!aligned(range) || offset % kPageSize != 0) return -EINVAL;
-  if (!in_windows(range.start, range.size())) return -ENOMEM;
+  if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
   struct stat status {};
   if (fstat(fd, &status) != 0) return -errno;
   void* mapped =
@@ -162,6 +281,7 @@ int AddressSpace::unmap(Range range) {
 int AddressSpace::protect(Range range, int prot) {
   if (!aligned(range)) return -EINVAL;
   if (!in_windows(range.start, range.size()) || !accessible(range.start, range.size(), 0)) return -ENOMEM;
+  if (unusable(range, prot)) return -ENOMEM;
   if (mprotect(pointer(range.start), range.size(), host_prot(prot)) != 0) return -errno;
   auto changed = mappings_.cut_out(range.start, range.size());
   for (auto& [start, mapping] : changed) {
@@ -173,12 +293,24 @@ int AddressSpace::protect(Range range, int prot) {
   return 0;
 }
 
+void AddressSpace::mark(Range range, bool Mapping::*what, bool value) {
+  auto changed = mappings_.cut_out(range.start, range.size());
+  for (auto& [start, mapping] : changed) {
+    mapping.*what = value;
+    insert(std::move(mapping));
+  }
+}
+
 int AddressSpace::grow_in_place(const Mapping& old, Range to) {
   const Range extra{old.end, to.end};
   const auto next = mappings().lower_bound(extra.start);
   if (next != mappings_.end() && next->second.start < extra.end) return -ENOMEM;
-  if (old.backing == Backing::anonymous && !old.shared)
-    return map_anonymous(extra, old.prot, false, old.name);  // merges here and in the kernel
+  if (old.backing == Backing::anonymous && !old.shared) {
+    if (const int error = map_anonymous(extra, old.prot, false, old.name)) return error;
+    if (old.locked) mark(extra, &Mapping::locked, true);
+    if (old.grows_down) mark(extra, &Mapping::grows_down, true);
+    return 0;  // merged, here and in the kernel
+  }
   if (munmap(pointer(extra.start), extra.size()) != 0) return -errno;
   if (mremap(pointer(old.start), old.end - old.start, to.end - old.start, 0) == MAP_FAILED) {
     const int error = errno;
@@ -217,6 +349,10 @@ int AddressSpace::move_mapping(Range from, Range to) {
   erase_range(from);
   const int prot = mapping.prot;
   install(to, prot, moved, std::move(mapping));
+  for (const Range& part : used_parts(from)) {
+    const uint64_t start = to.start + (part.start - from.start);
+    if (start < to.end) use_all({start, std::min(start + part.size(), to.end)});
+  }
   for (CodePatch& patch : patches) {
     patch.address += to.start - from.start;
     if (patch.address + patch.instruction.length <= to.end) patches_.emplace(patch.address, patch);
@@ -230,6 +366,7 @@ int AddressSpace::remap(Range from, Range to) {
   if (!in_windows(from.start, from.size()) || !in_windows(to.start, to.size())) return -EINVAL;
   const Mapping* source = find(from.start);
   if (source == nullptr || source->end < from.end) return -EFAULT;
+  if (unusable(to, source->prot)) return -ENOMEM;
   if (from.start == to.start) {
     if (to.end < from.end) return unmap({to.end, from.end});
     if (to.end == from.end) return 0;
@@ -259,6 +396,7 @@ int AddressSpace::discard(Range range) {
 
 void AddressSpace::clear() {
   for (const Range& window : kWindows) unmap(window);
+  for (const auto& [start, end] : claims().ranges) unmap({start, end});
 }
 
 const Mapping* AddressSpace::find(uint64_t address) const {
@@ -312,6 +450,7 @@ bool AddressSpace::read(uint64_t address, void* destination, size_t size) const 
 bool AddressSpace::write(uint64_t address, const void* source, size_t size) {
   if (size == 0) return true;
   if (!in_windows(address, size)) return false;
+  use_all({address, address + size});
   const auto* in = static_cast<const std::byte*>(source);
   bool copied = true;
   const bool mapped = for_each_part({address, address + size}, [&](const Mapping& mapping, Range part) {
@@ -327,6 +466,7 @@ bool AddressSpace::write(uint64_t address, const void* source, size_t size) {
 
 void AddressSpace::host_wrote(Range range) {
   if (range.start >= range.end) return;
+  use_all(range);
   for_each_part(range, [&](const Mapping& mapping, Range part) {
     if ((mapping.prot & PROT_EXEC) == 0) return;
     for (SpaceObserver* observer : observers_) observer->on_code_change(part);

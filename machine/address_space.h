@@ -29,9 +29,9 @@ struct Range {
 };
 
 // Where guest memory may be; nothing of the host's own is ever inside.
-// Low: for non-PIE programs (0x400000) and MAP_32BIT. Starts at the usual vm.mmap_min_addr, ends below
-// AddressSanitizer's shadow (0x7fff8000).
-constexpr Range kLowWindow{0x10000, 0x7000'0000};
+// Low: for non-PIE programs (0x400000) and MAP_32BIT. Starts at the usual vm.mmap_min_addr, ends where
+// AddressSanitizer's shadow begins.
+constexpr Range kLowWindow{0x10000, 0x7fff'8000};
 // Main: everything movable. In one PML4 entry, as many GiB as there are memory slots below 2^39, clear of
 // AddressSanitizer's shadow and of where Linux puts PIE programs (0x55..), libraries and stacks (0x7f..) of
 // the host process itself.
@@ -40,7 +40,34 @@ constexpr Range kMainWindow{0x2000'0000'0000, 0x207d'0000'0000};
 // Reserved with the windows, so that it is free when a replay needs it.
 constexpr Range kGhostWindow{0x207d'0000'0000, 0x207e'0000'0000};
 
-// True when [address, address+size) lies in one window. No overflow for any input.
+// Beyond the windows a guest may ask for addresses of its own choice: sanitizers and language runtimes do
+// (the shadow of AddressSanitizer from 0x7fff8000 on, its heap at 0x600000000000). They are reserved when
+// they are first asked for, in whole stretches of this size, and count as windows from then on
+// (AddressSpace::claim).
+constexpr uint64_t kClaimSize = uint64_t{1} << 30;
+// Where what fits into no window goes (a reservation of a terabyte).
+constexpr Range kWideArea{0x3000'0000'0000, 0x5000'0000'0000};
+// Never a guest's: where Linux puts a PIE program (0x5555'5555'4000 and up to 2^40 above), libraries and
+// stack of the host process (mm/mmap.c, mmap_base; arch/x86/mm/mmap.c, 2^40 below the top), and the monitor
+// of the machine on KVM.
+constexpr Range kHostProgram{0x5500'0000'0000, 0x5700'0000'0000};
+constexpr uint64_t kGuestEnd = 0x7e00'0000'0000;
+// A guest may reserve these, but not use them: the soft vCPU's page tables are there
+// (machine/soft/page_tables.h).
+constexpr Range kTablesRange{0x80'0000'0000, 0x81'0000'0000};
+
+// Could a guest have memory there: in the windows, or claimed? False for what overflows.
+bool may_be_guest(uint64_t address, uint64_t size);
+// The parts of the range where machines need to follow the mappings: all in the two windows; of what was
+// claimed, the stretches of kClaimSize that were used (AddressSpace::bring_in). Elsewhere every byte is as it
+// was mapped. Ascending.
+std::vector<Range> used_parts(Range range);
+
+// The window that has `address`, or an empty range.
+Range window_of(uint64_t address);
+// The parts of the range that lie in windows, claimed ones too, ascending.
+std::vector<Range> parts_in_windows(Range range);
+// True when [address, address+size) lies in windows, claimed ones too. No overflow for any input.
 bool in_windows(uint64_t address, uint64_t size);
 
 enum class Backing : uint8_t { anonymous, file };
@@ -59,6 +86,9 @@ struct Mapping {
   std::string name;        // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
   uint64_t device = 0, inode = 0;  // file: of the guest's file, for /proc/self/maps; 0 in a replay
   ContentsName contents{};         // file: as given to map_file()
+  // What a recorder keeps here for the guest's later calls (mark()); a replay has neither.
+  bool locked = false;      // mlock(2)
+  bool grows_down = false;  // MAP_GROWSDOWN
 
   // For IntervalMap.
   uint64_t extent() const { return end - start; }
@@ -98,6 +128,15 @@ class AddressSpace {
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
 
+  // Makes the range a part of the guest's address space: 0; or -ENOMEM where it can't be, because it is never
+  // a guest's (may_be_guest) or the host has something of its own there.
+  int claim(Range range);
+  // An access to `address` met nothing. True: it lies in claimed memory that was not used before, the
+  // observers have now been told of its mappings (on_map), and the access is to be tried again. Mappings of
+  // terabytes, nearly all of them never touched, would otherwise be page tables, memory slots, and hours of
+  // looking for pages.
+  bool bring_in(uint64_t address);
+
   // The observer must outlive its registration. It is told about every mapping that already exists.
   void add_observer(SpaceObserver* observer);
   void remove_observer(SpaceObserver* observer);
@@ -111,6 +150,8 @@ class AddressSpace {
   // mremap(2) with a fixed target that does not overlap the source; to.size() may be smaller or larger. The
   // source must lie in one mapping. In-place growth is expressed as from.start == to.start.
   int remap(Range from, Range to);
+  // Sets one of a mapping's marks (Mapping::locked, Mapping::grows_down) in the mapped parts of the range.
+  void mark(Range range, bool Mapping::*what, bool value);
   // MADV_DONTNEED: anonymous pages read as zero again, private file pages as the file's.
   int discard(Range range);
   // Forgets everything (execve).
@@ -151,6 +192,9 @@ class AddressSpace {
   std::map<uint64_t, CodePatch> patches_;  // by address
   std::vector<SpaceObserver*> observers_;
 
+  // A stretch of claimed memory holds something from now on: false if it did before.
+  bool use(uint64_t address);
+  void use_all(Range range);
   void erase_range(Range range);
   void erase_patches(Range range);
   void lift_patches(Range range);

@@ -52,10 +52,13 @@ PageMap::PageMap() {
 
 void PageMap::own_pages(const Mapping& mapping, uint64_t longest,
                         const std::function<void(Range)>& visit) const {
-  if (!mapping.shared)
-    private_pages(mapping, longest, visit);
-  else if (mapping.backing == Backing::anonymous)
-    shared_pages(mapping, longest, visit);
+  for (const Range& used : used_parts({mapping.start, mapping.end})) {
+    const Mapping part = mapping.part(used.start - mapping.start, used.size());
+    if (!part.shared)
+      private_pages(part, longest, visit);
+    else if (part.backing == Backing::anonymous)
+      shared_pages(part, longest, visit);
+  }
 }
 
 // Of shared memory this process need not have mapped the pages that are there (after a fork it has none), so

@@ -201,6 +201,16 @@ void Guest::grow_shared(const SpaceOp& op) {
   files_.open(mapping->inode, mapping->offset + (op.address - mapping->start) + op.new_length, mapping->name);
 }
 
+// What the recorded program had beyond the windows must be free here, too.
+void Guest::claim(Range range) {
+  if (space_.claim(range) != 0)
+    fail(ErrorKind::host_lacks,
+         "{}: the program had memory at {:#x}-{:#x}, where this process has its own; try again, or replay on "
+         "a host with "
+         "another layout of address spaces",
+         options_.where(), range.start, range.end);
+}
+
 void Guest::apply_space_op(const SpaceOp& op) {
   if (op.kind == SpaceOpKind::clear) {
     breakpoints_->lift({0, UINT64_MAX});
@@ -208,10 +218,11 @@ void Guest::apply_space_op(const SpaceOp& op) {
     return;
   }
   constexpr uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
-  if (!in_windows(op.address, op.length) || (op.prot & ~kProtections) != 0)
+  if (!may_be_guest(op.address, op.length) || (op.prot & ~kProtections) != 0)
     bad(fmt::format("change of mappings at {:#x}, {} bytes, protection {:#x}: outside the guest", op.address,
                     op.length, op.prot));
   const Range range{op.address, op.address + op.length};
+  claim(range);
   const int prot = static_cast<int>(op.prot);
   breakpoints_->lift(range);  // with a protection trapped instructions come and go, too
   if (op.kind == SpaceOpKind::remap) breakpoints_->lift({op.new_address, op.new_address + op.new_length});
@@ -230,7 +241,8 @@ void Guest::apply_space_op(const SpaceOp& op) {
       error = space_.protect(range, prot);
       break;
     case SpaceOpKind::remap:
-      if (!in_windows(op.new_address, op.new_length)) error = -EINVAL;
+      if (!may_be_guest(op.new_address, op.new_length)) error = -EINVAL;
+      if (error == 0) claim({op.new_address, op.new_address + op.new_length});
       if (error == 0) grow_shared(op);
       if (error == 0) error = space_.remap(range, {op.new_address, op.new_address + op.new_length});
       break;

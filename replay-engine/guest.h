@@ -129,6 +129,7 @@ class Guest {
   [[noreturn]] void bad(const std::string& what) const;
   std::string memory_difference(const recording::Event& event);
   std::string text(recording::EventKind kind, uint64_t rip, const std::vector<uint64_t>& operands) const;
+  void claim(Range range);
   void apply_space_op(const recording::SpaceOp& op);
   void map_blob(const recording::SpaceOp& op, Range range);
   void map_shared(const recording::SpaceOp& op, Range range);

@@ -47,9 +47,8 @@ std::unique_ptr<Vcpu> KvmMachine::create_vcpu() {
 }
 
 void KvmMachine::add_slot(uint64_t chunk_start) {
-  const Range window = kMainWindow.contains(chunk_start) ? kMainWindow : kLowWindow;
-  const uint64_t start = std::max(chunk_start, window.start),
-                 end = std::min(chunk_start + kChunkSize, window.end);
+  // Whole: what of it isn't the guest's is not in the page tables.
+  const uint64_t start = std::max(chunk_start, kLowWindow.start), end = chunk_start + kChunkSize;
   const uint64_t physical = kFirstSlotPhysical + slots_.size() * kChunkSize;
   if (physical + kChunkSize > kPhysicalEnd)
     fail(ErrorKind::unsupported, "the guest uses more than {} GiB of address space",
@@ -64,10 +63,12 @@ void KvmMachine::add_slot(uint64_t chunk_start) {
 }
 
 void KvmMachine::on_map(Range range, int prot) {
-  if (prot != PROT_NONE)
-    for (uint64_t chunk = range.start & ~(kChunkSize - 1); chunk < range.end; chunk += kChunkSize)
-      if (!tables_->has_chunk(chunk)) add_slot(chunk);
-  tables_->changed(range, (prot & PROT_EXEC) != 0);
+  for (const Range& part : used_parts(range)) {
+    if (prot != PROT_NONE)
+      for (uint64_t chunk = part.start & ~(kChunkSize - 1); chunk < part.end; chunk += kChunkSize)
+        if (!tables_->has_chunk(chunk)) add_slot(chunk);
+    tables_->changed(part, (prot & PROT_EXEC) != 0);
+  }
 }
 
 void KvmMachine::rebuild_tables() {

@@ -180,9 +180,17 @@ Exit KvmVcpu::enter(bool single_step) {
   if (machine_.tables().pending()) update_page_tables();
   if (kicked_.load() && consume_kick()) return Exit{};
   thread_.store(static_cast<int>(syscall(SYS_gettid)));
-  load_registers(single_step);
   Exit exit;
-  while (!take_exit(fd_.run(), exit)) {
+  for (;;) {
+    load_registers(single_step);
+    while (!take_exit(fd_.run(), exit)) {
+    }
+    if (exit.kind != ExitKind::memory_fault || !machine_.space().bring_in(exit.address)) break;
+    if (machine_.tables().pending()) update_page_tables();
+    if (kicked_.load() && consume_kick()) {
+      exit = Exit{};
+      break;
+    }
   }
   thread_.store(0);
   return exit;

@@ -16,10 +16,9 @@ constexpr uint64_t kTable = kPresent | kWritable | kUser | kAccessed;
 constexpr uint64_t kUserPage = kPresent | kWritable | kUser | kAccessed | kDirty;
 constexpr uint64_t kMonitorPage = kPresent | kWritable | kAccessed | kDirty;
 constexpr uint64_t kEntries = 512;
+// Room in the pool for the directories of all chunks there can be, and the tables above them.
+constexpr uint64_t kForChunks = 1024 * kPageSize;
 
-constexpr uint64_t pdpt_of(uint64_t address) {
-  return kMainWindow.contains(address) ? layout::kPdptMain : layout::kPdptLow;
-}
 constexpr uint64_t index(uint64_t address, unsigned shift) { return address >> shift & (kEntries - 1); }
 
 }  // namespace
@@ -30,6 +29,8 @@ PageTables::PageTables(std::byte* monitor, const AddressSpace& space) : monitor_
 
 void PageTables::build_fixed() {
   std::memset(monitor_ + layout::kPml4, 0, layout::kPtMonitor + kPageSize - layout::kPml4);
+  pdpts_ = {{index(kLowWindow.start, 39), layout::kPdptLow},
+            {index(kMainWindow.start, 39), layout::kPdptMain}};
   auto put = [&](uint64_t table, uint64_t slot, uint64_t value) {
     std::memcpy(monitor_ + table + slot * 8, &value, sizeof value);
   };
@@ -51,6 +52,17 @@ void PageTables::store(uint64_t offset, uint64_t value) {
     queue_.push_back({kMonitorBase + offset, value});
   else
     std::memcpy(monitor_ + offset, &value, sizeof value);
+}
+
+// A table of claimed memory's is made when it is needed.
+uint64_t PageTables::pdpt_of(uint64_t address) {
+  const uint64_t number = index(address, 39);
+  if (const auto found = pdpts_.find(number); found != pdpts_.end()) return found->second;
+  const uint64_t table = new_table();
+  std::memset(monitor_ + table, 0, kPageSize);  // not yet in use, as a new directory
+  pdpts_.emplace(number, table);
+  store(layout::kPml4 + number * 8, table | kTable);
+  return table;
 }
 
 void PageTables::build_directory(uint64_t start, Chunk& chunk) {
@@ -128,7 +140,7 @@ void PageTables::update(uint64_t region) {
 std::vector<TableWrite> PageTables::take_writes(bool* rebuild) {
   *rebuild = false;
   for (const uint64_t region : dirty_) {
-    if (next_table_ + kPageSize > kMonitorSize) {
+    if (next_table_ + kPageSize > kMonitorSize - kForChunks) {
       *rebuild = true;
       return {};
     }

@@ -50,7 +50,9 @@ class PageTables {
   struct Chunk {
     uint64_t guest_physical, directory;  // offset of its page directory in the monitor
   };
-  std::map<uint64_t, Chunk> chunks_;      // by start
+  std::map<uint64_t, Chunk> chunks_;  // by start
+  std::map<uint64_t, uint64_t>
+      pdpts_;  // offsets by number in the PML4; the windows have theirs from the start
   std::map<uint64_t, Pages> executable_;  // by 2 MiB-aligned start; absent: none of it
   std::set<uint64_t> dirty_;              // 2 MiB-aligned starts to look at again
   std::vector<TableWrite> queue_;
@@ -61,6 +63,7 @@ class PageTables {
     return table;
   }
   void build_fixed();
+  uint64_t pdpt_of(uint64_t address);
   void build_directory(uint64_t start, Chunk& chunk);
   void store(uint64_t offset, uint64_t value);
   Pages wanted(uint64_t region) const;

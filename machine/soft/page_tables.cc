@@ -25,6 +25,8 @@ constexpr int kTopLevel = 3, kLargeLevel = 1;  // level 0: 4 KiB pages, 1: 2 MiB
 constexpr uint64_t kTables =
     (kMainWindow.size() + kLowWindow.size() + kGhostWindow.size()) / (kPageSize * kEntries) + 4 * kEntries;
 
+static_assert(kTables * kPageSize <= kTablesRange.size());
+
 constexpr int shift(int level) { return 12 + 9 * level; }
 constexpr uint64_t span(int level) { return uint64_t{1} << shift(level); }
 constexpr unsigned index(uint64_t address, int level) {

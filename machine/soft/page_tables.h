@@ -22,7 +22,7 @@ class PageTables {
 
   // Guest-physical address of the tables, outside the windows and below 2^40 (Unicorn's MAXPHYADDR), and of
   // the root (CR3). The tables' memory belongs to this object.
-  static constexpr uint64_t kPhysical = 0x80'0000'0000;
+  static constexpr uint64_t kPhysical = kTablesRange.start;
   void* memory() const { return memory_; }
   static uint64_t memory_size();
 

@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <array>
 
 #include "machine/soft/soft_vcpu.h"
 
@@ -13,6 +12,18 @@ namespace {
 // Memory is given to Unicorn in pieces of this size, once each. It clears its TLB page by page when memory is
 // added (0.6 ms for 1 GiB), so the windows are not added whole.
 constexpr uint64_t kChunk = 1 << 30;
+
+// The piece that has `address`: those of the windows are counted from their starts, all others lie at
+// multiples.
+Range chunk_of(uint64_t address) {
+  for (const Range& window : {kLowWindow, kMainWindow, kGhostWindow})
+    if (window.contains(address)) {
+      const uint64_t start = window.start + (address - window.start) / kChunk * kChunk;
+      return {start, std::min(start + kChunk, window.end)};
+    }
+  const uint64_t start = address & ~(kChunk - 1);
+  return {start < kLowWindow.end ? kLowWindow.end : start, start + kChunk};
+}
 
 // End of the pages that a file stands behind; accesses after it are SIGBUS, on the host too.
 uint64_t valid_end(const Mapping& mapping) {
@@ -37,19 +48,20 @@ std::unique_ptr<Vcpu> SoftMachine::create_vcpu() {
 }
 
 void SoftMachine::on_map(Range range, int) {
-  mirror(range);
-  tell_vcpus(range);
+  for (const Range& part : used_parts(range)) {
+    mirror(part);
+    tell_vcpus(part);
+  }
 }
 
 void SoftMachine::on_unmap(Range range) {
-  tables_.set(range, 0);
-  tell_vcpus(range);
+  for (const Range& part : used_parts(range)) {
+    tables_.set(part, 0);
+    tell_vcpus(part);
+  }
 }
 
-void SoftMachine::on_protect(Range range, int) {
-  mirror(range);
-  tell_vcpus(range);
-}
+void SoftMachine::on_protect(Range range, int prot) { on_map(range, prot); }
 
 void SoftMachine::code_changed(Range range) {
   for (SoftVcpu* vcpu : vcpus_) vcpu->code_changed(range);
@@ -78,14 +90,10 @@ void SoftMachine::show(Range range, int prot) {
 }
 
 void SoftMachine::add_chunks(Range range) {
-  constexpr std::array<Range, 3> kAll = {kLowWindow, kMainWindow, kGhostWindow};
-  const Range window =
-      *std::find_if(kAll.begin(), kAll.end(), [&](const Range& w) { return w.contains(range.start); });
-  const uint64_t first = (range.start - window.start) / kChunk,
-                 last = (range.end - 1 - window.start) / kChunk;
-  for (uint64_t i = first; i <= last; ++i) {
-    const uint64_t start = window.start + i * kChunk;
-    if (chunk_starts_.insert(start).second) chunks_.push_back({start, std::min(start + kChunk, window.end)});
+  for (uint64_t at = range.start; at < range.end;) {
+    const Range chunk = chunk_of(at);
+    if (chunk_starts_.insert(chunk.start).second) chunks_.push_back(chunk);
+    at = chunk.end;
   }
 }
 

@@ -27,6 +27,7 @@ class SoftMachine : public Machine, private SpaceObserver {
 
   PageTables& tables() { return tables_; }
   const AddressSpace& space() const { return space_; }
+  bool bring_in(uint64_t address) { return space_.bring_in(address); }
   const CpuModel& cpu() const { return cpu_; }
   // Stretches of the windows in which something accessible is or was mapped; only ever grows.
   const std::vector<Range>& chunks() const { return chunks_; }

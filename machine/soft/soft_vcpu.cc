@@ -285,7 +285,12 @@ Exit SoftVcpu::execute(bool single) {
   if (!single && kicked_.exchange(false)) return plain(ExitKind::kick);
   for (;;) {
     apply_changes();
-    if (const std::optional<Exit> exit = turn(single)) return *exit;
+    const std::optional<Exit> exit = turn(single);
+    if (!exit) continue;
+    if (exit->kind != ExitKind::memory_fault || !machine_.bring_in(exit->address)) return *exit;
+    // The same instruction again: it has been arrived at.
+    leaving_target_ = target_ == registers_.rip;
+    leaving_end_ = registers_.rip == end_;
   }
 }
 

@@ -41,7 +41,7 @@ TEST_CASE("pointers outside the windows are EFAULT and the recorder's memory sta
   std::vector<char> ours(4096, 'r');
   const auto outside = reinterpret_cast<uint64_t>(ours.data());
   const uint64_t pointers[] = {
-      outside, 0x1000, ~0ULL, kMainWindow.end - 8, kLowWindow.end + 4096, 0xffff'8000'0000'0000};
+      outside, 0x1000, ~0ULL, kMainWindow.end - 8, kLowWindow.end + 16 * kPageSize, 0xffff'8000'0000'0000};
   const long zero = guest.call(SYS_open, guest.text("/dev/zero"), O_RDWR);
   const std::string path = guest.directory.write("file", "text");
   const uint64_t name = guest.text(path);

@@ -24,7 +24,8 @@ TEST_CASE("mmap places mappings in the windows", "[memory]") {
   REQUIRE(guest.space_ops.size() == 1);
   CHECK(guest.space_ops[0].length == 3 * kPageSize);
   const uint64_t hint = kMainWindow.start + (1ULL << 35);
-  CHECK(guest.call(SYS_mmap, hint + 1, 4096, kRw, kAnonymous, -1, 0) == static_cast<long>(hint + kPageSize));
+  CHECK(guest.call(SYS_mmap, hint + kPageSize + 1, 4096, kRw, kAnonymous, -1, 0) ==
+        static_cast<long>(hint + kPageSize));
   CHECK(guest.call(SYS_mmap, hint + kPageSize, 4096, kRw, kAnonymous, -1, 0) !=
         static_cast<long>(hint + kPageSize));
   const long low = guest.call(SYS_mmap, 0, 4096, kRw, kAnonymous | MAP_32BIT, -1, 0);
@@ -48,7 +49,7 @@ TEST_CASE("MAP_FIXED outside the windows is refused with a line", "[memory]") {
   CHECK(guest.call(SYS_mmap, target, 4096, kRw, kAnonymous | MAP_FIXED, -1, 0) == -ENOMEM);
   CHECK(guest.call(SYS_mmap, kMainWindow.end - 4096, 8192, kRw, kAnonymous | MAP_FIXED, -1, 0) == -ENOMEM);
   CHECK(guest.call(SYS_mmap, target + 1, 4096, kRw, kAnonymous | MAP_FIXED, -1, 0) == -EINVAL);
-  CHECK(guest.call(SYS_munmap, target, 4096) == -EINVAL);
+  CHECK(guest.call(SYS_munmap, target, 4096) == 0);  // nothing of the guest's is there
   CHECK(guest.call(SYS_mprotect, target, 4096, PROT_NONE) == -ENOMEM);
   CHECK(guest.call(SYS_madvise, target, 4096, MADV_DONTNEED) == -ENOMEM);
   CHECK(guest.call(SYS_mremap, target, 4096, 8192, MREMAP_MAYMOVE, 0) == -EFAULT);
@@ -59,7 +60,7 @@ TEST_CASE("MAP_FIXED outside the windows is refused with a line", "[memory]") {
   CHECK(guest.call(SYS_mincore, target, 4096, guest.room(8)) == -ENOMEM);
   CHECK(ours == 4711);
   REQUIRE(guest.messages.size() == 1);
-  CHECK(guest.messages[0].find("outside the guest's windows") != std::string::npos);
+  CHECK(guest.messages[0].find("can't be given to it") != std::string::npos);
 }
 
 TEST_CASE("files are mapped as their descriptors allow", "[memory]") {

@@ -45,6 +45,60 @@ TEST_CASE("Windows: no overflow, whole ranges only") {
   CHECK(in_windows(kMainWindow.end, 0));
 }
 
+TEST_CASE("Memory beyond the windows is claimed, and never what the host needs") {
+  constexpr uint64_t kShadow = 0x7fff'8000, kShadowEnd = 0x1000'7fff'8000, kHeap = 0x6000'0000'0000;
+  AddressSpace space;
+  CHECK_FALSE(in_windows(kHeap, kPageSize));
+  CHECK(space.map_anonymous({kHeap, kHeap + kPageSize}, kReadWrite, false) == -ENOMEM);
+  REQUIRE(space.claim({kHeap, kHeap + kPageSize}) == 0);
+  CHECK(in_windows(kHeap, kClaimSize));
+  CHECK_FALSE(in_windows(kHeap, kClaimSize + 1));
+  REQUIRE(space.map_anonymous({kHeap, kHeap + kPageSize}, kReadWrite, false) == 0);
+  CHECK(used_parts({kHeap, kHeap + kClaimSize}).empty());
+  CHECK_FALSE(space.bring_in(kHeap + kPageSize));  // nothing is mapped there
+  CHECK(space.bring_in(kHeap + 5));
+  CHECK_FALSE(space.bring_in(kHeap + 5));
+  // What moves there is used, and what is written, whatever the protection.
+  REQUIRE(space.map_anonymous(pages(0, 1), kReadWrite, false) == 0);
+  REQUIRE(space.claim({kHeap + 4 * kClaimSize, kHeap + 6 * kClaimSize}) == 0);
+  const uint64_t moved = kHeap + 5 * kClaimSize, forbidden = kHeap + 4 * kClaimSize;
+  REQUIRE(space.remap(pages(0, 1), {moved, moved + kPageSize}) == 0);
+  REQUIRE(space.map_anonymous({forbidden, forbidden + kPageSize}, PROT_NONE, false) == 0);
+  CHECK(space.write(forbidden, "x", 1));
+  CHECK(used_parts({forbidden, moved + kClaimSize}) ==
+        std::vector<Range>{{forbidden, forbidden + kClaimSize}, {moved, moved + kClaimSize}});
+  CHECK(used_parts({kHeap - kClaimSize, kHeap + 2 * kClaimSize}) ==
+        std::vector<Range>{{kHeap, kHeap + kClaimSize}});
+  for (const Range& never :
+       {kGhostWindow, kHostProgram, Range{kGuestEnd, kGuestEnd + kPageSize}, Range{0x1000, 0x2000},
+        Range{kMainWindow.end - kPageSize, kMainWindow.end + kPageSize}})
+    CHECK(space.claim(never) == -ENOMEM);
+  CHECK_FALSE(may_be_guest(UINT64_MAX, 2));
+  if (space.claim({kShadow, kShadowEnd}) != 0) return;                 // this is AddressSanitizer's own
+  CHECK(in_windows(kLowWindow.start, kShadowEnd - kLowWindow.start));  // side by side
+  // A reservation may cover the soft vCPU's page tables, a use may not.
+  REQUIRE(space.map_anonymous({kShadow, kShadowEnd}, PROT_NONE, false) == 0);
+  CHECK(space.protect(kTablesRange, kReadWrite) == -ENOMEM);
+  CHECK(space.protect({kTablesRange.end, kTablesRange.end + kPageSize}, kReadWrite) == 0);
+  const uint64_t value = 7;
+  CHECK(space.write(kTablesRange.end, &value, sizeof value));
+  CHECK(used_parts({kShadow, kShadowEnd}) ==
+        std::vector<Range>{{kTablesRange.end, kTablesRange.end + kClaimSize}});
+  space.clear();
+  CHECK(space.mappings().empty());
+}
+
+TEST_CASE("Marks go with their part of a mapping, and keep it apart") {
+  AddressSpace space;
+  REQUIRE(space.map_anonymous(pages(0, 8), kReadWrite, false) == 0);
+  space.mark(pages(2, 2), &Mapping::locked, true);
+  REQUIRE(space.mappings().size() == 3);
+  CHECK(space.find(pages(3, 1).start)->locked);
+  CHECK_FALSE(space.find(pages(4, 1).start)->locked);
+  space.mark(pages(0, 8), &Mapping::locked, false);
+  CHECK(space.mappings().size() == 1);
+}
+
 TEST_CASE("One address space at a time") {
   AddressSpace space;
   CHECK_THROWS_AS(AddressSpace(), Error);

@@ -118,6 +118,28 @@ TEST_CASE("KVM: memory in many gigabytes of the window") {
   }
 }
 
+TEST_CASE("KVM: claimed memory is brought in where it is used") {
+  if (no_kvm()) return;
+  Guest guest({0x88, 0x00, 0x0f, 0x05});  // mov %al, (%rax); syscall
+  constexpr Range kWide{0x3000'0000'0000, 0x4000'0000'0000};
+  REQUIRE(guest.space.claim(kWide) == 0);
+  REQUIRE(guest.space.map_anonymous(kWide, kReadWrite, false) == 0);
+  for (const uint64_t target : {kWide.start + 5, kWide.start + (uint64_t{3} << 40), kWide.end - 1}) {
+    guest.vcpu->registers().rip = kCode;
+    guest.vcpu->registers().rax = target;
+    REQUIRE(guest.vcpu->run().kind == ExitKind::syscall);
+    uint8_t byte = 0;
+    REQUIRE(guest.space.read(target, &byte, 1));
+    REQUIRE(byte == static_cast<uint8_t>(target));
+  }
+  REQUIRE(guest.space.unmap({kWide.start, kWide.start + kPageSize}) == 0);
+  guest.vcpu->registers().rip = kCode;
+  guest.vcpu->registers().rax = kWide.start + 5;
+  const Exit exit = guest.vcpu->run();
+  CHECK(exit.kind == ExitKind::memory_fault);
+  CHECK(exit.address == kWide.start + 5);
+}
+
 TEST_CASE("KVM: x87, SSE and MXCSR state goes in and out unchanged") {
   if (no_kvm()) return;
   Guest guest({0x0f, 0x05, 0xeb, 0xfc});  // 1: syscall; jmp 1b
