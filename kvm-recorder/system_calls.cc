@@ -13,7 +13,6 @@
 
 #include "base/fd.h"
 #include "kvm-recorder/interruptible_syscall.h"
-#include "recording/digest.h"
 #include "system-calls/system_call_names.h"
 
 namespace aftercheck {
@@ -337,40 +336,6 @@ long refuse(Call& call) {
                           : call.row.error == EINVAL ? "EINVAL"
                                                      : "EPERM"));
   return -call.row.error;
-}
-
-namespace {
-
-// /dev/null and the like take any number of bytes without looking at them; what can't be read was not put
-// out.
-bool was_readable(const AddressSpace& space, uint64_t address, uint64_t size) {
-  if (!space.accessible(address, size, PROT_READ)) return false;
-  const Mapping* mapping = space.find(address + size - 1);
-  if (mapping->backing != Backing::file) return true;
-  const uint64_t page_in_file = mapping->offset + page_down(address + size - 1) - mapping->start;
-  return page_in_file < mapping->file_size;  // beyond is a SIGBUS
-}
-
-}  // namespace
-
-void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t length) {
-  const AddressSpace& space = call.process.memory.space();
-  recording::Output output;
-  output.stream = call.process.descriptors.stream(fd);
-  output.fd = fd;
-  recording::OutputDigest digest;
-  for (const iovec& piece : pieces) {
-    const auto address = reinterpret_cast<uint64_t>(piece.iov_base);
-    const uint64_t size = std::min<uint64_t>(piece.iov_len, length);
-    length -= size;
-    if (size == 0) continue;
-    const std::byte* bytes = call.buffers.sent(address, size);
-    if (bytes == nullptr || !was_readable(space, address, size)) return;
-    output.pieces.push_back({address, size});
-    digest.update({bytes, size});
-  }
-  output.digest = digest.value();
-  call.answer.add(std::move(output));
 }
 
 CallOutcome make_system_call(GuestTask& task, Registers& registers) {

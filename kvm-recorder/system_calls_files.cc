@@ -1,5 +1,6 @@
 // Names and descriptors: what must not lead the guest to the recorder's own files, and what /proc answers.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/openat2.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 
 #include "base/fd.h"
 #include "kvm-recorder/proc_files.h"
@@ -78,17 +80,14 @@ long answered_by_guest(Call& call, long fd, uint64_t flags) {
   return fd;
 }
 
-// /dev/stdout, /dev/tty and the like: another way to the recorder's output.
-void find_stream(Call& call, int fd, const struct stat& opened) {
-  if (S_ISCHR(opened.st_mode) && major(opened.st_rdev) == 1) return;  // /dev/null and its kin
-  for (const int standard : {STDOUT_FILENO, STDERR_FILENO}) {
-    struct stat status {};
-    if (call.process.descriptors.stream(standard) == 0 || fstat(standard, &status) != 0) continue;
-    if (status.st_dev == opened.st_dev && status.st_ino == opened.st_ino) {
-      call.process.descriptors.duplicated(standard, fd);
-      return;
-    }
-  }
+// Another way to the recorder's output: /dev/stdout, /proc/self/fd/N, /dev/tty, or the name of a file.
+void find_stream(Call& call, int fd, std::string_view name) {
+  Descriptors& descriptors = call.process.descriptors;
+  const bool error = name.ends_with("/stderr") || name.ends_with("/fd/2");
+  descriptors.arrived(fd, error ? 2 : 1);
+  const uint8_t stream = descriptors.stream(fd);
+  if (stream != 0 && descriptors.place(stream).regular && (open_flags(call) & O_TRUNC) != 0)
+    output_resized(call, stream, 0);
 }
 
 bool ends_in_digit(const Call& call, const Name& name) {
@@ -121,7 +120,7 @@ long open(Call& call) {
     const long answered = answered_by_guest(call, fd, open_flags(call));
     if (answered < 0) return answered;
   }
-  if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) find_stream(call, static_cast<int>(fd), status);
+  find_stream(call, static_cast<int>(fd), text_of(call, name));
   return fd;
 }
 
@@ -216,6 +215,31 @@ long dup2(Call& call) {
   const long result = pass(call);
   if (result >= 0) call.process.descriptors.duplicated(call.fd(0), call.fd(1));
   return result;
+}
+
+namespace {
+
+// The process of a pidfd, by what the kernel tells of it (Documentation/filesystems/proc.rst, 3.8); 0: none.
+pid_t process_of(int pidfd) {
+  std::array<std::byte, 1024> text;
+  const UniqueFd info(::open(fmt::format("/proc/self/fdinfo/{}", pidfd).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!info) return 0;
+  const std::string_view all(reinterpret_cast<const char*>(text.data()), read_file(info.get(), 0, text));
+  constexpr std::string_view kField = "\nPid:\t";
+  const size_t at = all.find(kField);
+  return at == std::string_view::npos ? 0 : std::atoi(std::string(all.substr(at + kField.size())).c_str());
+}
+
+}  // namespace
+
+long pidfd_getfd(Call& call) {
+  const pid_t process = call.process.descriptors.allowed(call.fd(0)) ? process_of(call.fd(0)) : 0;
+  if (process == 0) return -EBADF;
+  const bool own = process > 0 && access(fmt::format("/proc/self/task/{}", process).c_str(), F_OK) == 0;
+  if (own && !call.process.descriptors.allowed(call.fd(1))) return -EBADF;
+  const long fd = pass(call);
+  if (fd >= 0) call.process.descriptors.arrived(static_cast<int>(fd));
+  return fd;
 }
 
 namespace {
