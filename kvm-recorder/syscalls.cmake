@@ -6,6 +6,7 @@ set(SYSCALL_SOURCES
   ioctl_table.cc
   output_gate.cc
   proc_files.cc
+  resource_limits.cc
   system_call_table.cc
   system_calls.cc
   system_calls_copies.cc

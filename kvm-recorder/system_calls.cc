@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -13,6 +14,7 @@
 
 #include "base/fd.h"
 #include "kvm-recorder/interruptible_syscall.h"
+#include "kvm-recorder/resource_limits.h"
 #include "system-calls/system_call_names.h"
 
 namespace aftercheck {
@@ -131,6 +133,34 @@ bool prepare(Call& call, std::array<uint64_t, 6>& args) {
   return true;
 }
 
+namespace {
+
+// Calls that look as if they could wait, on what never does: the kernel completes them, whatever signal
+// comes.
+bool never_waits(long number, const std::array<uint64_t, 6>& args) {
+  constexpr uint64_t kAtOnce = 256;  // getrandom(2), NOTES
+  struct stat status {};
+  switch (number) {
+    case SYS_getrandom:
+      return args[1] <= kAtOnce && (args[2] & GRND_RANDOM) == 0;
+    case SYS_read:
+    case SYS_write:
+    case SYS_pread64:
+    case SYS_pwrite64:
+    case SYS_readv:
+    case SYS_writev:
+    case SYS_preadv:
+    case SYS_pwritev:
+    case SYS_preadv2:
+    case SYS_pwritev2:
+      return fstat(static_cast<int>(args[0]), &status) == 0 && S_ISREG(status.st_mode);
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
 long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args) {
   if (call.row.wait == Wait::never)
     return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
@@ -138,7 +168,11 @@ long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args)
     const long result = interruptible_syscall(call.task.signals.waiting(), number, args[0], args[1], args[2],
                                               args[3], args[4], args[5]);
     // A signal that the guest blocks or ignores interrupts the host's call, but never the guest's.
-    if (result != -EINTR || call.task.signals.deliverable()) return result;
+    if (result != -EINTR) return result;
+    if (never_waits(number, args))
+      return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+    call.task.signals.update();  // what the guest blocks may be noted all the same (SIGSEGV, SIGBUS)
+    if (call.task.signals.deliverable()) return result;
   }
 }
 
@@ -300,13 +334,6 @@ std::array<uint64_t, 6> stand_ins(Call& call, const std::array<uint64_t, 6>& arg
   return host;
 }
 
-// RLIMIT_NOFILE as the guest sees it ends below the recorder's own descriptors.
-long keep_below_floor(long fd) {
-  if (fd < own_fd_floor()) return fd;
-  host_call(SYS_close, static_cast<uint64_t>(fd));
-  return -EMFILE;
-}
-
 }  // namespace
 
 long pass(Call& call) {
@@ -319,7 +346,7 @@ long pass(Call& call) {
   long result = blocking_call(call, call.row.number, host);
   note_writes(call, host, result);
   if (address) note_address(call, args, host, *address, result);
-  if (call.row.makes_fd && result >= 0) result = keep_below_floor(result);
+  if (call.row.makes_fd && result >= 0) result = within_limit(call.process, result);
   return interrupted_result(call, result);
 }
 

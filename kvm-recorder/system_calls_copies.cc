@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "base/fd.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -237,9 +238,18 @@ long room_in_pipe(Call& call, int fd, bool writes, bool waits) {
 namespace calls {
 
 long copy_to_fd(Call& call) {
-  const Copy copy = copy_of(call);
+  Copy copy = copy_of(call);
   if (!call.process.descriptors.allowed(copy.in) || !call.process.descriptors.allowed(copy.out))
     return -EBADF;
+  std::optional<int64_t> offset;
+  int64_t given = 0;
+  if (copy.out_offset != 0 && call.process.memory.read_object(copy.out_offset, given)) offset = given;
+  const long room = room_in_file(call, copy.out, offset, copy.length);
+  if (room < 0) return room;
+  if (static_cast<uint64_t>(room) < std::min(copy.length, kMaxTransfer)) {
+    copy.length = static_cast<uint64_t>(room);
+    call.args[call.row.number == SYS_sendfile ? 3 : 4] = copy.length;  // tee has pipes only
+  }
   if (call.process.descriptors.stream(copy.out) != 0)
     return call.row.number == SYS_copy_file_range ? copy_range_to_stream(call, copy)
                                                   : StreamCopy(call, copy).run();

@@ -14,6 +14,7 @@
 
 #include "base/fd.h"
 #include "kvm-recorder/proc_files.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -112,8 +113,9 @@ long open(Call& call) {
       is_own_executable_link(name.directory, text_of(call, name))) {
     const uint64_t flags = open_flags(call);
     const uint64_t plain = flags & ~static_cast<uint64_t>(O_CREAT | O_EXCL | O_TRUNC);
-    return replaced_by(
-        fd, host_call(SYS_open, host_pointer(call.process.executable.c_str()), plain | O_CLOEXEC), flags);
+    if ((flags & O_ACCMODE) != O_RDONLY) return replaced_by(fd, -ETXTBSY, flags);
+    const std::string program = call.process.executable_path();
+    return replaced_by(fd, host_call(SYS_open, host_pointer(program.c_str()), plain | O_CLOEXEC), flags);
   }
   // File systems without a device (proc among them) have major number 0: the others need no further look.
   if (major(status.st_dev) == 0 && !S_ISFIFO(status.st_mode)) {
@@ -168,7 +170,8 @@ long stat(Call& call) {
   if (!is_recorder_program(device, inode) || call.args[name.index] == 0) return result;
   if (!is_own_executable_link(name.directory, text_of(call, name))) return result;
   std::array<uint64_t, 6> args = call.args;
-  args[name.index] = host_pointer(call.process.executable.c_str());
+  const std::string program = call.process.executable_path();
+  args[name.index] = host_pointer(program.c_str());
   const long renewed = host_call(call.row.number, args[0], args[1], args[2], args[3], args[4]);
   note_writes(call, args, renewed);
   return renewed;
@@ -211,7 +214,7 @@ long dup(Call& call) {
 
 // dup2, dup3.
 long dup2(Call& call) {
-  if (call.fd(1) >= own_fd_floor()) return -EBADF;  // beyond the guest's RLIMIT_NOFILE
+  if (call.fd(1) >= end_of_descriptors(call.process)) return -EBADF;  // beyond the guest's RLIMIT_NOFILE
   const long result = pass(call);
   if (result >= 0) call.process.descriptors.duplicated(call.fd(0), call.fd(1));
   return result;

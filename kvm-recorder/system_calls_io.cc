@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -106,6 +107,12 @@ uint8_t file_stream(const Call& call, int fd) {
 namespace calls {
 
 long write(Call& call) {
+  if (call.row.number != SYS_sendto) {
+    const long room = room_in_file(call, call.fd(0), said_offset(call), call.args[2]);
+    if (room < 0) return room;
+    if (static_cast<uint64_t>(room) < std::min(call.args[2], kMaxTransfer))
+      call.args[2] = static_cast<uint64_t>(room);
+  }
   const long result = pass(call);
   if (result > 0) {
     const iovec piece{reinterpret_cast<void*>(call.args[1]), static_cast<size_t>(result)};
@@ -126,8 +133,11 @@ long send_queued(Call& call) {
 }
 
 long writev(Call& call) {
+  const long room = room_in_file(call, call.fd(0), said_offset(call), kMaxTransfer);
+  if (room < 0) return room;
   Vector vector;
-  const long result = vector_call(call, vector, CallBuffers::Use::in, call.row.number);
+  const long result =
+      vector_call(call, vector, CallBuffers::Use::in, call.row.number, static_cast<uint64_t>(room));
   if (result > 0) {
     output_gate(call, call.fd(0), vector.guest(), static_cast<uint64_t>(result), said_offset(call));
     call.process.memory.file_written(call.answer, call.fd(0));
@@ -177,14 +187,17 @@ long lseek(Call& call) {
 
 long file_changed(Call& call) {
   const int fd = call.fd(0);
-  const uint8_t stream = call.process.descriptors.allowed(fd) ? file_stream(call, fd) : 0;
+  const bool allowed = call.process.descriptors.allowed(fd), allocates = call.row.number == SYS_fallocate;
+  const uint8_t stream = allowed ? file_stream(call, fd) : 0;
+  // Holes and moved contents of a stream have no word in the log.
+  if (stream != 0 && allocates && (call.args[1] & ~uint64_t{FALLOC_FL_KEEP_SIZE}) != 0) return -EOPNOTSUPP;
   struct stat before {
   }, after{};
-  if (stream != 0) {
-    // Holes and moved contents of a stream have no word in the log.
-    constexpr uint64_t kInLog = FALLOC_FL_KEEP_SIZE;
-    if (call.row.number == SYS_fallocate && (call.args[1] & ~kInLog) != 0) return -EOPNOTSUPP;
-    fstat(fd, &before);
+  if (allowed && fstat(fd, &before) == 0 && S_ISREG(before.st_mode)) {
+    const uint64_t size = allocates ? call.args[2] + call.args[3] : call.args[1];
+    const bool keeps = allocates && (call.args[1] & FALLOC_FL_KEEP_SIZE) != 0;
+    const long error = keeps ? 0 : check_file_size(call, before.st_size, static_cast<int64_t>(size));
+    if (error != 0) return error;
   }
   const long result = pass(call);
   if (result == 0) call.process.memory.file_written(call.answer, fd);
@@ -195,12 +208,15 @@ long file_changed(Call& call) {
 
 // By name: the name may be that of the recorder's output.
 long truncate(Call& call) {
-  const long result = pass(call);
-  if (result != 0) return result;
   struct stat status {};
   std::string name;
-  if (!call.process.memory.read_string(call.args[0], name, PATH_MAX) || ::stat(name.c_str(), &status) != 0)
-    return result;
+  const bool known =
+      call.process.memory.read_string(call.args[0], name, PATH_MAX) && ::stat(name.c_str(), &status) == 0;
+  if (known)
+    if (const long error = check_file_size(call, status.st_size, static_cast<int64_t>(call.args[1])))
+      return error;
+  const long result = pass(call);
+  if (result != 0 || !known || ::stat(name.c_str(), &status) != 0) return result;
   for (const uint8_t stream : {uint8_t{1}, uint8_t{2}}) {
     const OutputPlace& place = call.process.descriptors.place(stream);
     if (!place.regular || !place.leads_to(status)) continue;
