@@ -63,6 +63,11 @@ bool Answer::poke(uint64_t address, const void* data, uint64_t size) {
 
 void Answer::add(recording::Output output) { outputs_.push_back(std::move(output)); }
 
+void Answer::add(recording::OutputStep step) {
+  step.before = static_cast<uint32_t>(outputs_.size());
+  output_steps_.push_back(std::move(step));
+}
+
 void Answer::add(recording::SpaceOp op) { ops_.push_back(std::move(op)); }
 
 void Answer::add(const CodePatch& patch) { patches_.push_back(to_log(patch)); }
@@ -99,6 +104,7 @@ void Answer::move_to(recording::Event& event) {
   event.space_ops = std::move(ops_);
   event.patches = std::move(patches_);
   event.outputs = std::move(outputs_);
+  event.output_steps = std::move(output_steps_);
   event.writes.clear();  // its room is used again
   for (const Noted& noted : writes_)
     event.writes.push_back({noted.address, noted.offset == kInGuest
@@ -107,6 +113,7 @@ void Answer::move_to(recording::Event& event) {
   ops_.clear();
   patches_.clear();
   outputs_.clear();
+  output_steps_.clear();
   writes_.clear();
   moved_ = true;
 }

@@ -40,6 +40,8 @@ class Answer {
 
   // Bytes leave the guest.
   void add(recording::Output output);
+  // Something else happened to a standard stream, after the outputs so far.
+  void add(recording::OutputStep step);
 
   const AddressSpace& space() const { return space_; }
 
@@ -51,9 +53,9 @@ class Answer {
   void forget(Range range);
   void forget_everything();
 
-  // Moves what was noted since the last call into `event` (space_ops, writes, patches, outputs). Its writes
-  // are spans of this object's and of guest memory: append it before anything else is noted here and before
-  // the guest runs.
+  // Moves what was noted since the last call into `event` (space_ops, writes, patches, outputs, steps of
+  // output). Its writes are spans of this object's and of guest memory: append it before anything else is
+  // noted here and before the guest runs.
   void move_to(recording::Event& event);
 
  private:
@@ -70,6 +72,7 @@ class Answer {
   bool moved_ = false;  // bytes_ belong to an event that was appended
   std::vector<recording::CodePatch> patches_;
   std::vector<recording::Output> outputs_;
+  std::vector<recording::OutputStep> output_steps_;
 
   void note(uint64_t address, uint64_t size, const void* bytes);
 };

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "base/elf_headers.h"
+#include "kvm-recorder/proc_files.h"
 #include "machine/address_space.h"
 
 namespace aftercheck {
@@ -140,6 +141,30 @@ uint64_t ElfProgram::low() const { return page_down(segments.front().address); }
 
 uint64_t ElfProgram::high() const { return page_up(segments.back().address + segments.back().memory_size); }
 
+namespace {
+
+// deny_write_access(): nobody may have the file open for writing. A read lease is refused for the same reason
+// (fcntl(2), F_SETLEASE); only the file's owner may ask for one, and who has CAP_LEASE. Of files of others
+// the guest's own descriptors are known.
+bool open_for_writing(int fd, const struct stat& status) {
+  if (fcntl(fd, F_SETLEASE, F_RDLCK) == 0) {
+    fcntl(fd, F_SETLEASE, F_UNLCK);
+    return false;
+  }
+  if (errno == EAGAIN) return true;
+  if (status.st_nlink == 0) return false;  // memfd_create(2): its own descriptor does not count
+  for (const int other : open_descriptors()) {
+    struct stat found {};
+    const int flags = fcntl(other, F_GETFL);
+    if (flags >= 0 && (flags & O_ACCMODE) != O_RDONLY && (flags & O_PATH) == 0 && fstat(other, &found) == 0 &&
+        found.st_dev == status.st_dev && found.st_ino == status.st_ino)
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 UniqueFd open_executable(const std::string& path) {
   struct stat status {};
   if (stat(path.c_str(), &status) != 0) refuse_exec(errno, "{}: {}", path, errno_text(errno));
@@ -155,8 +180,28 @@ UniqueFd open_executable(const std::string& path) {
   struct statvfs mount {};
   if (fstatvfs(fd.get(), &mount) == 0 && (mount.f_flag & ST_NOEXEC) != 0)
     refuse_exec(EACCES, "{}: lies on a file system mounted noexec", path);
+  if (open_for_writing(fd.get(), status))
+    refuse_exec(ETXTBSY, "{}: somebody has it open for writing: {}", path, errno_text(ETXTBSY));
   return fd;
 }
+
+ProgramFiles open_program(const std::string& path, UniqueFd fd) {
+  ProgramFiles files{read_elf(path, std::move(fd)), std::nullopt};
+  files.program.fd = move_out_of_guest_reach(std::move(files.program.fd));
+  const std::string& interpreter = files.program.interpreter;
+  if (interpreter.empty()) return files;
+  try {
+    files.interpreter = read_elf(interpreter, open_executable(interpreter));
+  } catch (const ExecError& error) {
+    // load_elf_interp(): a file that is no ELF of ours is ELIBBAD.
+    const int code = error.code == ENOEXEC ? ELIBBAD : error.code;
+    refuse_exec(code, "{}: its interpreter (PT_INTERP) can't be used: {}", path, error.what());
+  }
+  files.interpreter->fd = move_out_of_guest_reach(std::move(files.interpreter->fd));
+  return files;
+}
+
+ProgramFiles open_program(const std::string& path) { return open_program(path, open_executable(path)); }
 
 ElfProgram read_elf(const std::string& path, UniqueFd fd) {
   ElfProgram file;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,18 @@ struct ElfProgram {
   uint64_t low() const;   // first page of the first segment
   uint64_t high() const;  // end of the last segment's last page
 };
+
+// What a program needs to be loaded: found once, so that what was checked is what runs, whatever happens to
+// their names meanwhile (a descriptor that exec closes, fexecve(3); a file that is replaced). Out of the
+// guest's reach.
+struct ProgramFiles {
+  ElfProgram program;
+  std::optional<ElfProgram> interpreter;
+};
+// Opens and checks both. Throws ExecError.
+ProgramFiles open_program(const std::string& path);
+// For a program that is open already.
+ProgramFiles open_program(const std::string& path, UniqueFd fd);
 
 // Opens a file as execve does: a regular, executable, readable file. Throws ExecError naming `path` and the
 // reason.

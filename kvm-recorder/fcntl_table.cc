@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "kvm-recorder/operations.h"
 #include "kvm-recorder/process_numbers.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -57,13 +58,11 @@ constexpr Command kCommands[] = {
 };
 
 long duplicate(Call& call, const std::array<uint64_t, 6>& args) {
-  if (args[2] >= static_cast<uint64_t>(own_fd_floor())) return -EINVAL;  // beyond the guest's RLIMIT_NOFILE
-  const long fd = host_call(SYS_fcntl, args[0], args[1], args[2]);
+  if (args[2] >= static_cast<uint64_t>(end_of_descriptors(call.process)))
+    return -EINVAL;  // beyond the guest's RLIMIT_NOFILE
+  long fd = host_call(SYS_fcntl, args[0], args[1], args[2]);
+  if (fd >= 0) fd = within_limit(call.process, fd);
   if (fd < 0) return fd;
-  if (fd >= own_fd_floor()) {
-    host_call(SYS_close, static_cast<uint64_t>(fd));
-    return -EMFILE;
-  }
   call.process.descriptors.duplicated(call.fd(0), static_cast<int>(fd));
   return fd;
 }

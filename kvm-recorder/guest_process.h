@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fd.h"
 #include "kvm-recorder/logged_space.h"
 #include "kvm-recorder/unsupported_calls.h"
 #include "machine/cpu_model.h"
@@ -31,6 +32,7 @@ struct GuestProcess {
 
   // Set by the loader, and again by a guest's execve.
   std::string executable{};                // absolute, symlinks resolved: /proc/self/exe
+  UniqueFd executable_file{};              // what that leads to, out of the guest's reach
   std::vector<std::string> arguments{};    // /proc/self/cmdline
   std::vector<std::string> environment{};  // /proc/self/environ
   std::vector<uint64_t> auxv{};            // pairs, AT_NULL included: /proc/self/auxv
@@ -48,6 +50,13 @@ struct GuestProcess {
   std::set<std::string> told{};           // said once already
   std::map<int, ResourceLimit> limits{};  // limits that the guest sees but that must not bind the recorder
   std::set<int> timers{};                 // timer_create(2); deleted by execve
+  uint32_t personality = 0;               // personality(2)
+  int dumpable = 1;                       // prctl(2), PR_SET_DUMPABLE
+  bool forbids_tsc = false;               // PR_SET_TSC: RDTSC and RDTSCP fault
+  uint64_t clear_child_tid = 0;           // set_tid_address(2)
+
+  // A name that leads to the program's file for the host's calls, whatever has become of its own.
+  std::string executable_path() const;
 };
 
 }  // namespace aftercheck

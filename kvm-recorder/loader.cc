@@ -12,6 +12,7 @@
 
 #include "kvm-recorder/elf_program.h"
 #include "kvm-recorder/memory_limits.h"
+#include "kvm-recorder/proc_files.h"
 #include "kvm-recorder/process_stack.h"
 
 namespace aftercheck {
@@ -96,9 +97,7 @@ void map_image(GuestTask& task, const ElfProgram& file, uint64_t bias) {
          "own memory may "
          "be there; link it position-independent (-pie)",
          file.path, range.start, range.end);
-  std::error_code problem;
-  std::string name = std::filesystem::canonical(file.path, problem).string();
-  if (problem) name = file.path;
+  const std::string name = descriptor_path(file.fd.get());
   for (const ElfSegment& segment : file.segments) map_segment(task, file, segment, bias, name);
 }
 
@@ -163,9 +162,10 @@ void check_room(const ElfProgram& file, uint64_t bias, const GuestProcess& proce
 
 void load_program(GuestTask& task, const Program& program, const std::vector<std::string>& environment,
                   const LoaderOptions& options) {
-  const ElfProgram file = read_elf(program.path, open_executable(program.path));
-  std::optional<ElfProgram> interpreter;
-  if (!file.interpreter.empty()) interpreter = read_elf(file.interpreter, open_executable(file.interpreter));
+  const bool found = program.files && program.files->program.fd;
+  ProgramFiles files = found ? std::move(*program.files) : open_program(program.path);
+  ElfProgram& file = files.program;
+  const std::optional<ElfProgram>& interpreter = files.interpreter;
   GuestProcess& process = task.process;
   check_argument_size(program, environment, soft_limit(process, RLIMIT_STACK));
   process.lock_future = false;
@@ -190,6 +190,7 @@ void load_program(GuestTask& task, const Program& program, const std::vector<std
   }
 
   process.executable = program.executable;
+  process.executable_file = std::move(file.fd);
   process.arguments = program.arguments;
   process.environment = environment;
   build_stack(task, program, environment, addresses, options.randomize ? random_number() : 0);

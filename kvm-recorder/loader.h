@@ -2,9 +2,11 @@
 // fs/binfmt_script.c).
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "kvm-recorder/elf_program.h"
 #include "kvm-recorder/guest_task.h"
 
 namespace aftercheck {
@@ -17,6 +19,9 @@ struct Program {
   std::vector<std::string> arguments;  // argv after shebang expansion
   std::string executable;              // `path`, absolute and resolved
   std::string execfn;                  // AT_EXECFN: the name as it was asked for
+  bool script = false;                 // `path` is the interpreter of one
+  // Opened and checked; whoever loads the program takes them.
+  std::shared_ptr<ProgramFiles> files{};
 };
 // Throws Error with the file and the reason: not found, a directory, not executable, unreadable, not an ELF,
 // wrong class or architecture, missing interpreter, malformed headers. `cause_errno` (if given) gets what

@@ -110,6 +110,7 @@ constexpr Entry kEntries[] = {
     {"cmdline", [](const GuestProcess& process) { return joined(process.arguments); }},
     {"environ", [](const GuestProcess& process) { return joined(process.environment); }},
     {"auxv", auxv},
+    {"personality", [](const GuestProcess& process) { return fmt::format("{:08x}\n", process.personality); }},
     {"mem", nullptr},
     {"pagemap", nullptr},
     {"clear_refs", nullptr},
@@ -131,6 +132,10 @@ std::vector<int> open_descriptors() {
     if (fd && *fd != dirfd(directory.get())) fds.push_back(*fd);
   }
   return fds;
+}
+
+std::string GuestProcess::executable_path() const {
+  return executable_file ? fmt::format("/proc/self/fd/{}", executable_file.get()) : executable;
 }
 
 std::string descriptor_path(int fd) { return link_target(fmt::format("/proc/self/fd/{}", fd)); }

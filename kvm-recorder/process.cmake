@@ -10,4 +10,5 @@ set(PROCESS_SOURCES
   signal_delivery.cc
   signal_queues.cc
   signal_sets.cc
-  thread_signals.cc)
+  thread_signals.cc
+  vsyscall.cc)

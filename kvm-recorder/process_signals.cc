@@ -1,7 +1,9 @@
 // The handlers of the host's signals, and what belongs to the process of kernel/signal.c.
 #include "kvm-recorder/process_signals.h"
 
+#include <sys/resource.h>
 #include <sys/time.h>
+#include <ucontext.h>
 
 #include <algorithm>
 #include <atomic>
@@ -31,7 +33,10 @@ std::array<struct sigaction, 2> fault_guard;  // SIGSEGV, SIGBUS: the handlers b
 void on_signal(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   if (ThreadSignals* thread = signals_here) {
-    thread->arrived(signal, *info);
+    if (!thread->arrived(signal, *info)) {
+      auto& mask = static_cast<ucontext_t*>(context)->uc_sigmask;
+      for (int blocked = kFirstRealtime + 2; blocked <= kSignals; ++blocked) sigaddset(&mask, blocked);
+    }
     recheck_interrupted_call(context);
   }
   errno = saved_errno;
@@ -178,22 +183,32 @@ long ProcessSignals::rt_sigaction(GuestTask& task, int signal, uint64_t action, 
   return 0;
 }
 
-void ProcessSignals::raise(ThreadSignals& by, int signal, const siginfo_t& info) {
-  if (signal < 1 || signal > kSignals) return;
+bool ProcessSignals::too_many(const PendingSignals& queue, const siginfo_t& info) const {
+  // kill(2)'s lose what they know instead, and standard ones wait once each.
+  if (info.si_signo < kFirstRealtime || info.si_code == SI_USER) return false;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_SIGPENDING, &limit) != 0) return false;
+  return queue.queued() + (&queue == &pending_ ? 0 : pending_.queued()) >= limit.rlim_cur;
+}
+
+long ProcessSignals::raise(ThreadSignals& by, int signal, const siginfo_t& info) {
+  if (signal < 1 || signal > kSignals) return 0;
   if (signal == SIGSTOP) {
     ::raise(SIGSTOP);
-    return;
+    return 0;
   }
   by.update();
   // kernel/signal.c, complete_signal(): the caller if it takes the signal, else any thread that does.
   const auto takes = [&](const ThreadSignals* thread) { return (thread->blocked() & bit_of(signal)) == 0; };
-  if (ignored(signal) && takes(&by)) return;
+  if (ignored(signal) && takes(&by)) return 0;
   siginfo_t sent = info;
   sent.si_signo = signal;
+  if (too_many(pending_, sent)) return -EAGAIN;
   pending_.add(sent);
   by.update();
   const auto other = std::ranges::find_if(threads_, takes);
   if (!takes(&by) && other != threads_.end()) (*other)->notice();
+  return 0;
 }
 
 void ProcessSignals::reset_for_exec(ThreadSignals& left) {

@@ -39,8 +39,8 @@ class ProcessSignals {
   // rt_sigaction(2). Pointers are guest addresses, checked here.
   long rt_sigaction(GuestTask& task, int signal, uint64_t action, uint64_t old_action, uint64_t set_size);
   // kill(2), rt_sigqueueinfo(2) to the guest itself: pending for the process. A thread that can take it is
-  // woken; `by` if it can.
-  void raise(ThreadSignals& by, int signal, const siginfo_t& info);
+  // woken; `by` if it can. 0, or -EAGAIN: too many wait already (RLIMIT_SIGPENDING).
+  long raise(ThreadSignals& by, int signal, const siginfo_t& info);
   // execve: handlers go back to default, ignored stay ignored; `left` is the thread that remains.
   void reset_for_exec(ThreadSignals& left);
 
@@ -49,6 +49,9 @@ class ProcessSignals {
   bool ignored(int signal) const;
   void reset_action(int signal);  // to the default one
   PendingSignals& pending() { return pending_; }
+  // True when no more of what sigqueue(3) sends may wait in `queue` or for the process:
+  // __send_signal_locked().
+  bool too_many(const PendingSignals& queue, const siginfo_t& info) const;
   // A host thread begins and ends to run one of the guest's: called there. Signals that hit it are noted for
   // `thread` in between.
   void attach(ThreadSignals& thread);

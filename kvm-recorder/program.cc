@@ -10,6 +10,7 @@
 
 #include "kvm-recorder/elf_program.h"
 #include "kvm-recorder/loader.h"
+#include "kvm-recorder/proc_files.h"
 #include "kvm-recorder/process_stack.h"
 
 namespace aftercheck {
@@ -100,18 +101,6 @@ std::string read_head(const std::string& path, int fd) {
   return {head.data(), size};
 }
 
-// Everything that can be wrong with the dynamic linker shows before the recording starts.
-void check_interpreter(const ElfProgram& program) {
-  if (program.interpreter.empty()) return;
-  try {
-    read_elf(program.interpreter, open_executable(program.interpreter));
-  } catch (const ExecError& error) {
-    // load_elf_interp(): a file that is no ELF of ours is ELIBBAD.
-    const int code = error.code == ENOEXEC ? ELIBBAD : error.code;
-    refuse_exec(code, "{}: its interpreter (PT_INTERP) can't be used: {}", program.path, error.what());
-  }
-}
-
 Program resolve(const std::string& name, const std::vector<std::string>& arguments,
                 const std::vector<std::string>& environment) {
   if (name.empty()) refuse_exec(ENOENT, "the program's name is empty");
@@ -134,7 +123,7 @@ Program resolve(const std::string& name, const std::vector<std::string>& argumen
       const std::optional<InterpreterLine> line =
           interpreter_line(program.path, read_head(program.path, fd.get()));
       if (!line) {
-        check_interpreter(read_elf(program.path, std::move(fd)));
+        program.files = std::make_shared<ProgramFiles>(open_program(program.path, std::move(fd)));
         break;
       }
       std::vector<std::string> expanded{line->interpreter};
@@ -151,9 +140,9 @@ Program resolve(const std::string& name, const std::vector<std::string>& argumen
                       error.kind());
     }
   }
-  std::error_code problem;
-  program.executable = std::filesystem::canonical(program.path, problem).string();
-  if (problem) refuse_exec(problem.value(), "{}: {}", program.path, errno_text(problem.value()));
+  program.script = !via.empty();
+  // As /proc shows it, also where it has no name (any more).
+  program.executable = descriptor_path(program.files->program.fd.get());
   check_argument_size(program, environment);
   return program;
 }

@@ -1,5 +1,6 @@
 #include "kvm-recorder/recorder.h"
 
+#include <sys/personality.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -23,8 +24,10 @@
 #include "kvm-recorder/process_signals.h"
 #include "kvm-recorder/pt_trace.h"
 #include "kvm-recorder/recorded_checkpoints.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/trapped_answers.h"
+#include "kvm-recorder/vsyscall.h"
 #include "recording/digest.h"
 #include "recording/meta.h"
 #include "recording/store.h"
@@ -88,6 +91,16 @@ MachineChoice machine_for(const RecordOptions& options) {
          "--pt=soft is made beside the soft vCPU and can't be had with --machine=kvm; "
          "leave --machine out, or add a trace to the recording afterwards with `aftercheck pt synth`");
   return MachineChoice::soft;
+}
+
+// prctl(PR_SET_TSC): CR4.TSD makes both instructions #GP(0).
+bool reads_counter(TrappedKind kind) { return kind == TrappedKind::rdtsc || kind == TrappedKind::rdtscp; }
+
+std::optional<Exit> forbidden_counter() {
+  Exit fault;
+  fault.kind = ExitKind::exception;
+  fault.vector = vector::kGeneralProtection;
+  return fault;
 }
 
 uint64_t operand_of(Access access) { return static_cast<uint64_t>(access); }
@@ -163,6 +176,9 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   process_.message = options_.message;
   process_.unsupported.answer_them = options_.on_unsupported == OnUnsupported::answer;
   process_.unsupported.allow_kill_all = options_.allow_kill_all;
+  process_.personality = static_cast<uint32_t>(personality(0xffff'ffff));
+  if (!options_.randomize) process_.personality |= ADDR_NO_RANDOMIZE;
+  take_over_limits(process_);
   result_.machine = machine_->kind();
   if (!why_not_kvm_.empty() && options_.message)
     options_.message("KVM can't be used here (" + why_not_kvm_ +
@@ -461,6 +477,10 @@ void Session::handle_fault(const Exit& exit) {
     return;
   }
   Registers& registers = vcpu_->registers();
+  if (exit.kind == ExitKind::memory_fault && answer_vsyscall(exit, task_, registers)) {
+    deliver_and_finish();
+    return;
+  }
   task_.signals.raise_fault(exit, registers, space_);
   if (exit.kind == ExitKind::breakpoint) ++registers.rip;  // SIGTRAP's RIP is after the INT3
   deliver_and_finish();
@@ -515,7 +535,9 @@ void Session::handle(const Exit& exit) {
       begin_event(EventKind::trapped_instruction);
       event_.operands = {static_cast<uint64_t>(exit.instruction.kind), before_.rax, before_.rcx};
       if (const std::optional<Exit> fault =
-              answer_trapped_instruction(exit.instruction, cpu_, task_.answer, *vcpu_))
+              process_.forbids_tsc && reads_counter(exit.instruction.kind)
+                  ? forbidden_counter()
+                  : answer_trapped_instruction(exit.instruction, cpu_, task_.answer, *vcpu_))
         task_.signals.raise_fault(*fault, vcpu_->registers(), space_);
       deliver_and_finish();
       return;
@@ -541,7 +563,7 @@ RecordResult Session::run(const Program& program) {
   begin_event(EventKind::start);
   event_.rip = 0;
   LoaderOptions loader;
-  loader.randomize = options_.randomize;
+  loader.randomize = (process_.personality & ADDR_NO_RANDOMIZE) == 0;
   load_program(task_, program, options_.environment, loader);
   vcpu_->registers() = process_.entry;
   // All registers are the answer: nothing of the vCPU's own start is taken for granted.

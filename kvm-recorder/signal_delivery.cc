@@ -3,14 +3,17 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "base/guarded_copy.h"
 #include "base/log.h"
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/thread_signals.h"
+#include "machine/memory_accesses.h"
 
 namespace aftercheck {
 namespace {
@@ -94,6 +97,23 @@ siginfo_t memory_fault_info(const Exit& exit, const AddressSpace& space) {
                                                     : PROT_READ | PROT_WRITE | PROT_EXEC;
   if ((mapping->prot & needed) == 0) return make_info(SIGSEGV, SEGV_ACCERR, exit.address);
   return make_info(SIGBUS, BUS_ADRERR, exit.address);
+}
+
+// Non-canonical addresses are the general protection fault for machines (machine/exit.h), but processors
+// raise the stack fault where the access is through SS.
+bool is_stack_fault(const Exit& exit, const Registers& registers, const AddressSpace& space) {
+  if (exit.kind != ExitKind::exception || exit.vector != vector::kGeneralProtection || exit.error_code != 0)
+    return false;
+  std::array<uint8_t, kLongestInstruction> code;
+  size_t size = 0;
+  while (size < code.size() && space.accessible(registers.rip + size, 1, PROT_READ)) ++size;
+  if (!guarded_copy(code.data(), reinterpret_cast<const void*>(registers.rip), size)) return false;
+  const auto accesses = memory_accesses({code.data(), size}, registers);
+  if (!accesses) return false;
+  const auto first = std::ranges::find_if(*accesses, [](const MemoryAccess& access) {
+    return !is_canonical(access.address) || !is_canonical(access.address + access.size - 1);
+  });
+  return first != accesses->end() && first->stack;
 }
 
 // X86_PF_* (arch/x86/include/asm/trap_pf.h).
@@ -283,9 +303,10 @@ void ThreadSignals::raise_fault(const Exit& exit, const Registers& registers, co
     force(info, vector::kPageFault);
     return;
   }
-  const uint8_t number = exit.kind == ExitKind::breakpoint ? vector::kBreakpoint
-                         : exit.kind == ExitKind::step     ? vector::kDebug
-                                                           : exit.vector;
+  const uint8_t number = exit.kind == ExitKind::breakpoint        ? vector::kBreakpoint
+                         : exit.kind == ExitKind::step            ? vector::kDebug
+                         : is_stack_fault(exit, registers, space) ? vector::kStackFault
+                                                                  : exit.vector;
   const auto* trap =
       std::find_if(std::begin(kTraps), std::end(kTraps), [&](const Trap& t) { return t.vector == number; });
   const Trap found = trap != std::end(kTraps) ? *trap : Trap{number, SIGSEGV, kSiKernel, false};

@@ -1,7 +1,5 @@
 #include "kvm-recorder/signal_queues.h"
 
-#include <algorithm>
-
 namespace aftercheck {
 
 void StandardArrivals::note(int signal, const siginfo_t& info) noexcept {
@@ -16,41 +14,39 @@ RealtimeArrivals::RealtimeArrivals() {
   for (size_t i = 0; i < slots_.size(); ++i) slots_[i].sequence.store(i);
 }
 
-void RealtimeArrivals::note(ThreadSignals& thread, int signal, const siginfo_t& info) noexcept {
+bool RealtimeArrivals::note(ThreadSignals& thread, int signal, const siginfo_t& info) noexcept {
   uint64_t position = tail_.load();
   for (;;) {
-    const uint64_t sequence = slots_[position % kMaxQueued].sequence.load();
-    if (sequence < position) return;  // full
+    const uint64_t sequence = slots_[position % kMaxNoted].sequence.load();
+    if (sequence < position) return false;  // full
     if (sequence == position && tail_.compare_exchange_weak(position, position + 1)) break;
     if (sequence > position) position = tail_.load();
   }
-  Slot& slot = slots_[position % kMaxQueued];
+  Slot& slot = slots_[position % kMaxNoted];
   slot.thread = &thread;
   slot.info = info;
   slot.info.si_signo = signal;
   slot.sequence.store(position + 1);
+  return position - head_.load() < kMaxNoted / 2;  // other threads' handlers may be about to note theirs
 }
 
 bool RealtimeArrivals::pop(ThreadSignals*& thread, siginfo_t& info) {
-  Slot& slot = slots_[head_ % kMaxQueued];
-  if (slot.sequence.load() != head_ + 1) return false;
+  const uint64_t head = head_.load();
+  Slot& slot = slots_[head % kMaxNoted];
+  if (slot.sequence.load() != head + 1) return false;
   thread = slot.thread;
   info = slot.info;
-  slot.sequence.store(head_ + kMaxQueued);
-  ++head_;
+  slot.sequence.store(head + kMaxNoted);
+  head_.store(head + 1);
   return true;
-}
-
-uint64_t PendingSignals::bits() const {
-  uint64_t bits = standard_;
-  for (const siginfo_t& info : realtime_) bits |= bit_of(info.si_signo);
-  return bits;
 }
 
 void PendingSignals::add(const siginfo_t& info) {
   const int signal = info.si_signo;
   if (signal >= kFirstRealtime) {
-    if (realtime_.size() < kMaxQueued) realtime_.push_back(info);
+    realtime_[static_cast<size_t>(signal - kFirstRealtime)].push_back(info);
+    realtime_bits_ |= bit_of(signal);
+    ++queued_;
   } else if ((standard_ & bit_of(signal)) == 0) {
     standard_ |= bit_of(signal);
     info_[static_cast<size_t>(signal)] = info;
@@ -66,10 +62,11 @@ std::optional<siginfo_t> PendingSignals::dequeue(uint64_t set) {
     standard_ &= ~bit_of(signal);
     return info_[static_cast<size_t>(signal)];
   }
-  const auto oldest =
-      std::ranges::find_if(realtime_, [&](const siginfo_t& info) { return info.si_signo == signal; });
-  const siginfo_t result = *oldest;
-  realtime_.erase(oldest);
+  std::deque<siginfo_t>& queue = realtime_[static_cast<size_t>(signal - kFirstRealtime)];
+  const siginfo_t result = queue.front();
+  queue.pop_front();
+  if (queue.empty()) realtime_bits_ &= ~bit_of(signal);
+  --queued_;
   return result;
 }
 

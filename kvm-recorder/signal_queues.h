@@ -4,8 +4,8 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <optional>
-#include <vector>
 
 #include "kvm-recorder/signal_sets.h"
 
@@ -35,12 +35,12 @@ class StandardArrivals {
 };
 
 // Realtime signals that handlers noted on any thread of the guest, in order (a bounded queue after D.
-// Vyukov); those beyond the bound are lost.
+// Vyukov). Those beyond the bound are lost, so that the handlers must stop the host's kernel before.
 class RealtimeArrivals {
  public:
   RealtimeArrivals();
-  void note(ThreadSignals& thread, int signal,
-            const siginfo_t& info) noexcept;  // async-signal-safe, any thread
+  // False when the bound is near: no more must come before drain(). Async-signal-safe, any thread.
+  bool note(ThreadSignals& thread, int signal, const siginfo_t& info) noexcept;
   // Calls take(thread, info) for each. One consumer at a time.
   template <typename Take>
   void drain(Take&& take) {
@@ -55,9 +55,9 @@ class RealtimeArrivals {
     ThreadSignals* thread;
     siginfo_t info;
   };
-  std::array<Slot, kMaxQueued> slots_;
+  std::array<Slot, kMaxNoted> slots_;
   std::atomic<uint64_t> tail_{0};
-  uint64_t head_ = 0;  // consumer's
+  std::atomic<uint64_t> head_{0};  // written by the consumer
 
   bool pop(ThreadSignals*& thread, siginfo_t& info);
 };
@@ -66,8 +66,9 @@ class RealtimeArrivals {
 // their order (struct sigpending of the kernel).
 class PendingSignals {
  public:
-  uint64_t bits() const;
+  uint64_t bits() const { return standard_ | realtime_bits_; }
   void add(const siginfo_t& info);
+  size_t queued() const { return queued_; }  // realtime signals
   // Removes a signal of `set`, in the kernel's order (next_signal()); nullopt: none.
   std::optional<siginfo_t> dequeue(uint64_t set);
   void discard(int signal);
@@ -75,7 +76,10 @@ class PendingSignals {
  private:
   uint64_t standard_ = 0;  // in info_
   std::array<siginfo_t, kFirstRealtime> info_{};
-  std::vector<siginfo_t> realtime_;
+  // By number, from kFirstRealtime on: many may wait (RLIMIT_SIGPENDING), and each is looked for.
+  std::array<std::deque<siginfo_t>, kSignals - kFirstRealtime + 1> realtime_;
+  uint64_t realtime_bits_ = 0;
+  size_t queued_ = 0;
 };
 
 }  // namespace aftercheck

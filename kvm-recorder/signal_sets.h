@@ -8,9 +8,10 @@
 
 namespace aftercheck {
 
-constexpr int kSignals = 64;         // _NSIG
-constexpr int kFirstRealtime = 32;   // the kernel's SIGRTMIN; the libc keeps 32 and 33 for itself
-constexpr size_t kMaxQueued = 1024;  // realtime signals; the kernel's limit is RLIMIT_SIGPENDING
+constexpr int kSignals = 64;        // _NSIG
+constexpr int kFirstRealtime = 32;  // the kernel's SIGRTMIN; the libc keeps 32 and 33 for itself
+constexpr size_t kMaxNoted = 1024;  // realtime signals that handlers of ours note between two exits
+constexpr uint64_t kRealtime = ~uint64_t{0} << (kFirstRealtime - 1);
 constexpr uint64_t kHandlerDefault = 0, kHandlerIgnore = 1;
 
 constexpr uint64_t bit_of(int signal) { return uint64_t{1} << (signal - 1); }

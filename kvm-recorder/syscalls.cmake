@@ -5,11 +5,14 @@ set(SYSCALL_SOURCES
   fcntl_table.cc
   host_thread.cc
   ioctl_table.cc
+  output_gate.cc
   proc_files.cc
   process_numbers.cc
+  resource_limits.cc
   system_call_table.cc
   system_calls.cc
   system_calls_advice.cc
+  system_calls_copies.cc
   system_calls_files.cc
   system_calls_io.cc
   system_calls_memory.cc

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <linux/capability.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -17,7 +18,7 @@
 #include "kvm-recorder/interruptible_syscall.h"
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/process_numbers.h"
-#include "recording/digest.h"
+#include "kvm-recorder/resource_limits.h"
 #include "system-calls/system_call_names.h"
 
 namespace aftercheck {
@@ -136,6 +137,34 @@ bool prepare(Call& call, std::array<uint64_t, 6>& args) {
   return true;
 }
 
+namespace {
+
+// Calls that look as if they could wait, on what never does: the kernel completes them, whatever signal
+// comes.
+bool never_waits(long number, const std::array<uint64_t, 6>& args) {
+  constexpr uint64_t kAtOnce = 256;  // getrandom(2), NOTES
+  struct stat status {};
+  switch (number) {
+    case SYS_getrandom:
+      return args[1] <= kAtOnce && (args[2] & GRND_RANDOM) == 0;
+    case SYS_read:
+    case SYS_write:
+    case SYS_pread64:
+    case SYS_pwrite64:
+    case SYS_readv:
+    case SYS_writev:
+    case SYS_preadv:
+    case SYS_pwritev:
+    case SYS_preadv2:
+    case SYS_pwritev2:
+      return fstat(static_cast<int>(args[0]), &status) == 0 && S_ISREG(status.st_mode);
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
 long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args) {
   if (call.row.wait == Wait::never)
     return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
@@ -143,7 +172,11 @@ long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args)
     const long result = interruptible_syscall(call.task.signals.waiting(), number, args[0], args[1], args[2],
                                               args[3], args[4], args[5]);
     // A signal that the guest blocks or ignores interrupts the host's call, but never the guest's.
-    if (result != -EINTR || call.task.signals.deliverable()) return result;
+    if (result != -EINTR) return result;
+    if (never_waits(number, args))
+      return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+    call.task.signals.update();  // what the guest blocks may be noted all the same (SIGSEGV, SIGBUS)
+    if (call.task.signals.deliverable()) return result;
   }
 }
 
@@ -333,13 +366,6 @@ std::array<uint64_t, 6> stand_ins(Call& call, const std::array<uint64_t, 6>& arg
   return host;
 }
 
-// RLIMIT_NOFILE as the guest sees it ends below the recorder's own descriptors.
-long keep_below_floor(long fd) {
-  if (fd < own_fd_floor()) return fd;
-  host_call(SYS_close, static_cast<uint64_t>(fd));
-  return -EMFILE;
-}
-
 }  // namespace
 
 long pass(Call& call) {
@@ -356,7 +382,7 @@ long pass(Call& call) {
   if (result < 0) watched.note(call);
   note_writes(call, host, result);
   if (address) note_address(call, args, host, *address, result);
-  if (call.row.makes_fd && result >= 0) result = keep_below_floor(result);
+  if (call.row.makes_fd && result >= 0) result = within_limit(call.process, result);
   return interrupted_result(call, result);
 }
 
@@ -398,40 +424,6 @@ long refuse(Call& call) {
               fmt::format("the program called {}: not supported, answered {}", row.name,
                           strerrorname_np(row.error)));
   return -row.error;
-}
-
-namespace {
-
-// /dev/null and the like take any number of bytes without looking at them; what can't be read was not put
-// out.
-bool was_readable(const AddressSpace& space, uint64_t address, uint64_t size) {
-  if (!space.accessible(address, size, PROT_READ)) return false;
-  const Mapping* mapping = space.find(address + size - 1);
-  if (mapping->backing != Backing::file) return true;
-  const uint64_t page_in_file = mapping->offset + page_down(address + size - 1) - mapping->start;
-  return page_in_file < mapping->file_size;  // beyond is a SIGBUS
-}
-
-}  // namespace
-
-void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t length) {
-  const AddressSpace& space = call.process.memory.space();
-  recording::Output output;
-  output.stream = call.process.descriptors.stream(fd);
-  output.fd = fd;
-  recording::OutputDigest digest;
-  for (const iovec& piece : pieces) {
-    const auto address = reinterpret_cast<uint64_t>(piece.iov_base);
-    const uint64_t size = std::min<uint64_t>(piece.iov_len, length);
-    length -= size;
-    if (size == 0) continue;
-    const std::byte* bytes = call.buffers.sent(address, size);
-    if (bytes == nullptr || !was_readable(space, address, size)) return;
-    output.pieces.push_back({address, size});
-    digest.update({bytes, size});
-  }
-  output.digest = digest.value();
-  call.answer.add(std::move(output));
 }
 
 namespace {

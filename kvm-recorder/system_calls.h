@@ -8,8 +8,10 @@
 #include <array>
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "kvm-recorder/descriptors.h"
 #include "kvm-recorder/failed_writes.h"
@@ -83,8 +85,15 @@ long answer_undone(Call& call, const std::string& what, int error);
 // True when the guest has this capability (capabilities(7), CAP_*) in its effective set.
 bool capable(int capability);
 
-// Everything that leaves the guest passes here.
-void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t length);
+// output_gate.cc. Everything that leaves the guest passes here, after the host's call. `offset`: where in its
+// file, for calls that say so (pwrite).
+void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t length,
+                 std::optional<int64_t> offset = std::nullopt);
+// The same for bytes that did not come from guest memory.
+void output_gate(Call& call, int fd, std::vector<std::byte> bytes, std::optional<int64_t> offset);
+// The guest has moved a descriptor's position from `from` to `to`, or given its file another size.
+void output_sought(Call& call, int fd, int64_t from, int64_t to);
+void output_resized(Call& call, uint8_t stream, int64_t size);
 
 // Copies `count` guest iovecs; each base outside the windows becomes kBadPointer. 0 or -errno.
 long copy_iovecs(GuestProcess& process, uint64_t address, uint64_t count,
@@ -95,6 +104,11 @@ void stand_in_for(Call& call, std::span<iovec> iovecs, CallBuffers::Use use);
 void note_iovecs(Call& call, std::span<const iovec> iovecs, uint64_t bytes);
 void note_reachable(Call& call, std::span<const iovec> iovecs);
 
+// system_calls_copies.cc. Waits, where `waits` and the descriptor say so, until a pipe can take (`writes`) or
+// give bytes: how many it can without waiting, at least, or -errno (EAGAIN, EINTR). What can't wait can't be
+// interrupted half-way either.
+long room_in_pipe(Call& call, int fd, bool writes, bool waits);
+
 // Handlers.
 namespace calls {
 // system_calls_io.cc
@@ -102,8 +116,12 @@ long write(Call& call);
 long send_queued(Call& call);  // mq_timedsend, msgsnd
 long writev(Call& call);
 long readv(Call& call);
-long copy_to_fd(Call& call);    // sendfile, splice, tee, copy_file_range
+long vmsplice(Call& call);
+long lseek(Call& call);
 long file_changed(Call& call);  // ftruncate, fallocate
+long truncate(Call& call);
+// system_calls_copies.cc
+long copy_to_fd(Call& call);  // sendfile, splice, tee, copy_file_range
 // system_calls_messages.cc
 long sendmsg(Call& call);
 long recvmsg(Call& call);
@@ -119,6 +137,7 @@ long close(Call& call);
 long close_range(Call& call);
 long dup(Call& call);
 long dup2(Call& call);
+long pidfd_getfd(Call& call);
 long getdents(Call& call);
 long name_to_handle_at(Call& call);
 // descriptor_calls: fcntl_table.cc, ioctl_table.cc

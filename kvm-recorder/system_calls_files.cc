@@ -1,5 +1,6 @@
 // Names and descriptors: what must not lead the guest to the recorder's own files, and what /proc answers.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/openat2.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -9,9 +10,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 
 #include "base/fd.h"
 #include "kvm-recorder/proc_files.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -78,17 +81,14 @@ long answered_by_guest(Call& call, long fd, uint64_t flags) {
   return fd;
 }
 
-// /dev/stdout, /dev/tty and the like: another way to the recorder's output.
-void find_stream(Call& call, int fd, const struct stat& opened) {
-  if (S_ISCHR(opened.st_mode) && major(opened.st_rdev) == 1) return;  // /dev/null and its kin
-  for (const int standard : {STDOUT_FILENO, STDERR_FILENO}) {
-    struct stat status {};
-    if (call.process.descriptors.stream(standard) == 0 || fstat(standard, &status) != 0) continue;
-    if (status.st_dev == opened.st_dev && status.st_ino == opened.st_ino) {
-      call.process.descriptors.duplicated(standard, fd);
-      return;
-    }
-  }
+// Another way to the recorder's output: /dev/stdout, /proc/self/fd/N, /dev/tty, or the name of a file.
+void find_stream(Call& call, int fd, std::string_view name) {
+  Descriptors& descriptors = call.process.descriptors;
+  const bool error = name.ends_with("/stderr") || name.ends_with("/fd/2");
+  descriptors.arrived(fd, error ? 2 : 1);
+  const uint8_t stream = descriptors.stream(fd);
+  if (stream != 0 && descriptors.place(stream).regular && (open_flags(call) & O_TRUNC) != 0)
+    output_resized(call, stream, 0);
 }
 
 bool ends_in_digit(const Call& call, const Name& name) {
@@ -113,15 +113,16 @@ long open(Call& call) {
       is_own_executable_link(name.directory, text_of(call, name))) {
     const uint64_t flags = open_flags(call);
     const uint64_t plain = flags & ~static_cast<uint64_t>(O_CREAT | O_EXCL | O_TRUNC);
-    return replaced_by(
-        fd, host_call(SYS_open, host_pointer(call.process.executable.c_str()), plain | O_CLOEXEC), flags);
+    if ((flags & O_ACCMODE) != O_RDONLY) return replaced_by(fd, -ETXTBSY, flags);
+    const std::string program = call.process.executable_path();
+    return replaced_by(fd, host_call(SYS_open, host_pointer(program.c_str()), plain | O_CLOEXEC), flags);
   }
   // File systems without a device (proc among them) have major number 0: the others need no further look.
   if (major(status.st_dev) == 0 && !S_ISFIFO(status.st_mode)) {
     const long answered = answered_by_guest(call, fd, open_flags(call));
     if (answered < 0) return answered;
   }
-  if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) find_stream(call, static_cast<int>(fd), status);
+  find_stream(call, static_cast<int>(fd), text_of(call, name));
   return fd;
 }
 
@@ -169,7 +170,8 @@ long stat(Call& call) {
   if (!is_recorder_program(device, inode) || call.args[name.index] == 0) return result;
   if (!is_own_executable_link(name.directory, text_of(call, name))) return result;
   std::array<uint64_t, 6> args = call.args;
-  args[name.index] = host_pointer(call.process.executable.c_str());
+  const std::string program = call.process.executable_path();
+  args[name.index] = host_pointer(program.c_str());
   const long renewed = host_call(call.row.number, args[0], args[1], args[2], args[3], args[4]);
   note_writes(call, args, renewed);
   return renewed;
@@ -212,10 +214,35 @@ long dup(Call& call) {
 
 // dup2, dup3.
 long dup2(Call& call) {
-  if (call.fd(1) >= own_fd_floor()) return -EBADF;  // beyond the guest's RLIMIT_NOFILE
+  if (call.fd(1) >= end_of_descriptors(call.process)) return -EBADF;  // beyond the guest's RLIMIT_NOFILE
   const long result = pass(call);
   if (result >= 0) call.process.descriptors.duplicated(call.fd(0), call.fd(1));
   return result;
+}
+
+namespace {
+
+// The process of a pidfd, by what the kernel tells of it (Documentation/filesystems/proc.rst, 3.8); 0: none.
+pid_t process_of(int pidfd) {
+  std::array<std::byte, 1024> text;
+  const UniqueFd info(::open(fmt::format("/proc/self/fdinfo/{}", pidfd).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!info) return 0;
+  const std::string_view all(reinterpret_cast<const char*>(text.data()), read_file(info.get(), 0, text));
+  constexpr std::string_view kField = "\nPid:\t";
+  const size_t at = all.find(kField);
+  return at == std::string_view::npos ? 0 : std::atoi(std::string(all.substr(at + kField.size())).c_str());
+}
+
+}  // namespace
+
+long pidfd_getfd(Call& call) {
+  const pid_t process = call.process.descriptors.allowed(call.fd(0)) ? process_of(call.fd(0)) : 0;
+  if (process == 0) return -EBADF;
+  const bool own = process > 0 && access(fmt::format("/proc/self/task/{}", process).c_str(), F_OK) == 0;
+  if (own && !call.process.descriptors.allowed(call.fd(1))) return -EBADF;
+  const long fd = pass(call);
+  if (fd >= 0) call.process.descriptors.arrived(static_cast<int>(fd));
+  return fd;
 }
 
 namespace {

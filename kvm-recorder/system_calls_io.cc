@@ -1,9 +1,14 @@
 // Reading, writing and the output gate's callers.
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -69,35 +74,59 @@ void watch_first(std::span<const iovec> pieces, FailedWrites& watched) {
   if (first != pieces.end()) watched.watch(reinterpret_cast<uint64_t>(first->iov_base), first->iov_len);
 }
 
-// fd, iovec, count are arguments 0, 1, 2 of all of these.
-long vector_call(Call& call, Vector& vector, CallBuffers::Use use) {
+// fd, iovec, count are arguments 0, 1, 2 of all of these. At most `most` bytes.
+long vector_call(Call& call, Vector& vector, CallBuffers::Use use, uint64_t number,
+                 uint64_t most = kMaxTransfer) {
   std::array<uint64_t, 6> args;
   if (!prepare(call, args)) return -EBADF;
   if (const long error = copy_iovecs(call.process, args[1], args[2], vector.of_guest)) return error;
   vector.count = args[2];
   uint64_t bytes = 0;
-  for (const iovec& piece : vector.guest()) bytes += std::min<uint64_t>(piece.iov_len, kMaxTransfer);
+  for (iovec& piece : std::span(vector.of_guest).first(vector.count)) {
+    if (most != kMaxTransfer) piece.iov_len = std::min<uint64_t>(piece.iov_len, most - bytes);
+    bytes += std::min<uint64_t>(piece.iov_len, kMaxTransfer);
+  }
   std::ranges::copy(vector.guest(), vector.of_host.begin());
   if (may_block(call, call.fd(0), bytes)) stand_in_for(call, {vector.of_host.data(), vector.count}, use);
   args[1] = host_pointer(vector.of_host.data());
   FailedWrites watched;
   if (use != CallBuffers::Use::in) watch_first(vector.host(), watched);
-  const long result = blocking_call(call, call.row.number, args);
+  const long result = blocking_call(call, number, args);
   if (result < 0) watched.note(call);
   return result;
 }
 
-bool to_stream(Call& call, size_t index) { return call.process.descriptors.stream(call.fd(index)) != 0; }
+// Where the call says that its bytes go (pwrite64, pwritev, pwritev2: the fourth argument); nothing where it
+// is the descriptor's own position.
+std::optional<int64_t> said_offset(const Call& call) {
+  const bool says =
+      call.row.number == SYS_pwrite64 || call.row.number == SYS_pwritev || call.row.number == SYS_pwritev2;
+  const auto offset = static_cast<int64_t>(call.args[3]);
+  if (!says || (call.row.number == SYS_pwritev2 && offset == -1)) return std::nullopt;
+  return offset;
+}
+
+// The regular file that a stream of the recorder's is, and that `fd` leads to; 0: none.
+uint8_t file_stream(const Call& call, int fd) {
+  const uint8_t stream = call.process.descriptors.stream(fd);
+  return stream != 0 && call.process.descriptors.place(stream).regular ? stream : 0;
+}
 
 }  // namespace
 
 namespace calls {
 
 long write(Call& call) {
+  if (call.row.number != SYS_sendto) {
+    const long room = room_in_file(call, call.fd(0), said_offset(call), call.args[2]);
+    if (room < 0) return room;
+    if (static_cast<uint64_t>(room) < std::min(call.args[2], kMaxTransfer))
+      call.args[2] = static_cast<uint64_t>(room);
+  }
   const long result = pass(call);
   if (result > 0) {
     const iovec piece{reinterpret_cast<void*>(call.args[1]), static_cast<size_t>(result)};
-    output_gate(call, call.fd(0), {&piece, 1}, piece.iov_len);
+    output_gate(call, call.fd(0), {&piece, 1}, piece.iov_len, said_offset(call));
     call.process.memory.file_written(call.answer, call.fd(0));
   }
   return result;
@@ -114,10 +143,13 @@ long send_queued(Call& call) {
 }
 
 long writev(Call& call) {
+  const long room = room_in_file(call, call.fd(0), said_offset(call), kMaxTransfer);
+  if (room < 0) return room;
   Vector vector;
-  const long result = vector_call(call, vector, CallBuffers::Use::in);
+  const long result =
+      vector_call(call, vector, CallBuffers::Use::in, call.row.number, static_cast<uint64_t>(room));
   if (result > 0) {
-    output_gate(call, call.fd(0), vector.guest(), static_cast<uint64_t>(result));
+    output_gate(call, call.fd(0), vector.guest(), static_cast<uint64_t>(result), said_offset(call));
     call.process.memory.file_written(call.answer, call.fd(0));
   }
   return interrupted_result(call, result);
@@ -125,25 +157,82 @@ long writev(Call& call) {
 
 long readv(Call& call) {
   Vector vector;
-  const long result = vector_call(call, vector, CallBuffers::Use::out);
+  const long result = vector_call(call, vector, CallBuffers::Use::out, call.row.number);
   if (result > 0) note_iovecs(call, vector.host(), static_cast<uint64_t>(result));
   if (result == -EFAULT) note_reachable(call, vector.host());
   return interrupted_result(call, result);
 }
 
-// What goes from file to descriptor without passing through guest memory can't be reproduced for the streams
-// that a replay shows: programs fall back to read and write on EINVAL.
-long copy_to_fd(Call& call) {
-  const size_t target = call.row.number == SYS_sendfile ? 0 : call.row.number == SYS_tee ? 1 : 2;
-  if (to_stream(call, target)) return -EINVAL;
+// Pages that the guest gives away may change later, and readers then see it or not: here they are copied,
+// which is one of the two. Like the kernel's it takes no more than there is room for.
+long vmsplice(Call& call) {
+  constexpr unsigned kKnown = 0xf;  // SPLICE_F_* (linux/splice.h)
+  if (!call.process.descriptors.allowed(call.fd(0))) return -EBADF;
+  if ((call.args[3] & ~uint64_t{kKnown}) != 0) return -EINVAL;
+  struct stat status {};
+  if (fstat(call.fd(0), &status) != 0) return -EBADF;
+  if (call.args[2] == 0) return 0;  // the kernel looks for the pipe later
+  if (!S_ISFIFO(status.st_mode)) return -EBADF;
+  const bool writes = (::fcntl(call.fd(0), F_GETFL) & O_ACCMODE) != O_RDONLY;
+  const bool waits = (call.args[3] & SPLICE_F_NONBLOCK) == 0;
+  const long room = room_in_pipe(call, call.fd(0), writes, waits);
+  if (room < 0) return interrupted_result(call, room);
+  Vector vector;
+  const long result = vector_call(call, vector, writes ? CallBuffers::Use::in : CallBuffers::Use::out,
+                                  writes ? SYS_writev : SYS_readv, static_cast<uint64_t>(room));
+  if (writes && result > 0) output_gate(call, call.fd(0), vector.guest(), static_cast<uint64_t>(result));
+  if (!writes && result > 0) note_iovecs(call, vector.host(), static_cast<uint64_t>(result));
+  if (!writes && result == -EFAULT) note_reachable(call, vector.host());
+  return interrupted_result(call, result);
+}
+
+long lseek(Call& call) {
+  if (!call.process.descriptors.allowed(call.fd(0))) return -EBADF;
+  if (file_stream(call, call.fd(0)) == 0) return pass(call);
+  const int64_t from = ::lseek(call.fd(0), 0, SEEK_CUR);
   const long result = pass(call);
-  if (result > 0) call.process.memory.file_written(call.answer, call.fd(target));
+  if (result >= 0) output_sought(call, call.fd(0), from, result);
   return result;
 }
 
 long file_changed(Call& call) {
+  const int fd = call.fd(0);
+  const bool allowed = call.process.descriptors.allowed(fd), allocates = call.row.number == SYS_fallocate;
+  const uint8_t stream = allowed ? file_stream(call, fd) : 0;
+  // Holes and moved contents of a stream have no word in the log.
+  if (stream != 0 && allocates && (call.args[1] & ~uint64_t{FALLOC_FL_KEEP_SIZE}) != 0) return -EOPNOTSUPP;
+  struct stat before {
+  }, after{};
+  if (allowed && fstat(fd, &before) == 0 && S_ISREG(before.st_mode)) {
+    const uint64_t size = allocates ? call.args[2] + call.args[3] : call.args[1];
+    const bool keeps = allocates && (call.args[1] & FALLOC_FL_KEEP_SIZE) != 0;
+    const long error = keeps ? 0 : check_file_size(call, before.st_size, static_cast<int64_t>(size));
+    if (error != 0) return error;
+  }
   const long result = pass(call);
-  if (result == 0) call.process.memory.file_written(call.answer, call.fd(0));
+  if (result == 0) call.process.memory.file_written(call.answer, fd);
+  if (result == 0 && stream != 0 && fstat(fd, &after) == 0 && after.st_size != before.st_size)
+    output_resized(call, stream, after.st_size);
+  return result;
+}
+
+// By name: the name may be that of the recorder's output.
+long truncate(Call& call) {
+  struct stat status {};
+  std::string name;
+  const bool known =
+      call.process.memory.read_string(call.args[0], name, PATH_MAX) && ::stat(name.c_str(), &status) == 0;
+  if (known)
+    if (const long error = check_file_size(call, status.st_size, static_cast<int64_t>(call.args[1])))
+      return error;
+  const long result = pass(call);
+  if (result != 0 || !known || ::stat(name.c_str(), &status) != 0) return result;
+  for (const uint8_t stream : {uint8_t{1}, uint8_t{2}}) {
+    const OutputPlace& place = call.process.descriptors.place(stream);
+    if (!place.regular || !place.leads_to(status)) continue;
+    output_resized(call, stream, status.st_size);
+    break;
+  }
   return result;
 }
 

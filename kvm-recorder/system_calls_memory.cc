@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <linux/mman.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -200,11 +201,18 @@ bool one_mapping(const AddressSpace& space, Range range) {
   return mapping != nullptr && mapping->end >= range.end;
 }
 
+// personality(2): what may be read may be executed, too.
+void imply_execution(Call& call) {
+  if ((call.process.personality & READ_IMPLIES_EXEC) != 0 && (call.args[2] & PROT_READ) != 0)
+    call.args[2] |= PROT_EXEC;
+}
+
 }  // namespace
 
 namespace calls {
 
 long mmap(Call& call) {
+  imply_execution(call);
   const auto [hint, length_asked, prot_asked, flags, fd_value, offset] = call.args;
   const int prot = static_cast<int>(prot_asked & kProtBits);
   if (!page_aligned(offset) || length_asked == 0) return -EINVAL;
@@ -245,6 +253,7 @@ long munmap(Call& call) {
 
 // mm/mprotect.c, do_mprotect_pkey(): what lies before a hole, or before what must not change, is changed.
 long mprotect(Call& call) {
+  imply_execution(call);
   constexpr uint64_t kKnown = kProtBits | PROT_SEM | PROT_GROWSDOWN | PROT_GROWSUP;
   const auto [start_asked, length_asked, prot_asked, d, e, f] = call.args;
   const uint64_t grows = prot_asked & (PROT_GROWSDOWN | PROT_GROWSUP);

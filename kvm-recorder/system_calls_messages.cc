@@ -82,6 +82,26 @@ long copy_control(GuestProcess& process, Message& message) {
   return 0;
 }
 
+// Descriptors in a received message may lead to the recorder's output.
+void find_received(Call& call, uint64_t address, size_t size) {
+  std::vector<char> control(size);
+  if (!call.process.memory.read(address, control.data(), control.size())) return;
+  msghdr received{};
+  received.msg_control = control.data();
+  received.msg_controllen = control.size();
+  for (cmsghdr* part = CMSG_FIRSTHDR(&received); part != nullptr; part = CMSG_NXTHDR(&received, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const auto data = static_cast<size_t>(reinterpret_cast<const char*>(CMSG_DATA(part)) - control.data());
+    if (part->cmsg_len < sizeof(cmsghdr)) break;
+    const size_t room = std::min(part->cmsg_len - CMSG_LEN(0), control.size() - data);
+    for (size_t i = 0; i + sizeof(int) <= room; i += sizeof(int)) {
+      int fd = -1;
+      std::memcpy(&fd, control.data() + data + i, sizeof fd);
+      call.process.descriptors.arrived(fd);
+    }
+  }
+}
+
 // After a receive: what the kernel left in our copy of the header goes to the guest's.
 long finish_receive(Call& call, uint64_t address, const Message& message, uint64_t bytes) {
   const msghdr& header = message.header;
@@ -134,6 +154,7 @@ long receive_one(Call& call, uint64_t address, uint64_t flags) {
   if (result < 0) watched.note(call);
   if (result == -EFAULT) note_reachable(call, message.host_pieces());
   if (result < 0) return result;
+  if (message.control != 0) find_received(call, message.control, header.msg_controllen);
   // With MSG_TRUNC the result is the length of the datagram, which may be more than what was stored.
   const long error = finish_receive(call, address, message, static_cast<uint64_t>(result));
   return error != 0 ? error : result;

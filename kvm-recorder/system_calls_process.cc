@@ -6,12 +6,14 @@
 #include <linux/membarrier.h>
 #include <linux/prctl.h>
 #include <sched.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <csignal>
 
@@ -68,13 +70,17 @@ void replace_image(Call& call, const Program& program, const std::vector<std::st
   GuestProcess& process = call.process;
   delete_timers(process);
   call.task.robust_list = 0;
+  process.personality &= ~uint32_t{READ_IMPLIES_EXEC};  // set_personality_64bit()
+  process.dumpable = 1;
+  process.clear_child_tid = 0;
   process.signals.reset_for_exec(call.task.signals);
   close_on_exec(process);
   call.outcome.kind = CallOutcome::Kind::registers;
   call.outcome.fpu_changed = true;
   call.outcome.fpu = FpuState::initial();
   try {
-    load_program(call.task, program, environment);
+    load_program(call.task, program, environment,
+                 {.randomize = (process.personality & ADDR_NO_RANDOMIZE) == 0});
     call.registers = process.entry;
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::io) throw;
@@ -82,23 +88,23 @@ void replace_image(Call& call, const Program& program, const std::vector<std::st
     if (valid) cannot_record(call, fmt::format("{} ({})", call.row.name, error.what()), ENOMEM);
     if (call.outcome.kind == CallOutcome::Kind::refused) return;
     if (!valid) tell_once(process, "execve", fmt::format("execve: {}; the guest is killed", error.what()));
-    siginfo_t info{};
-    info.si_signo = SIGKILL;
-    info.si_code = SI_KERNEL;
-    call.task.signals.raise(SIGKILL, info);
+    call.task.signals.kill();
   }
 }
 
-long execute(Call& call, std::string path, const std::string& shown, uint64_t argv, uint64_t envp) {
+// `lost`: the name leads through a descriptor that exec closes, so no interpreter of a script could open it.
+long execute(Call& call, std::string path, const std::string& shown, uint64_t argv, uint64_t envp,
+             bool lost = false) {
   std::vector<std::string> arguments, environment;
   size_t total = 0;
   if (const long error = read_strings(call.process, argv, arguments, total)) return error;
   if (const long error = read_strings(call.process, envp, environment, total)) return error;
   if (arguments.empty()) arguments.emplace_back();  // as the kernel since 5.18
-  if (is_own_executable_link(AT_FDCWD, path)) path = call.process.executable;
+  if (is_own_executable_link(AT_FDCWD, path)) path = call.process.executable_path();
   int cause = ENOEXEC;
   try {
     Program program = find_program(path, arguments, environment, &cause);
+    if (lost && program.script) return -ENOENT;
     program.execfn = shown;
     replace_image(call, program, environment);
     return 0;
@@ -108,6 +114,13 @@ long execute(Call& call, std::string path, const std::string& shown, uint64_t ar
       return cannot_record(call, fmt::format("{} ({})", call.row.name, error.what()), cause);
     return -cause;
   }
+}
+
+// A name as execve reads it. 0 or -errno.
+long read_name(GuestProcess& process, uint64_t address, std::string& name) {
+  if (process.memory.read_string(address, name, PATH_MAX)) return 0;
+  std::array<char, PATH_MAX> whole;  // readable and without an end
+  return process.memory.read(address, whole.data(), whole.size()) ? -ENAMETOOLONG : -EFAULT;
 }
 
 // include/uapi/linux/sched.h.
@@ -144,7 +157,7 @@ long exit(Call& call) {
 
 long execve(Call& call) {
   std::string path;
-  if (!call.process.memory.read_string(call.args[0], path, PATH_MAX)) return -EFAULT;
+  if (const long error = read_name(call.process, call.args[0], path)) return error;
   if (path.empty()) return -ENOENT;
   // A name without '/' is a file of the working directory here; find_program would search PATH.
   const std::string file = path.find('/') == std::string::npos ? "./" + path : path;
@@ -156,7 +169,7 @@ long execveat(Call& call) {
   const int directory = call.fd(0);
   if (flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)) return -EINVAL;
   std::string path;
-  if (!call.process.memory.read_string(call.args[1], path, PATH_MAX)) return -EFAULT;
+  if (const long error = read_name(call.process, call.args[1], path)) return error;
   if (path.empty() && !(flags & AT_EMPTY_PATH)) return -ENOENT;
   if (!call.process.descriptors.allowed(directory)) return -EBADF;
   struct stat status {};
@@ -164,14 +177,17 @@ long execveat(Call& call) {
       S_ISLNK(status.st_mode))
     return -ELOOP;
   std::string file = path, shown = path;
+  bool lost = false;
   if (directory != AT_FDCWD && (path.empty() || path[0] != '/')) {
-    if (host_call(SYS_fcntl, static_cast<uint64_t>(directory), F_GETFD) < 0) return -EBADF;
+    const long descriptor_flags = host_call(SYS_fcntl, static_cast<uint64_t>(directory), F_GETFD);
+    if (descriptor_flags < 0) return -EBADF;
+    lost = (descriptor_flags & FD_CLOEXEC) != 0;
     file = fmt::format("/proc/self/fd/{}{}{}", directory, path.empty() ? "" : "/", path);
     shown = fmt::format("/dev/fd/{}{}{}", directory, path.empty() ? "" : "/", path);
   } else if (path.find('/') == std::string::npos) {
     file = "./" + path;
   }
-  return execute(call, file, shown, call.args[2], call.args[3]);
+  return execute(call, file, shown, call.args[2], call.args[3], lost);
 }
 
 long clone(Call& call) { return refuse_new(call, call.args[0] & ~uint64_t{CSIGNAL}); }
@@ -220,7 +236,10 @@ long arch_prctl(Call& call) {
   }
 }
 
-long set_tid_address(Call&) { return gettid(); }
+long set_tid_address(Call& call) {
+  call.process.clear_child_tid = call.args[0];
+  return gettid();
+}
 
 long set_robust_list(Call& call) {
   constexpr uint64_t kHeadSize = 24;  // struct robust_list_head
@@ -242,7 +261,18 @@ long membarrier(Call& call) { return call.args[0] == MEMBARRIER_CMD_QUERY ? 0 : 
 
 long interrupted(Call&) { return -EINTR; }
 
-long personality(Call&) { return 0; }  // PER_LINUX; what it would change the recorder must not inherit
+// What it changes is done here (addresses of the next program, READ_IMPLIES_EXEC) or nowhere; only the name
+// and version that uname(2) tells are the kernel's to change, and they don't matter to the recorder.
+long personality(Call& call) {
+  constexpr uint32_t kQuery = 0xffff'ffff, kOfNames = uint32_t{PER_MASK} | uint32_t{UNAME26};
+  const auto wanted = static_cast<uint32_t>(call.args[0]);
+  const uint32_t old = call.process.personality;
+  if (wanted == kQuery) return old;
+  call.process.personality = wanted;
+  const auto own = static_cast<uint32_t>(host_call(SYS_personality, kQuery));
+  host_call(SYS_personality, (own & ~kOfNames) | (wanted & kOfNames));
+  return old;
+}
 
 }  // namespace calls
 

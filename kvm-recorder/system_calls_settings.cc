@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/fd.h"
 #include "kvm-recorder/memory_limits.h"
@@ -23,7 +24,8 @@ namespace {
 
 // Limits that would bind the recorder (its windows, its own stack, its log, its descriptors) as much as the
 // guest: the guest sees what it sets, the kernel does not.
-constexpr int kOwnLimits[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_FSIZE, RLIMIT_NOFILE};
+constexpr int kOwnLimits[] = {RLIMIT_AS,    RLIMIT_DATA,   RLIMIT_STACK,
+                              RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_NPROC};
 
 bool kept_here(int resource) {
   return std::find(std::begin(kOwnLimits), std::end(kOwnLimits), resource) != std::end(kOwnLimits);
@@ -74,18 +76,33 @@ struct Option {
 
 // prctl(2). Everything else answers EINVAL, as on a kernel that lacks it.
 constexpr Option kOptions[] = {
-    {PR_SET_PDEATHSIG, Use::value},       {PR_GET_PDEATHSIG, Use::out, 4},
-    {PR_GET_DUMPABLE, Use::value},        {PR_SET_DUMPABLE, Use::value},
-    {PR_GET_KEEPCAPS, Use::value},        {PR_SET_KEEPCAPS, Use::value},
-    {PR_GET_TIMING, Use::value},          {PR_SET_NAME, Use::in, 1},
-    {PR_GET_NAME, Use::out, 16},          {PR_GET_SECCOMP, Use::fixed, 0},
-    {PR_CAPBSET_READ, Use::value},        {PR_CAPBSET_DROP, Use::value},
-    {PR_GET_SECUREBITS, Use::value},      {PR_SET_SECUREBITS, Use::value},
-    {PR_SET_TIMERSLACK, Use::value},      {PR_GET_TIMERSLACK, Use::value},
-    {PR_SET_CHILD_SUBREAPER, Use::value}, {PR_GET_CHILD_SUBREAPER, Use::out, 4},
-    {PR_SET_NO_NEW_PRIVS, Use::value},    {PR_GET_NO_NEW_PRIVS, Use::value},
-    {PR_SET_THP_DISABLE, Use::fixed, 0},  {PR_GET_THP_DISABLE, Use::fixed, 0},
-    {PR_CAP_AMBIENT, Use::value},         {PR_GET_SPECULATION_CTRL, Use::value},
+    {PR_SET_PDEATHSIG, Use::value},
+    {PR_GET_PDEATHSIG, Use::out, 4},
+    {PR_MCE_KILL, Use::value},
+    {PR_MCE_KILL_GET, Use::value},
+    {PR_SET_SPECULATION_CTRL, Use::value},
+    {PR_SET_TIMING, Use::value},
+    {PR_SET_MM, Use::fixed, -EPERM},  // as without CAP_SYS_RESOURCE: the layout is the recorder's, too
+    {PR_GET_KEEPCAPS, Use::value},
+    {PR_SET_KEEPCAPS, Use::value},
+    {PR_GET_TIMING, Use::value},
+    {PR_SET_NAME, Use::in, 1},
+    {PR_GET_NAME, Use::out, 16},
+    {PR_GET_SECCOMP, Use::fixed, 0},
+    {PR_CAPBSET_READ, Use::value},
+    {PR_CAPBSET_DROP, Use::value},
+    {PR_GET_SECUREBITS, Use::value},
+    {PR_SET_SECUREBITS, Use::value},
+    {PR_SET_TIMERSLACK, Use::value},
+    {PR_GET_TIMERSLACK, Use::value},
+    {PR_SET_CHILD_SUBREAPER, Use::value},
+    {PR_GET_CHILD_SUBREAPER, Use::out, 4},
+    {PR_SET_NO_NEW_PRIVS, Use::value},
+    {PR_GET_NO_NEW_PRIVS, Use::value},
+    {PR_SET_THP_DISABLE, Use::fixed, 0},
+    {PR_GET_THP_DISABLE, Use::fixed, 0},
+    {PR_CAP_AMBIENT, Use::value},
+    {PR_GET_SPECULATION_CTRL, Use::value},
     {PR_SET_PTRACER, Use::fixed, 0},
 };
 
@@ -115,7 +132,47 @@ long prlimit64(Call& call) {
   return limit_call(call, call.fd(1), call.args[2], call.args[3]);
 }
 
+namespace {
+
+// Options whose state the recorder keeps, since it is not the host process's. Nothing: not one of them.
+std::optional<long> kept_option(Call& call) {
+  GuestProcess& process = call.process;
+  constexpr int kGetAuxv = 0x41555856;  // PR_GET_AUXV, include/uapi/linux/prctl.h since 6.4
+  switch (call.fd(0)) {
+    case PR_GET_DUMPABLE:
+      return process.dumpable;
+    case PR_SET_DUMPABLE:  // 2 is the administrator's (fs.suid_dumpable)
+      if (call.args[1] > 1) return -EINVAL;
+      process.dumpable = static_cast<int>(call.args[1]);
+      return 0;
+    case PR_GET_TSC:
+      return call.answer.write_object(call.args[1], process.forbids_tsc ? PR_TSC_SIGSEGV : PR_TSC_ENABLE)
+                 ? 0
+                 : -EFAULT;
+    case PR_SET_TSC:
+      if (call.args[1] != PR_TSC_ENABLE && call.args[1] != PR_TSC_SIGSEGV) return -EINVAL;
+      process.forbids_tsc = call.args[1] == PR_TSC_SIGSEGV;
+      return 0;
+    case PR_GET_TID_ADDRESS:
+      return call.answer.write_object(call.args[1], process.clear_child_tid) ? 0 : -EFAULT;
+    case kGetAuxv: {
+      // Kernels that lack it say so before they look at the rest.
+      if (const long error = host_call(SYS_prctl, kGetAuxv, 0, 0, 0, 0); error == -EINVAL) return error;
+      if (call.args[3] != 0 || call.args[4] != 0) return -EINVAL;
+      const uint64_t size = process.auxv.size() * sizeof process.auxv[0];
+      const uint64_t shown = std::min(size, call.args[2]);
+      if (shown != 0 && !call.answer.write(call.args[1], process.auxv.data(), shown)) return -EFAULT;
+      return static_cast<long>(size);
+    }
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+
 long prctl(Call& call) {
+  if (const std::optional<long> kept = kept_option(call)) return *kept;
   const auto* row = std::find_if(std::begin(kOptions), std::end(kOptions),
                                  [&](const Option& entry) { return entry.option == call.fd(0); });
   if (row == std::end(kOptions)) {

@@ -67,9 +67,31 @@ long signal_everybody(Call& call, int signal) {
   return answer_undone(call, "kill(-1) (a signal to every process)", EPERM);
 }
 
-// The guest's siginfo, with the checks of rt_sigqueueinfo(2). 0 or -errno.
+// known_siginfo_layout(): what si_code says of a signal's other fields.
+bool known_layout(int signal, int code) {
+  // include/uapi/asm-generic/siginfo.h: how many codes of their own these signals have.
+  struct {
+    int signal, codes;
+  } constexpr kOwn[] = {{SIGILL, 11}, {SIGFPE, 15}, {SIGSEGV, 10}, {SIGBUS, 5},
+                        {SIGTRAP, 6}, {SIGCHLD, 6}, {SIGPOLL, 6},  {SIGSYS, 2}};
+  constexpr int kOfKernel = 0x80, kPollCodes = 6, kFirstOfUsers = -7 /* SI_DETHREAD */, kAsyncNl = -60;
+  if (code == kOfKernel) return true;
+  if (code <= SI_USER) return code >= kFirstOfUsers || code == kAsyncNl;
+  const auto* own = std::ranges::find_if(kOwn, [&](const auto& entry) { return entry.signal == signal; });
+  return code <= (own != std::end(kOwn) ? own->codes : kPollCodes);
+}
+
+// The guest's siginfo, with the checks of rt_sigqueueinfo(2). 0 or -errno. To oneself any si_code may be
+// sent.
 long queued_info(Call& call, uint64_t address, int signal, siginfo_t& info) {
-  if (!call.process.memory.read_object(address, info)) return -EFAULT;
+  constexpr size_t kKept = 48;  // struct kernel_siginfo: the kernel has no room for more
+  std::array<char, sizeof(siginfo_t)> bytes;
+  if (!call.process.memory.read_object(address, bytes)) return -EFAULT;
+  std::memcpy(&info, bytes.data(), sizeof info);
+  if (!known_layout(signal, info.si_code) &&
+      std::any_of(bytes.begin() + kKept, bytes.end(), [](char byte) { return byte != 0; }))
+    return -E2BIG;
+  std::memset(reinterpret_cast<char*>(&info) + kKept, 0, sizeof info - kKept);
   info.si_signo = signal;
   return 0;
 }
@@ -146,8 +168,7 @@ long rt_sigqueueinfo(Call& call) {
   if (of == Whose::recorder) return -ESRCH;
   if (of == Whose::other || !recorded(call.fd(1)))
     return host_call(SYS_rt_sigqueueinfo, call.args[0], call.args[1], host_pointer(&info));
-  call.process.signals.raise(call.task.signals, call.fd(1), info);
-  return 0;
+  return call.process.signals.raise(call.task.signals, call.fd(1), info);
 }
 
 long rt_tgsigqueueinfo(Call& call) {
@@ -157,8 +178,7 @@ long rt_tgsigqueueinfo(Call& call) {
   if (of == Whose::recorder) return -ESRCH;
   if (of == Whose::other || call.fd(0) != getpid() || !recorded(call.fd(2)))
     return host_call(SYS_rt_tgsigqueueinfo, call.args[0], call.args[1], call.args[2], host_pointer(&info));
-  call.task.signals.raise(call.fd(2), info);
-  return 0;
+  return call.task.signals.raise(call.fd(2), info);
 }
 
 // A pidfd of the guest's own process is another way to kill(getpid()).
@@ -182,11 +202,8 @@ long pidfd_send_signal(Call& call) {
     if (info.si_signo != signal) return -EINVAL;
   }
   if (flags & kToGroup) return signal_own_group(call, signal);
-  if (flags & kToThread)
-    call.task.signals.raise(signal, info);
-  else
-    call.process.signals.raise(call.task.signals, signal, info);
-  return 0;
+  if (flags & kToThread) return call.task.signals.raise(signal, info);
+  return call.process.signals.raise(call.task.signals, signal, info);
 }
 
 long timer_create(Call& call) {

@@ -172,7 +172,9 @@ long epoll_wait(Call& call) {
   for (;;) {
     result = interruptible_syscall(call.task.signals.waiting(), call.row.number, args[0], args[1], args[2],
                                    args[3], 0, 0);
-    if (result != -EINTR || call.task.signals.deliverable()) break;
+    if (result != -EINTR) break;
+    call.task.signals.update();  // see blocking_call()
+    if (call.task.signals.deliverable()) break;
     if (call.row.number == SYS_epoll_pwait2 || timeout <= 0) continue;
     const uint64_t passed_ms = (now_ns() - started) / 1'000'000;
     args[3] = passed_ms >= static_cast<uint64_t>(timeout) ? 0 : static_cast<uint64_t>(timeout) - passed_ms;
@@ -195,6 +197,7 @@ long sleep(Call& call, clockid_t clock, int flags, timespec& remaining) {
     result =
         interruptible_syscall(call.task.signals.waiting(), SYS_clock_nanosleep, static_cast<uint64_t>(clock),
                               static_cast<uint64_t>(flags), request, rest, 0, 0);
+    if (result == -EINTR) call.task.signals.update();  // see blocking_call()
   } while (result == -EINTR && !call.task.signals.deliverable());
   return result;
 }

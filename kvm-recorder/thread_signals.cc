@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <ctime>
 #include <utility>
@@ -32,13 +33,16 @@ void ThreadSignals::notice() {
   kick_thread(host_thread_);
 }
 
-void ThreadSignals::arrived(int signal, const siginfo_t& info) noexcept {
+bool ThreadSignals::arrived(int signal, const siginfo_t& info) noexcept {
+  bool room = true;
   if (signal < kFirstRealtime)
     arrivals_.note(signal, info);
   else
-    process_.realtime_.note(*this, signal, info);
+    room = process_.realtime_.note(*this, signal, info);
+  if (!room) holds_realtime_.store(true);
   waiting_.store(1);
   vcpu_.kick();
+  return room;
 }
 
 // Which of the two queues the host's kernel took it from is known of tgkill's signals only. The others may be
@@ -55,6 +59,10 @@ void ThreadSignals::update() {
   waiting_.store(0);
   process_.drain_realtime();
   arrivals_.drain([this](const siginfo_t& info) { take(info); });
+  while (holds_realtime_.exchange(false)) {  // more of them may come at once
+    set_host_mask(host_mask_.value_or(blocked_));
+    process_.drain_realtime();
+  }
   uint64_t deliverable = pending_bits() & ~blocked_;
   while (deliverable != 0 && process_.ignored(__builtin_ctzll(deliverable) + 1))
     deliverable &= deliverable - 1;
@@ -145,7 +153,10 @@ long ThreadSignals::rt_sigsuspend(GuestTask& task, uint64_t set, uint64_t set_si
   uint64_t mask = 0;
   if (!task.process.memory.read_object(set, mask)) return -EFAULT;
   set_temporary_mask(mask);
-  while (!deliverable()) interruptible_syscall(waiting_, SYS_pause, 0, 0, 0, 0, 0, 0);
+  while (!deliverable()) {
+    interruptible_syscall(waiting_, SYS_pause, 0, 0, 0, 0, 0, 0);
+    update();  // some are noted although they are blocked (SIGSEGV, SIGBUS)
+  }
   return kRestartNoHand;
 }
 
@@ -164,7 +175,14 @@ long ThreadSignals::rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info
   set_blocked(blocked | mask);
   std::optional<siginfo_t> found = dequeue(mask);
   long result = 0;
-  if (!found) {
+  timespec until{};
+  if (timeout != 0) clock_gettime(CLOCK_MONOTONIC, &until);
+  constexpr long kSecond = 1'000'000'000, kLongest = 1L << 32;  // s: no sum below overflows
+  time.tv_sec = std::min<time_t>(time.tv_sec, kLongest);
+  until.tv_nsec += time.tv_nsec;
+  until.tv_sec += time.tv_sec + until.tv_nsec / kSecond;
+  until.tv_nsec %= kSecond;
+  while (!found) {
     const uint64_t wanted = mask & ~(kFaultSignals | kLibcSignals);
     siginfo_t arrived{};
     const auto set_at = reinterpret_cast<uint64_t>(&wanted), info_at = reinterpret_cast<uint64_t>(&arrived);
@@ -177,6 +195,16 @@ long ThreadSignals::rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info
           interruptible_syscall(waiting_, SYS_rt_sigtimedwait, set_at, info_at, time_at, sizeof wanted, 0, 0);
     }
     if (result > 0) found = arrived;
+    if (result != -EINTR) break;
+    // Those that the host can't wait for are noted by a handler, and so are others that are none of these.
+    update();
+    found = dequeue(mask);
+    if (found || deliverable()) break;
+    if (timeout == 0) continue;
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const long left = std::max(0L, (until.tv_sec - now.tv_sec) * kSecond + until.tv_nsec - now.tv_nsec);
+    time = {left / kSecond, left % kSecond};
   }
   set_blocked(blocked);
   if (!found) return result;
@@ -199,22 +227,27 @@ long ThreadSignals::sigaltstack(GuestTask& task, const Registers& registers, uin
   return 0;
 }
 
-void ThreadSignals::raise(int signal, const siginfo_t& info) {
-  if (signal < 1 || signal > kSignals) return;
+long ThreadSignals::raise(int signal, const siginfo_t& info) {
+  if (signal < 1 || signal > kSignals) return 0;
   if (signal == SIGSTOP) {
     ::raise(SIGSTOP);
-    return;
+    return 0;
   }
   siginfo_t sent = info;
   sent.si_signo = signal;
-  if (info.si_code == SI_KERNEL) {
-    force(sent);
-    return;
-  }
   update();
-  if (process_.ignored(signal) && (blocked_ & bit_of(signal)) == 0) return;
+  if (process_.ignored(signal) && (blocked_ & bit_of(signal)) == 0) return 0;
+  if (process_.too_many(pending_, sent)) return -EAGAIN;
   pending_.add(sent);
   notice();
+  return 0;
+}
+
+void ThreadSignals::kill() {
+  siginfo_t info{};
+  info.si_signo = SIGKILL;
+  info.si_code = SI_KERNEL;
+  force(info);
 }
 
 void ThreadSignals::reset_for_exec() {

@@ -36,9 +36,11 @@ class ThreadSignals {
                      uint64_t set_size);  // kRestartNoHand when interrupted
   long rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info, uint64_t timeout, uint64_t set_size);
   long sigaltstack(GuestTask& task, const Registers& registers, uint64_t stack, uint64_t old_stack);
-  // tgkill(2), tkill(2) to this thread: notes it as pending. (To others: an ordinary pass-through call.) With
-  // si_code SI_KERNEL it is forced, as the kernel's force_sig(): blocked or ignored, it kills.
-  void raise(int signal, const siginfo_t& info);
+  // tgkill(2), tkill(2), rt_tgsigqueueinfo(2) to this thread: notes it as pending. (To others: an ordinary
+  // pass-through call.) 0, or -EAGAIN: too many wait already (RLIMIT_SIGPENDING).
+  long raise(int signal, const siginfo_t& info);
+  // The kernel ends the process, as after execve's point of no return.
+  void kill();
   // rt_sigreturn: restores registers, FPU and mask from the frame at RSP; false when the frame is unreadable:
   // SIGSEGV then waits for deliver().
   bool rt_sigreturn(GuestTask& task, Registers& registers, FpuState& fpu);
@@ -81,8 +83,10 @@ class ThreadSignals {
 
   // For ProcessSignals.
   uint64_t blocked() const { return blocked_; }
-  void arrived(int signal, const siginfo_t& info) noexcept;  // in a handler on this thread
-  void take(const siginfo_t& arrived);                       // what was noted becomes pending
+  // In a handler on this thread. False: the handler must leave realtime signals blocked, until update()
+  // has made room for more.
+  bool arrived(int signal, const siginfo_t& info) noexcept;
+  void take(const siginfo_t& arrived);  // what was noted becomes pending
   // Moves noted signals over and recomputes what deliverable() says. After every change of masks, actions or
   // pending signals.
   void update();
@@ -106,7 +110,8 @@ class ThreadSignals {
   uint64_t trap_number_ = 0, error_code_ = 0,
            cr2_ = 0;  // of the last fault, as in the kernel's thread_struct
   KernelStack alternate_{};
-  std::optional<uint64_t> host_mask_;  // in force now
+  std::optional<uint64_t> host_mask_;        // in force now,
+  std::atomic<bool> holds_realtime_{false};  // but for realtime signals, which a handler has blocked
 
   void set_blocked(uint64_t mask);
   uint64_t pending_bits();

@@ -85,7 +85,8 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
     address += stack_displacement(decoded, operand);
     address += bit_string_displacement(decoded, context);
     const bool writes = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
-    result.push_back({address, operand.size / 8U, writes ? Access::write : Access::read});
+    result.push_back({address, operand.size / 8U, writes ? Access::write : Access::read,
+                      operand.mem.segment == ZYDIS_REGISTER_SS});
   }
   std::stable_partition(result.begin(), result.end(),
                         [](const MemoryAccess& a) { return a.access == Access::read; });

@@ -18,6 +18,7 @@ constexpr uint64_t kLongestInstruction = 15;  // SDM vol. 2, 2.3.11
 struct MemoryAccess {
   uint64_t address = 0, size = 0;
   Access access = Access::read;
+  bool stack = false;  // through SS: by RSP or RBP, unless FS or GS is named (SDM vol. 1, 3.7.4)
 };
 
 // The memory that the instruction at the start of `code` would touch, in the order in which a processor

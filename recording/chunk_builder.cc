@@ -71,17 +71,19 @@ Shape shape_of(const Event& event) {
 
 bool has_extra(const Event& event) {
   return !event.memory.empty() || event.fpu_digest || !event.fpu.empty() || !event.space_ops.empty() ||
-         !event.patches.empty();
+         !event.patches.empty() || !event.output_steps.empty();
 }
 
 // Sizes in the payload, rounded up: structure, pointers and the data behind them.
-constexpr uint64_t kExtraBytes = 80, kMemoryDigestBytes = 40, kSpaceOpBytes = 96, kCodePatchBytes = 40;
+constexpr uint64_t kExtraBytes = 80, kMemoryDigestBytes = 40, kSpaceOpBytes = 96, kCodePatchBytes = 40,
+                   kOutputStepBytes = 40;
 constexpr uint64_t kShapeBytes = 72, kOutputShapeBytes = 16;
 
 uint64_t extra_size(const Event& event) {
   uint64_t size = kExtraBytes + event.fpu.size() + event.memory.size() * kMemoryDigestBytes +
                   event.patches.size() * kCodePatchBytes;
   for (const SpaceOp& op : event.space_ops) size += kSpaceOpBytes + op.name.size();
+  for (const OutputStep& step : event.output_steps) size += kOutputStepBytes + step.bytes.size();
   return size;
 }
 
@@ -130,6 +132,14 @@ void build_patch(const CodePatch& patch, log::CodePatch::Builder out) {
   out.setOriginal(as_data(std::span<const uint8_t>(patch.original)));
 }
 
+void build_output_step(const OutputStep& step, log::OutputStep::Builder out) {
+  out.setKind(static_cast<uint8_t>(step.kind));
+  out.setStream(step.stream);
+  out.setBefore(step.before);
+  out.setOffset(step.offset);
+  if (!step.bytes.empty()) out.setBytes(as_data(std::span(step.bytes)));
+}
+
 void build_extra(const Event& event, log::Extra::Builder out) {
   if (!event.memory.empty()) {
     auto memory = out.initMemory(static_cast<unsigned>(event.memory.size()));
@@ -149,6 +159,10 @@ void build_extra(const Event& event, log::Extra::Builder out) {
   if (!event.patches.empty()) {
     auto patches = out.initPatches(static_cast<unsigned>(event.patches.size()));
     for (unsigned i = 0; i < patches.size(); i++) build_patch(event.patches[i], patches[i]);
+  }
+  if (!event.output_steps.empty()) {
+    auto steps = out.initOutputSteps(static_cast<unsigned>(event.output_steps.size()));
+    for (unsigned i = 0; i < steps.size(); i++) build_output_step(event.output_steps[i], steps[i]);
   }
 }
 
@@ -234,6 +248,7 @@ void ChunkBuilder::check_limits(const Event& event) const {
   limit("memory digests", event.memory.size(), kMaxListEntries);
   limit("changes of mappings", event.space_ops.size(), kMaxListEntries);
   limit("code patches", event.patches.size(), kMaxListEntries);
+  limit("steps of output", event.output_steps.size(), kMaxListEntries);
   if (has_extra(event)) limit("bytes of mappings and digests", extra_size(event), kMaxExtraBytes);
   if (!event.fpu.empty() && event.fpu.size() != kFpuBytes)
     fail(ErrorKind::internal, "an event has {} bytes of FPU state instead of {}", event.fpu.size(),
@@ -325,6 +340,7 @@ void ChunkBuilder::append_extra(const Event& event) {
   extra.parts.fpu = event.fpu;
   extra.parts.space_ops = event.space_ops;
   extra.parts.patches = event.patches;
+  extra.parts.output_steps = event.output_steps;
   extra_bytes_ += extra_size(event);
   extras_.push_back(std::move(extra));
 }

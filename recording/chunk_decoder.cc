@@ -48,6 +48,7 @@ void clear(Event& event) {
   event.space_ops.clear();
   event.writes.clear();
   event.patches.clear();
+  event.output_steps.clear();
 }
 
 }  // namespace
@@ -217,11 +218,29 @@ void ChunkDecoder::load_space_op(log::SpaceOp::Reader in, SpaceOp& op) {
   op.name.assign(name.asChars().begin(), name.size());
 }
 
+void ChunkDecoder::load_output_step(log::OutputStep::Reader in, Event& event) {
+  if (in.getKind() > kLastOutputStepKind)
+    damaged("event {} of the chunk has the unknown step of output {}", at_, in.getKind());
+  if (in.getStream() != 1 && in.getStream() != 2)
+    damaged("event {} of the chunk: a step of output is for the unknown stream {}", at_, in.getStream());
+  const uint32_t first = event.output_steps.empty() ? 0 : event.output_steps.back().before;
+  if (in.getBefore() < first || in.getBefore() > event.outputs.size())
+    damaged("event {} of the chunk: its steps of output are out of order", at_);
+  OutputStep& step = event.output_steps.emplace_back();
+  step.kind = static_cast<OutputStepKind>(in.getKind());
+  step.stream = in.getStream();
+  step.before = in.getBefore();
+  step.offset = in.getOffset();
+  const auto bytes = as_span(in.getBytes());
+  step.bytes.assign(bytes.begin(), bytes.end());
+}
+
 void ChunkDecoder::load_extra(log::Extra::Reader in, Event& event) {
   const auto memory = in.getMemory();
   const auto ops = in.getSpaceOps();
   const auto patches = in.getPatches();
-  if (std::max({memory.size(), ops.size(), patches.size()}) > kMaxListEntries)
+  const auto steps = in.getOutputSteps();
+  if (std::max({memory.size(), ops.size(), patches.size(), steps.size()}) > kMaxListEntries)
     damaged("event {} of the chunk has a list of more than {} entries", at_, kMaxListEntries);
   for (const auto digest : memory) {
     MemoryDigest& out = event.memory.emplace_back();
@@ -246,6 +265,7 @@ void ChunkDecoder::load_extra(log::Extra::Reader in, Event& event) {
     if (out.length > out.original.size() || !copy_exactly(patch.getOriginal(), out.original))
       damaged("event {} of the chunk: damaged code patch for {:#x}", at_, out.address);
   }
+  for (const auto step : steps) load_output_step(step, event);
 }
 
 void ChunkDecoder::take_extra(Event& event) {

@@ -44,6 +44,7 @@ class ChunkDecoder {
   void take_slots(KnownShape& known, Event& event);
   std::span<const std::byte> take_write(uint64_t length, uint64_t& total);
   void take_extra(Event& event);
+  void load_output_step(log::OutputStep::Reader in, Event& event);
   void load_extra(log::Extra::Reader in, Event& event);
   void load_space_op(log::SpaceOp::Reader in, SpaceOp& op);
   void check_end() const;

@@ -85,6 +85,23 @@ struct Output {
   std::vector<Piece> pieces;  // where the bytes are in guest memory at the exit
 };
 
+// Values are part of the format: add at the end, never renumber.
+enum class OutputStepKind : uint8_t {
+  bytes = 0,   // bytes that reached the stream without passing guest memory (sendfile(2), splice(2))
+  seek = 1,    // what comes next goes to `offset`
+  resize = 2,  // the file ends at `offset` now
+};
+
+// What happened to one of the recorder's own streams beside the bytes that the guest wrote there.
+struct OutputStep {
+  OutputStepKind kind = OutputStepKind::bytes;
+  uint8_t stream = 0;   // 1 or 2
+  uint32_t before = 0;  // how many of the event's `outputs` come first
+  // Bytes, in a regular file; 0 is where the stream stood when the recording began, so it may be negative.
+  int64_t offset = 0;
+  std::vector<std::byte> bytes;
+};
+
 // Digest of a stretch of guest memory at the exit, before the answer.
 struct MemoryDigest {
   uint64_t address = 0, length = 0;
@@ -114,6 +131,7 @@ struct Event {
   std::vector<MemoryWrite> writes;
   std::vector<CodePatch> patches;
   std::vector<Output> outputs;
+  std::vector<OutputStep> output_steps;  // ascending in `before`
 };
 
 }  // namespace aftercheck::recording

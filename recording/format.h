@@ -25,6 +25,7 @@ constexpr uint64_t kMaxExtraBytes = 16 << 20;
 
 constexpr uint8_t kLastEventKind = static_cast<uint8_t>(EventKind::asynchronous);
 constexpr uint8_t kLastSpaceOpKind = static_cast<uint8_t>(SpaceOpKind::clear);
+constexpr uint8_t kLastOutputStepKind = static_cast<uint8_t>(OutputStepKind::resize);
 
 // The chunks of DIR/events.
 extern const ChunkKind kEventChunks;

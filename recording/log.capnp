@@ -50,6 +50,7 @@ struct Extra {
   fpu @4 :Data;                   # 512 bytes, or none
   spaceOps @5 :List(SpaceOp);
   patches @6 :List(CodePatch);
+  outputSteps @7 :List(OutputStep);
 }
 
 struct MemoryDigest {
@@ -69,6 +70,14 @@ struct SpaceOp {
   blob @7 :Data;                  # 16 bytes, or none: all zero
   blobOffset @8 :UInt64;
   name @9 :Data;                  # not Text: paths need not be UTF-8
+}
+
+struct OutputStep {
+  kind @0 :UInt8;                 # OutputStepKind
+  stream @1 :UInt8;
+  before @2 :UInt32;              # how many of the event's outputs come first
+  offset @3 :Int64;
+  bytes @4 :Data;
 }
 
 struct CodePatch {

@@ -109,6 +109,8 @@ class Replay::Impl {
   SegmentStop run_guest();
   void verify(const SegmentStop& stop);
   void replay_outputs(const Event& event);
+  void replay_step(const recording::OutputStep& step);
+  void replay_output(const recording::Output& output);
   std::optional<Stop> limit_between(const Limit& limit);
   // Of the segment that the guest is in, or has come from.
   Position segment_start() const {
@@ -418,30 +420,49 @@ void Replay::Impl::verify(const SegmentStop& stop) {
 }
 
 void Replay::Impl::replay_outputs(const Event& event) {
-  for (const recording::Output& output : event.outputs) {
-    recording::OutputDigest digest;
-    // Twice over the pieces: nothing is shown before all of it is known to be right.
-    for (const bool show : {false, true}) {
-      if (show && (output.stream == 0 || !options_.output)) break;
-      for (const recording::Output::Piece& piece : output.pieces) {
-        constexpr size_t kPart = 1 << 20;
-        for (uint64_t done = 0; done < piece.length;) {
-          const size_t size = std::min<uint64_t>(kPart, piece.length - done);
-          buffer_.resize(size);
-          if (!in_windows(piece.address, piece.length) || !guest_.read(piece.address + done, buffer_))
-            diverged("the same exit",
-                     fmt::format("output at {:#x} can't be read in the replay", piece.address));
-          if (show)
-            options_.output(output.stream, buffer_.data(), size);
-          else
-            digest.update(buffer_);
-          done += size;
-        }
+  size_t step = 0;
+  const auto steps_before = [&](size_t output) {
+    for (; step < event.output_steps.size() && event.output_steps[step].before <= output; step++)
+      replay_step(event.output_steps[step]);
+  };
+  for (size_t i = 0; i < event.outputs.size(); i++) {
+    steps_before(i);
+    replay_output(event.outputs[i]);
+  }
+  steps_before(event.outputs.size());
+}
+
+void Replay::Impl::replay_step(const recording::OutputStep& step) {
+  if (step.kind != recording::OutputStepKind::bytes) {
+    if (options_.output_moved) options_.output_moved(step);
+  } else if (options_.output && !step.bytes.empty()) {
+    options_.output(step.stream, step.bytes.data(), step.bytes.size());
+  }
+}
+
+void Replay::Impl::replay_output(const recording::Output& output) {
+  recording::OutputDigest digest;
+  // Twice over the pieces: nothing is shown before all of it is known to be right.
+  for (const bool show : {false, true}) {
+    if (show && (output.stream == 0 || !options_.output)) break;
+    for (const recording::Output::Piece& piece : output.pieces) {
+      constexpr size_t kPart = 1 << 20;
+      for (uint64_t done = 0; done < piece.length;) {
+        const size_t size = std::min<uint64_t>(kPart, piece.length - done);
+        buffer_.resize(size);
+        if (!in_windows(piece.address, piece.length) || !guest_.read(piece.address + done, buffer_))
+          diverged("the same exit",
+                   fmt::format("output at {:#x} can't be read in the replay", piece.address));
+        if (show)
+          options_.output(output.stream, buffer_.data(), size);
+        else
+          digest.update(buffer_);
+        done += size;
       }
-      if (!show && digest.value() != output.digest)
-        diverged("the same exit with the same registers",
-                 fmt::format("what the program writes to descriptor {} has other bytes", output.fd));
     }
+    if (!show && digest.value() != output.digest)
+      diverged("the same exit with the same registers",
+               fmt::format("what the program writes to descriptor {} has other bytes", output.fd));
   }
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "machine/vcpu.h"
+#include "recording/event.h"
 #include "recording/log_place.h"
 #include "recording/meta.h"
 #include "recording/position.h"
@@ -27,6 +28,10 @@ struct ReplayOptions {
   uint64_t start_near = 0;
   // Bytes of the program's standard output (1) and error (2), in order. Null: dropped.
   std::function<void(int stream, const std::byte* bytes, size_t size)> output;
+  // What the program did to its output where that was a regular file: from here on bytes go to `offset`
+  // (seek), or the file ends there (resize). Offsets are as in recording::OutputStep. Null: ignored, and
+  // bytes are in the order in which they were written.
+  std::function<void(const recording::OutputStep& step)> output_moved;
   // For divergence reports.
   SystemCallName system_call_name;
   // Called now and then with a share of 0..1 and the number of events so far. Null: none.

@@ -105,6 +105,19 @@ uint64_t length_of(const recording::Output& output) {
   return length;
 }
 
+std::string describe_output_step(const recording::OutputStep& step) {
+  const char* stream = step.stream == 1 ? "standard output" : "standard error";
+  switch (step.kind) {
+    case recording::OutputStepKind::bytes:
+      return fmt::format("{} bytes copied to {}", step.bytes.size(), stream);
+    case recording::OutputStepKind::seek:
+      return fmt::format("{} goes on at offset {}", stream, step.offset);
+    case recording::OutputStepKind::resize:
+      break;
+  }
+  return fmt::format("{} ends at offset {}", stream, step.offset);
+}
+
 const char* instruction_name(uint8_t kind) {
   return kind <= static_cast<uint8_t>(kLastTrappedKind) ? aftercheck::name(static_cast<TrappedKind>(kind))
                                                         : "unknown";
@@ -131,6 +144,7 @@ void print_details(const Event& event, Output& output) {
                        : out.stream == 1 ? " (standard output)"
                                          : " (standard error)",
                        out.digest));
+  for (const auto& step : event.output_steps) detail(describe_output_step(step));
 }
 
 void print_text(const Event& event, uint64_t number, bool verbose, const std::string& symbol,
@@ -197,6 +211,12 @@ Json to_json(const Event& event, uint64_t number, const std::string& symbol) {
                                {"stream", out.stream},
                                {"length", length_of(out)},
                                {"digest", fmt::format("{:016x}", out.digest)}});
+  for (const auto& step : event.output_steps)
+    json["output_steps"].push_back({{"stream", step.stream},
+                                    {"text", describe_output_step(step)},
+                                    {"before", step.before},
+                                    {"offset", step.offset},
+                                    {"length", step.bytes.size()}});
   return json;
 }
 

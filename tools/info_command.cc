@@ -62,6 +62,7 @@ void count(const Event& event, Findings& found) {
   for (const recording::MemoryWrite& write : event.writes) found.written_bytes += write.bytes.size();
   for (const recording::Output& output : event.outputs)
     for (const auto& piece : output.pieces) found.output_bytes += piece.length;
+  for (const recording::OutputStep& step : event.output_steps) found.output_bytes += step.bytes.size();
   if (event.kind == EventKind::end) found.end = describe_end(event);
 }
 

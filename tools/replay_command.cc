@@ -1,3 +1,5 @@
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -29,9 +31,17 @@ struct Arguments {
 };
 
 // Hands the guest's output on. A reader that goes away does not end the replay: its verdict is still wanted.
+// Where the program moved in its output, a regular file, so does this if it has one, too.
 class GuestOutput {
  public:
-  explicit GuestOutput(Console& console) : console_(console) {}
+  // `in_order`: not all of the output is shown, so that its places mean nothing.
+  GuestOutput(Console& console, bool in_order) : console_(console) {
+    struct stat status {};
+    for (const int stream : {STDOUT_FILENO, STDERR_FILENO})
+      if (!in_order && fstat(stream, &status) == 0 && S_ISREG(status.st_mode) &&
+          (fcntl(stream, F_GETFL) & O_APPEND) == 0)
+        base_.at(static_cast<size_t>(stream)) = lseek(stream, 0, SEEK_CUR);
+  }
   void write(int stream, const std::byte* bytes, size_t size) {
     bool& gone = gone_.at(static_cast<size_t>(stream));
     if (gone) return;
@@ -40,13 +50,29 @@ class GuestOutput {
     if (error == EPIPE)
       gone = true;
     else if (error != 0)
-      fail(ErrorKind::io, "the program's standard {} can't be written: {}",
-           stream == STDOUT_FILENO ? "output" : "error", errno_text(error));
+      fail(ErrorKind::io, "the program's standard {} can't be written: {}", name(stream), errno_text(error));
+  }
+  void move(const recording::OutputStep& step) {
+    const int64_t base = base_.at(step.stream);
+    int64_t to = 0;
+    const bool valid = base >= 0 && !__builtin_add_overflow(base, step.offset, &to) && to >= 0;
+    const bool seek = step.kind == recording::OutputStepKind::seek;
+    if (valid && (seek ? lseek(step.stream, to, SEEK_SET) == to : ftruncate(step.stream, to) == 0)) return;
+    if (told_.at(step.stream)) return;
+    told_.at(step.stream) = true;
+    console_.warning(fmt::format(
+        "the program's standard {} was a file in which it moved (lseek, pwrite, ftruncate); what it "
+        "wrote comes here in the order in which it wrote it. For the file as it was, replay from "
+        "the start into a file that is not opened for appending",
+        name(step.stream)));
   }
 
  private:
   Console& console_;
-  std::array<bool, 3> gone_{};
+  std::array<bool, 3> gone_{}, told_{};
+  std::array<int64_t, 3> base_{-1, -1, -1};  // where the streams stood before the replay; -1: can't seek
+
+  static const char* name(int stream) { return stream == STDOUT_FILENO ? "output" : "error"; }
 };
 
 // Compares branches with the recording's trace where that is wanted and there is one.
@@ -190,12 +216,16 @@ int run(Arguments& arguments, Console& console) {
   console.set_verbose(arguments.verbose);
   ReplayOptions& options = arguments.options;
   std::signal(SIGPIPE, SIG_IGN);
-  GuestOutput guest_output(console);
   const bool shows_output = !arguments.no_output && !arguments.json;
+  GuestOutput guest_output(console, !arguments.from.empty());
   bool shown = true;  // not before --from
   if (shows_output)
     options.output = [&](int stream, const std::byte* bytes, size_t size) {
       if (shown) guest_output.write(stream, bytes, size);
+    };
+  if (shows_output)
+    options.output_moved = [&](const recording::OutputStep& step) {
+      if (shown) guest_output.move(step);
     };
   options.warning = [&](const std::string& text) { console.warning(text); };
   take_positions(arguments);

@@ -97,6 +97,17 @@ CodePatch EventMaker::patch() {
   return patch;
 }
 
+void EventMaker::add_output_steps(Event& event) {
+  for (uint32_t before = 0; before <= event.outputs.size(); before++) {
+    OutputStep& step = event.output_steps.emplace_back();
+    step.kind = static_cast<OutputStepKind>(below(kLastOutputStepKind + 1));
+    step.stream = static_cast<uint8_t>(1 + below(2));
+    step.before = before;
+    step.offset = static_cast<int64_t>(number());
+    if (step.kind == OutputStepKind::bytes) step.bytes = bytes(below(300));
+  }
+}
+
 Event EventMaker::make() {
   if (below(4) != 0) return small_syscall();
   Event event;
@@ -125,6 +136,7 @@ Event EventMaker::make() {
     output.digest = random_();
     for (uint64_t pieces = below(4); pieces > 0; pieces--) output.pieces.push_back({number(), number()});
   }
+  if (below(4) == 0) add_output_steps(event);
   return event;
 }
 
@@ -169,6 +181,9 @@ std::string to_text(const Event& event) {
     text += fmt::format("\noutput {} {} {:#x}", o.stream, o.fd, o.digest);
     for (const auto& piece : o.pieces) text += fmt::format(" {:#x}+{:#x}", piece.address, piece.length);
   }
+  for (const auto& s : event.output_steps)
+    text += fmt::format("\noutput step {} {} {} {} {} {:#x}", static_cast<int>(s.kind), s.stream, s.before,
+                        s.offset, s.bytes.size(), digest64(s.bytes));
   return text;
 }
 

@@ -45,6 +45,7 @@ class EventMaker {
   uint64_t number();
   MemoryWrite write(size_t size);
   SpaceOp space_op();
+  void add_output_steps(Event& event);
   CodePatch patch();
   Digest128 digest();
 

@@ -1,0 +1,62 @@
+#include "kvm-recorder/vsyscall.h"
+
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <ctime>
+#include <fstream>
+#include <string>
+
+namespace aftercheck {
+namespace {
+
+// arch/x86/include/uapi/asm/vsyscall.h.
+constexpr uint64_t kGettimeofday = 0xffff'ffff'ff60'0000, kTime = kGettimeofday + 0x400,
+                   kGetcpu = kGettimeofday + 0x800;
+
+bool host_has_page() {
+  static const bool has = [] {
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);)
+      if (line.ends_with("[vsyscall]")) return true;
+    return false;
+  }();
+  return has;
+}
+
+template <typename T>
+bool store(GuestTask& task, uint64_t address, const T& object) {
+  return address == 0 || task.answer.write_object(address, object);
+}
+
+}  // namespace
+
+bool answer_vsyscall(const Exit& fault, GuestTask& task, Registers& registers) {
+  const uint64_t called = registers.rip;
+  if (fault.access != Access::fetch || (called != kGettimeofday && called != kTime && called != kGetcpu))
+    return false;
+  uint64_t caller = 0;
+  if (!host_has_page() || !task.process.memory.read_object(registers.rsp, caller)) return false;
+  uint64_t result = 0;
+  if (called == kGettimeofday) {
+    timeval now{};
+    struct timezone zone {};
+    syscall(SYS_gettimeofday, &now, &zone);
+    if (!store(task, registers.rdi, now) || !store(task, registers.rsi, zone)) return false;
+  } else if (called == kTime) {
+    const time_t now = std::time(nullptr);
+    if (!store(task, registers.rdi, now)) return false;
+    result = static_cast<uint64_t>(now);
+  } else {
+    unsigned cpu = 0, node = 0;
+    syscall(SYS_getcpu, &cpu, &node, nullptr);
+    if (!store(task, registers.rdi, cpu) || !store(task, registers.rsi, node)) return false;
+  }
+  registers.rax = result;
+  registers.rip = caller;
+  registers.rsp += sizeof caller;
+  return true;
+}
+
+}  // namespace aftercheck
