@@ -26,7 +26,7 @@ struct Meta {
   std::map<std::string, std::string> capabilities;  // what was probed: name -> value
 };
 
-// Throws Error(io). Written once, atomically (temporary file, fsync, rename), before the first event.
+// Throws Error(io). Written once, atomically (temporary file, rename, fsync), before the first event.
 void write_meta(const std::filesystem::path& directory, const Meta& meta);
 // Throws Error(bad_input) naming file and field, Error(unsupported) for a newer format version (naming both
 // versions), Error(bad_input) "not a recording" when `directory` has no meta. Reads at most 64 MiB.
