@@ -147,7 +147,7 @@ constexpr SystemCall kRows[] = {
     pass("flock", {fd, v}, restarts),
     pass("fsync", {fd}),
     pass("fdatasync", {fd}),
-    pass("truncate", {path, v}),
+    pass("truncate", {path, v}, never, calls::truncate),
     pass("ftruncate", {fd, v}, never, calls::file_changed),
     pass("getdents", {fd, got(1, n32(2)), v}, never, calls::getdents),
     pass("getcwd", {got(1, 1), v}),

@@ -92,6 +92,7 @@ long writev(Call& call);
 long readv(Call& call);
 long copy_to_fd(Call& call);    // sendfile, splice, tee, copy_file_range
 long file_changed(Call& call);  // ftruncate, fallocate
+long truncate(Call& call);
 // system_calls_messages.cc
 long sendmsg(Call& call);
 long recvmsg(Call& call);

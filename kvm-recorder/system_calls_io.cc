@@ -1,6 +1,11 @@
 // Reading, writing and the output gate's callers.
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -77,6 +82,35 @@ long vector_call(Call& call, Vector& vector, CallBuffers::Use use) {
   return blocking_call(call, call.row.number, args);
 }
 
+// Where in the file the `size` bytes are that a call has just written to it.
+Range written_range(const Call& call, int fd, uint64_t size) {
+  const auto from = [&](uint64_t start) { return Range{start, start + size}; };
+  const auto until = [&](uint64_t end) { return Range{end - std::min(end, size), end}; };
+  const auto number = call.row.number;
+  const bool placed = number == SYS_pwrite64 || number == SYS_pwritev || number == SYS_pwritev2;
+  bool appends = number == SYS_pwritev2 && (call.args[5] & RWF_APPEND) != 0;
+  // pwrite(2), BUGS: it appends to a file that was opened so, wherever it is told to write.
+  if (placed && !appends) appends = (host_call(SYS_fcntl, fd, F_GETFL) & O_APPEND) != 0;
+  if (appends) {
+    struct stat status {};
+    if (fstat(fd, &status) == 0) return until(static_cast<uint64_t>(status.st_size));
+  }
+  if (placed && !(number == SYS_pwritev2 && call.args[3] == UINT64_MAX)) return from(call.args[3]);
+  // splice, copy_file_range: where the next byte would go.
+  uint64_t offset = 0;
+  if ((number == SYS_splice || number == SYS_copy_file_range) && call.args[3] != 0 &&
+      call.process.memory.read_object(call.args[3], offset))
+    return until(offset);
+  return until(static_cast<uint64_t>(std::max(host_call(SYS_lseek, fd, 0, SEEK_CUR), 0L)));
+}
+
+// Bytes were written to a descriptor; its file may be one that the guest maps.
+void note_file(Call& call, int fd, long size) {
+  LoggedSpace& memory = call.process.memory;
+  if (size <= 0 || !memory.may_change_files()) return;
+  memory.file_changed(call.answer, fd, written_range(call, fd, static_cast<uint64_t>(size)));
+}
+
 bool to_stream(Call& call, size_t index) { return call.process.descriptors.stream(call.fd(index)) != 0; }
 
 }  // namespace
@@ -88,7 +122,7 @@ long write(Call& call) {
   if (result > 0) {
     const iovec piece{reinterpret_cast<void*>(call.args[1]), static_cast<size_t>(result)};
     output_gate(call, call.fd(0), {&piece, 1}, piece.iov_len);
-    call.process.memory.file_written(call.answer, call.fd(0));
+    note_file(call, call.fd(0), result);
   }
   return result;
 }
@@ -108,7 +142,7 @@ long writev(Call& call) {
   const long result = vector_call(call, vector, CallBuffers::Use::in);
   if (result > 0) {
     output_gate(call, call.fd(0), vector.guest(), static_cast<uint64_t>(result));
-    call.process.memory.file_written(call.answer, call.fd(0));
+    note_file(call, call.fd(0), result);
   }
   return interrupted_result(call, result);
 }
@@ -127,13 +161,30 @@ long copy_to_fd(Call& call) {
   const size_t target = call.row.number == SYS_sendfile ? 0 : call.row.number == SYS_tee ? 1 : 2;
   if (to_stream(call, target)) return -EINVAL;
   const long result = pass(call);
-  if (result > 0) call.process.memory.file_written(call.answer, call.fd(target));
+  note_file(call, call.fd(target), result);
   return result;
 }
 
 long file_changed(Call& call) {
   const long result = pass(call);
-  if (result == 0) call.process.memory.file_written(call.answer, call.fd(0));
+  LoggedSpace& memory = call.process.memory;
+  if (result != 0 || !memory.may_change_files()) return result;
+  Range changed{};
+  if (call.row.number == SYS_fallocate) {
+    const auto [fd, mode, offset, length, e, f] = call.args;
+    constexpr uint64_t kContents = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
+    constexpr uint64_t kMoves = FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE;
+    if ((mode & kMoves) != 0) changed = {offset, INT64_MAX};
+    if ((mode & kContents) != 0) changed = {offset, offset + length};
+  }
+  memory.file_changed(call.answer, call.fd(0), changed);
+  return result;
+}
+
+long truncate(Call& call) {
+  const long result = pass(call);
+  if (result == 0)
+    call.process.memory.file_truncated(call.answer, reinterpret_cast<const char*>(call.args[0]));
   return result;
 }
 

@@ -73,8 +73,8 @@ std::string path_of(int fd) {
 }
 
 struct FileChoice {
-  bool anonymous = false;        // /dev/zero
-  bool shared_writable = false;  // the mapping must reach the file
+  bool anonymous = false;  // /dev/zero
+  LoggedSpace::FileMapping how{};
 };
 
 // What kind of mapping the file allows; 0 or -errno in the kernel's order (do_mmap).
@@ -100,11 +100,14 @@ long check_file(GuestProcess& process, int fd, uint64_t prot, bool shared, FileC
     return -ENODEV;
   }
   struct statvfs file_system {};
-  if ((prot & PROT_EXEC) && fstatvfs(fd, &file_system) == 0 && (file_system.f_flag & ST_NOEXEC))
-    return -EPERM;
-  // A read-only mapping through a descriptor open for writing may become writable by mprotect. One that can't
-  // ever be written is taken as a snapshot, like a private one.
-  choice.shared_writable = shared && mode == O_RDWR;
+  if (fstatvfs(fd, &file_system) != 0) file_system.f_flag = 0;
+  if ((prot & PROT_EXEC) && (file_system.f_flag & ST_NOEXEC)) return -EPERM;
+  if ((file_system.f_flag & ST_NOEXEC) != 0) choice.how.may &= ~PROT_EXEC;
+  const long seals = shared ? host_call(SYS_fcntl, fd, F_GET_SEALS) : 0;  // EINVAL where there can't be any
+  const bool sealed = seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0;
+  if (sealed && (prot & PROT_WRITE)) return -EPERM;
+  if (shared && (mode != O_RDWR || sealed)) choice.how.may &= ~PROT_WRITE;
+  choice.how.shared = shared;
   return 0;
 }
 
@@ -147,7 +150,7 @@ long mmap(Call& call) {
   if (offset > UINT64_MAX - length) return -EOVERFLOW;
   bool shared = false;
   if (const long error = check_flags(flags, shared)) return error;
-  FileChoice choice{(flags & MAP_ANONYMOUS) != 0, false};
+  FileChoice choice{(flags & MAP_ANONYMOUS) != 0};
   const int fd = call.fd(4);
   static_cast<void>(fd_value);
   if (!choice.anonymous)
@@ -155,9 +158,9 @@ long mmap(Call& call) {
   Range place;
   if (const long error = choose_place(call.process, hint, length, flags, place)) return error;
   LoggedSpace& memory = call.process.memory;
-  const int result = choice.anonymous ? memory.map_anonymous(call.answer, place, prot, shared)
-                                      : memory.map_file(call.answer, place, prot, fd, offset,
-                                                        choice.shared_writable, path_of(fd));
+  const int result = choice.anonymous
+                         ? memory.map_anonymous(call.answer, place, prot, shared)
+                         : memory.map_file(call.answer, place, prot, fd, offset, path_of(fd), choice.how);
   return result == 0 ? static_cast<long>(place.start) : result;
 }
 
@@ -167,6 +170,21 @@ long munmap(Call& call) {
   return call.process.memory.unmap(call.answer, {start, start + length});
 }
 
+namespace {
+
+// The first mapping of the range that must not have all of `prot`; the range's end where there is none.
+uint64_t first_denied(const AddressSpace& space, Range range, int prot) {
+  for (uint64_t at = range.start; at < range.end;) {
+    const Mapping* mapping = space.find(at);
+    if (mapping == nullptr) break;  // a hole: the mappings' affair
+    if ((prot & ~mapping->may) != 0) return at;
+    at = mapping->end;
+  }
+  return range.end;
+}
+
+}  // namespace
+
 long mprotect(Call& call) {
   constexpr uint64_t kKnown = kProtBits | PROT_SEM | PROT_GROWSDOWN | PROT_GROWSUP;
   const auto [start, length_asked, prot, d, e, f] = call.args;
@@ -175,8 +193,13 @@ long mprotect(Call& call) {
   if (length_asked == 0) return 0;
   const uint64_t length = rounded_length(length_asked);
   if (length == 0 || !in_windows(start, length)) return -ENOMEM;
-  return call.process.memory.protect(call.answer, {start, start + length},
-                                     static_cast<int>(prot & kProtBits));
+  LoggedSpace& memory = call.process.memory;
+  const int wanted = static_cast<int>(prot & kProtBits);
+  const Range allowed{start, first_denied(memory.space(), {start, start + length}, wanted)};
+  if (allowed.end == start + length) return memory.protect(call.answer, allowed, wanted);
+  // What lies before has been changed when the kernel comes to what it denies.
+  const int error = allowed.size() == 0 ? 0 : memory.protect(call.answer, allowed, wanted);
+  return error == 0 ? -EACCES : error;
 }
 
 namespace {

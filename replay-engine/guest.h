@@ -131,7 +131,10 @@ class Guest {
   std::string text(recording::EventKind kind, uint64_t rip, const std::vector<uint64_t>& operands) const;
   void apply_space_op(const recording::SpaceOp& op);
   void map_blob(const recording::SpaceOp& op, Range range);
-  void map_shared(const recording::SpaceOp& op, Range range);
+  void map_numbered(const recording::SpaceOp& op, Range range);
+  void resize_file(const recording::SpaceOp& op);
+  void fill_file(const recording::SpaceOp& op);
+  std::vector<Range> file_pages(const Mapping& mapping);
   void grow_shared(const recording::SpaceOp& op);
   void apply_registers(GuestThread& thread, const recording::Event& event);
   void separate(MachineChoice choice, const std::vector<FpuState>& fpus);
