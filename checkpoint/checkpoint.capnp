@@ -40,9 +40,9 @@ struct Mapping {
   prot @2 :UInt32;
   shared @3 :Bool;
   file @4 :Bool;                  # else anonymous
-  blob @5 :Data;                  # private file mapping: 16 bytes
-  offset @6 :UInt64;              # in the blob, or in the shared file
-  number @7 :UInt64;              # shared file mapping: of its file
+  blob @5 :Data;                  # mapping of a blob: 16 bytes
+  offset @6 :UInt64;              # in the blob, or in the file with a number
+  number @7 :UInt64;              # mapping of a file with a number, which shared ones always are; else 0
   name @8 :Data;
 }
 
@@ -55,10 +55,11 @@ struct Patch {
   original @5 :Data;              # 15 bytes
 }
 
-# A file that is mapped shared; its contents are among the runs.
+# A file with a number; its contents are among the runs.
 struct File {
   number @0 :UInt64;
   length @1 :UInt64;
+  sized @2 :Bool;                 # the log says how long it is: mappings do not make it longer
 }
 
 # A zstd frame in a pack, with up to 16 pages.

@@ -36,6 +36,7 @@ struct CheckpointSummary {
 // A file that is mapped shared.
 struct CheckpointFile {
   uint64_t number = 0, length = 0;
+  bool sized = false;  // the log says how long it is
 };
 
 // A zstd frame of pages in a pack: a blob of the store that is nothing but such frames.

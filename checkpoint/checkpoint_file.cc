@@ -80,9 +80,10 @@ void build(schema::Mapping::Builder out, const SpaceOp& in) {
   out.setName({reinterpret_cast<const capnp::byte*>(in.name.data()), in.name.size()});
   if (in.kind != SpaceOpKind::map_blob) return;
   out.setFile(true);
-  out.setNumber(in.shared ? in.new_address : 0);
-  out.setOffset(in.shared ? in.new_length : in.blob_offset);
-  if (!in.shared) out.setBlob(as_data(in.blob));
+  const bool numbered = in.shared || in.new_address != 0;
+  out.setNumber(numbered ? in.new_address : 0);
+  out.setOffset(numbered ? in.new_length : in.blob_offset);
+  if (!numbered) out.setBlob(as_data(in.blob));
 }
 
 void build(schema::Patch::Builder out, const recording::CodePatch& in) {
@@ -97,6 +98,7 @@ void build(schema::Patch::Builder out, const recording::CodePatch& in) {
 void build(schema::File::Builder out, const CheckpointFile& in) {
   out.setNumber(in.number);
   out.setLength(in.length);
+  out.setSized(in.sized);
 }
 
 void build(schema::Frame::Builder out, const PageFrame& in) {
@@ -239,7 +241,7 @@ class BodyDecoder {
       file_.damaged("a mapping of {} bytes at {:#x} can't be", op.length, op.address);
     if (!in.getFile()) return op;
     op.kind = SpaceOpKind::map_blob;
-    if (op.shared) {
+    if (op.shared || in.getNumber() != 0) {
       op.new_address = in.getNumber();
       op.new_length = in.getOffset();
       if (op.new_address == 0)
@@ -261,7 +263,7 @@ class BodyDecoder {
   }
 
   CheckpointFile take(schema::File::Reader in) const {
-    const CheckpointFile file{in.getNumber(), in.getLength()};
+    const CheckpointFile file{in.getNumber(), in.getLength(), in.getSized()};
     const uint64_t before = out_.files.empty() ? 0 : out_.files.back().number;
     if (file.number <= before || file.length > kMaxFileLength || file.length % kPageSize != 0)
       file_.damaged("shared file {} of {} bytes can't be", file.number, file.length);

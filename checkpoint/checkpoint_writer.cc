@@ -144,7 +144,7 @@ class CheckpointWriter::Impl {
     static_cast<CheckpointSummary&>(last.checkpoint) = summary;
     last.place = std::move(place);
     last.checkpoint.threads = std::move(threads);
-    last.checkpoint.mappings = describe_mappings(memory.space, memory.number_of);
+    last.checkpoint.mappings = describe_mappings(memory.space);
     last.checkpoint.patches = describe_patches(memory.space);
     last.checkpoint.files = memory.files;
     PageCollector::Found found =

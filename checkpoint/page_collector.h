@@ -21,10 +21,9 @@ namespace aftercheck {
 // The memory of a guest that stands still, as a recorder or a replay has it.
 struct GuestMemory {
   const AddressSpace& space;
-  SharedFileNumber number_of;
   // Puts into a copy of guest memory what is under breakpoints. Null: there are none.
   std::function<void(uint64_t address, std::span<std::byte> bytes)> restore;
-  // Files that are mapped shared, by number, and their contents but for holes, in pieces of whole pages.
+  // Files with numbers, by number, and their contents but for holes, in pieces of whole pages.
   std::vector<CheckpointFile> files;
   std::function<void(uint64_t number,
                      const std::function<void(uint64_t offset, std::span<const std::byte> bytes)>& visit)>

@@ -9,7 +9,7 @@ namespace aftercheck {
 using recording::SpaceOp;
 using recording::SpaceOpKind;
 
-std::vector<SpaceOp> describe_mappings(const AddressSpace& space, const SharedFileNumber& number_of) {
+std::vector<SpaceOp> describe_mappings(const AddressSpace& space) {
   std::vector<SpaceOp> ops;
   ops.reserve(space.mappings().size());
   for (const auto& [start, mapping] : space.mappings()) {
@@ -21,8 +21,8 @@ std::vector<SpaceOp> describe_mappings(const AddressSpace& space, const SharedFi
     op.name = mapping.name;
     if (mapping.backing == Backing::file) {
       op.kind = SpaceOpKind::map_blob;
-      if (mapping.shared) {
-        op.new_address = number_of(mapping);
+      if (mapping.number != 0) {
+        op.new_address = mapping.number;
         op.new_length = mapping.offset;
       } else {
         op.blob = mapping.contents;

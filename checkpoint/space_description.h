@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -11,14 +10,10 @@
 
 namespace aftercheck {
 
-// The log's number of the file behind a shared file mapping.
-using SharedFileNumber = std::function<uint64_t(const Mapping&)>;
-
 // Changes that make an empty address space have these mappings; their contents are those of the files, or
-// zeros. Names of contents are blobs of the recording's store. A shared file mapping names no blob (all
-// zero): the file's contents are told elsewhere.
-std::vector<recording::SpaceOp> describe_mappings(const AddressSpace& space,
-                                                  const SharedFileNumber& number_of);
+// zeros. Names of contents are blobs of the recording's store. The mapping of a file with a number names no
+// blob (all zero): the file's contents are told elsewhere.
+std::vector<recording::SpaceOp> describe_mappings(const AddressSpace& space);
 // The trapped instructions that are in place.
 std::vector<recording::CodePatch> describe_patches(const AddressSpace& space);
 // Puts the original bytes of trapped instructions into `bytes`, a copy of guest memory from `address` on.

@@ -151,7 +151,7 @@ void Backtraces::applied(const recording::Event& event, uint64_t number) {
   for (const recording::SpaceOp& op : event.space_ops) {
     if (op.kind == SpaceOpKind::clear) files_.clear();
     if (op.kind == SpaceOpKind::map_blob) {
-      if (op.blob_offset == 0)
+      if (op.blob_offset == 0 && op.blob != recording::Digest128{})
         files_[op.address] = op.blob;
       else
         files_.erase(op.address);

@@ -173,6 +173,7 @@ std::optional<uint32_t> SiteTables::number_of(uint64_t entry_address, const void
 bool SiteTables::concerns(const std::vector<recording::SpaceOp>& changes) const {
   using recording::SpaceOpKind;
   return std::any_of(changes.begin(), changes.end(), [&](const recording::SpaceOp& op) {
+    if (!changes_mappings(op.kind)) return false;
     if (op.kind == SpaceOpKind::map_blob || op.kind == SpaceOpKind::clear) return true;
     const Range first{op.address, op.address + op.length},
         second{op.new_address, op.new_address + op.new_length};
@@ -198,7 +199,7 @@ bool SiteTables::update(const std::vector<recording::SpaceOp>& changes) {
     const auto module_there = modules_.find(start);
     const bool replaced = module_there != modules_.end() &&
                           std::any_of(changes.begin(), changes.end(), [&](const recording::SpaceOp& op) {
-                            return op.kind != recording::SpaceOpKind::protect &&
+                            return op.kind != recording::SpaceOpKind::protect && changes_mappings(op.kind) &&
                                    overlap(module_there->second.range, {op.address, op.address + op.length});
                           });
     if (same && !replaced) continue;

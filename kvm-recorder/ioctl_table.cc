@@ -194,7 +194,9 @@ long ioctl(Call& call) {
     if (result == -EFAULT) note_reachable(call, args[2], request->size);
   }
   const bool changes_file = request->use == Use::clone || request->use == Use::clone_range;
-  if (changes_file && result == 0) call.process.memory.file_written(call.answer, call.fd(0));
+  constexpr uint64_t kEverything = INT64_MAX;
+  if (changes_file && result == 0)
+    call.process.memory.file_changed(call.answer, call.fd(0), {0, kEverything});
   if (request->use == Use::makes_fd && result >= own_fd_floor()) {
     host_call(SYS_close, static_cast<uint64_t>(result));
     result = -EMFILE;

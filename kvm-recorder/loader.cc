@@ -68,7 +68,7 @@ void map_segment(GuestTask& task, const ElfProgram& file, const ElfSegment& segm
     bss = page_up(file_end);
     const Range range{start, bss};
     check_mapped(memory.map_file(task.answer, range, segment.prot, file.fd.get(), page_down(segment.offset),
-                                 false, name),
+                                 name, {.program = true}),
                  file, range, "a PT_LOAD segment");
     // ld.so's first allocator relies on zeros up to the page's end. In a segment that isn't writable the
     // kernel leaves the file's bytes there, too.

@@ -1,14 +1,17 @@
 #include "kvm-recorder/logged_space.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "base/error.h"
 #include "code-scan/code_scan.h"
+#include "machine/page_map.h"
 
 namespace aftercheck {
 namespace {
@@ -29,7 +32,8 @@ recording::SpaceOp plain_op(recording::SpaceOpKind kind, Range range) {
 
 }  // namespace
 
-LoggedSpace::LoggedSpace(AddressSpace& space, recording::Store& store) : space_(space), store_(store) {}
+LoggedSpace::LoggedSpace(AddressSpace& space, recording::Store& store)
+    : space_(space), store_(store), live_(space, store, host_thread_) {}
 
 int LoggedSpace::map_anonymous(Answer& answer, Range range, int prot, bool shared, const std::string& name) {
   if (const int error = space_.map_anonymous(range, prot, shared, name); error != 0) return error;
@@ -66,8 +70,7 @@ LoggedSpace::Kept LoggedSpace::keep(int fd, const struct stat& status, Range ran
     return {blob.name, std::move(blob.fd), 0};
   }
   const auto known = kept_.find(key);
-  // Writes through a mapping are not always seen in the times.
-  if (known != kept_.end() && !shared_files_.contains(key) && known->second.mtime_ns == now.mtime_ns &&
+  if (known != kept_.end() && known->second.mtime_ns == now.mtime_ns &&
       known->second.ctime_ns == now.ctime_ns && known->second.size == now.size) {
     recording::Store::Blob blob = open_in_store(known->second.name);
     return {blob.name, std::move(blob.fd), offset};
@@ -79,43 +82,163 @@ LoggedSpace::Kept LoggedSpace::keep(int fd, const struct stat& status, Range ran
   return {blob.name, std::move(blob.fd), offset};
 }
 
+void LoggedSpace::store_failed(const Error& error) {
+  if (error.kind() != ErrorKind::io) throw error;
+  if (store_error_.empty()) store_error_ = error.what();
+}
+
 int LoggedSpace::map_file(Answer& answer, Range range, int prot, int fd, uint64_t offset,
-                          bool shared_writable, const std::string& name) {
+                          const std::string& name, const FileMapping& how) {
   struct stat status {};
   if (fstat(fd, &status) != 0) return -errno;
   if (!S_ISREG(status.st_mode)) return -ENODEV;
   if (range.start >= range.end || offset % kPageSize != 0) return -EINVAL;
   if (!in_windows(range.start, range.size())) return -ENOMEM;
+  const bool writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+  // A copy of the holes would cost what the holes save.
+  const bool sparse =
+      static_cast<uint64_t>(status.st_blocks) * 512 + kKeepWhole < static_cast<uint64_t>(status.st_size);
+  const bool live =
+      writable || sparse || live_.is_followed(LiveFiles::key_of(status)) || live_.may_be_written(status);
+  return live && !how.program ? map_live(answer, range, prot, fd, offset, name, how, status)
+                              : map_copy(answer, range, prot, fd, offset, name, how, status);
+}
+
+int LoggedSpace::map_live(Answer& answer, Range range, int prot, int fd, uint64_t offset,
+                          const std::string& name, const FileMapping& how, const struct stat& status) {
+  uint64_t number = 0;
+  try {
+    if (copied_.contains(LiveFiles::key_of(status))) make_live(answer, fd, status);
+    number = live_.show(answer, fd, status, {offset, offset + range.size()});
+  } catch (const Error& error) {
+    store_failed(error);
+  }
+  const int error =
+      space_.map_file(range, prot, fd, offset, how.shared, name,
+                      {.device = status.st_dev, .inode = status.st_ino, .number = number, .may = how.may});
+  if (error != 0) return error;
+  answer.forget(range);
+  recording::SpaceOp op = plain_op(recording::SpaceOpKind::map_blob, range);
+  op.new_address = number;
+  op.new_length = offset;
+  op.prot = static_cast<uint32_t>(prot);
+  op.shared = how.shared;
+  op.name = name;
+  answer.add(std::move(op));
+  if ((prot & PROT_EXEC) != 0 && !how.shared) patch_code(answer, range, fd, offset);
+  return 0;
+}
+
+int LoggedSpace::map_copy(Answer& answer, Range range, int prot, int fd, uint64_t offset,
+                          const std::string& name, const FileMapping& how, const struct stat& status) {
   Kept kept;
   try {
     kept = keep(fd, status, range, offset);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::io) throw;
-    if (store_error_.empty()) store_error_ = error.what();
+    store_failed(error);
   }
   // What the store could not take is mapped from the guest's own file: the recording has ended, not the
   // guest.
-  const bool own_file = shared_writable || !kept.fd;
-  const int source = own_file ? fd : kept.fd.get();
-  const uint64_t source_offset = own_file ? offset : kept.offset;
-  const int error = space_.map_file(range, prot, source, source_offset, shared_writable, name, status.st_dev,
-                                    status.st_ino, kept.name);
+  const int source = kept.fd ? kept.fd.get() : fd;
+  const uint64_t source_offset = kept.fd ? kept.offset : offset;
+  const int error = space_.map_file(range, prot, source, source_offset, false, name,
+                                    {.device = status.st_dev,
+                                     .inode = status.st_ino,
+                                     .contents = kept.name,
+                                     .copied_from = offset - source_offset,
+                                     .may = how.may});
   if (error != 0) return error;
+  copied_.insert(LiveFiles::key_of(status));
   answer.forget(range);
   recording::SpaceOp op = plain_op(recording::SpaceOpKind::map_blob, range);
-  if (shared_writable) {
-    op.new_address =
-        shared_files_.try_emplace({status.st_dev, status.st_ino}, shared_files_.size() + 1).first->second;
-    op.new_length = offset;
-  }
   op.prot = static_cast<uint32_t>(prot);
-  op.shared = shared_writable;
   op.blob = kept.name;
   op.blob_offset = kept.offset;
   op.name = name;
   answer.add(std::move(op));
-  if ((prot & PROT_EXEC) != 0 && !shared_writable) patch_code(answer, range, source, source_offset);
+  if ((prot & PROT_EXEC) != 0) patch_code(answer, range, source, source_offset);
   return 0;
+}
+
+// Of mappings of the store's copy those pages become the file's own that the guest has not written. Code
+// stays: what is executed must be in the recording.
+void LoggedSpace::make_live(Answer& answer, int fd, const struct stat& status) {
+  const FileKey key = LiveFiles::key_of(status);
+  copied_.erase(key);
+  std::vector<std::pair<Mapping, std::vector<Range>>> mappings;
+  std::optional<PageMap> pages;
+  for (const auto& [start, mapping] : space_.mappings()) {
+    if (mapping.backing != Backing::file || mapping.number != 0 || (mapping.prot & PROT_EXEC) != 0 ||
+        FileKey{mapping.device, mapping.inode} != key)
+      continue;
+    if (!pages) host_thread_.run([&] { pages.emplace(); });
+    std::vector<Range> untouched;
+    uint64_t at = start;
+    pages->own_pages(mapping, mapping.extent(), [&](Range own) {
+      if (own.start > at) untouched.push_back({at, own.start});
+      at = own.end;
+    });
+    if (at < mapping.end) untouched.push_back({at, mapping.end});
+    mappings.emplace_back(mapping, std::move(untouched));
+  }
+  if (mappings.empty()) return;
+  const UniqueFd reader = live_.reader_of(fd);
+  if (!reader) fail(ErrorKind::io, "descriptor {}: the program maps this file, and it can't be read", fd);
+  for (const auto& [mapping, untouched] : mappings)
+    for (const Range& range : untouched) {
+      const uint64_t offset = mapping.offset + mapping.copied_from + (range.start - mapping.start);
+      const uint64_t number = live_.show(answer, reader.get(), status, {offset, offset + range.size()});
+      const int error = space_.map_file(
+          range, mapping.prot, reader.get(), offset, false, mapping.name,
+          {.device = mapping.device, .inode = mapping.inode, .number = number, .may = mapping.may});
+      if (error != 0)
+        fail(ErrorKind::io, "{}: mapping it at {:#x} again fails: {}", mapping.name, range.start,
+             errno_text(-error));
+      recording::SpaceOp op = plain_op(recording::SpaceOpKind::map_blob, range);
+      op.new_address = number;
+      op.new_length = offset;
+      op.prot = static_cast<uint32_t>(mapping.prot);
+      op.name = mapping.name;
+      answer.add(std::move(op));
+    }
+}
+
+void LoggedSpace::opened(Answer& answer, int fd, const struct stat& status, uint64_t flags) {
+  if (!S_ISREG(status.st_mode) || (flags & O_PATH) != 0) return;
+  const FileKey key = LiveFiles::key_of(status);
+  const bool writes = (flags & O_ACCMODE) != O_RDONLY;
+  if (writes) live_.opened_for_writing(key);
+  if (!writes && (flags & O_TRUNC) == 0) return;
+  try {
+    if (copied_.contains(key)) make_live(answer, fd, status);
+    live_.changed(answer, fd, status, {});
+  } catch (const Error& error) {
+    store_failed(error);
+  }
+}
+
+void LoggedSpace::file_changed(Answer& answer, int fd, Range in_file) {
+  struct stat status {};
+  if (!live_.any() || fstat(fd, &status) != 0) return;
+  try {
+    live_.changed(answer, fd, status, in_file);
+  } catch (const Error& error) {
+    store_failed(error);
+  }
+}
+
+void LoggedSpace::file_truncated(Answer& answer, const char* path) {
+  struct stat status {};
+  if (stat(path, &status) != 0) return;
+  try {
+    if (copied_.contains(LiveFiles::key_of(status))) {
+      const UniqueFd file(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+      if (file) make_live(answer, file.get(), status);
+    }
+    live_.changed(answer, -1, status, {});
+  } catch (const Error& error) {
+    store_failed(error);
+  }
 }
 
 int LoggedSpace::unmap(Answer& answer, Range range) {
@@ -144,7 +267,7 @@ int LoggedSpace::protect(Answer& answer, Range range, int prot) {
     const Mapping* mapping = space_.find(part.start);
     if (mapping == nullptr || mapping->shared) continue;
     const auto known = kept_.find({mapping->device, mapping->inode});
-    if (mapping->backing == Backing::file && known != kept_.end())
+    if (mapping->backing == Backing::file && mapping->number == 0 && known != kept_.end())
       patch_code(answer, part, open_in_store(known->second.name).fd.get(),
                  mapping->offset + (part.start - mapping->start));
     else
@@ -159,7 +282,18 @@ int LoggedSpace::remap(Answer& answer, Range from, Range to) {
   op.new_address = to.start;
   op.new_length = to.size();
   answer.add(std::move(op));
+  if (to.size() > from.size()) show_grown(answer, {to.start + from.size(), to.end});
   return 0;
+}
+
+void LoggedSpace::show_grown(Answer& answer, Range pages) {
+  const Mapping* mapping = space_.find(pages.start);
+  if (mapping == nullptr || mapping->number == 0) return;
+  try {
+    live_.grown(answer, *mapping, pages);
+  } catch (const Error& error) {
+    store_failed(error);
+  }
 }
 
 int LoggedSpace::discard(Answer& answer, Range range) {
@@ -172,6 +306,7 @@ int LoggedSpace::discard(Answer& answer, Range range) {
     if (!mapping->shared) {
       answer.forget({at, end});
       answer.add(plain_op(recording::SpaceOpKind::discard, {at, end}));
+      show_grown(answer, {at, end});
     }
     at = end;
   }
@@ -203,18 +338,6 @@ bool LoggedSpace::read_string(uint64_t address, std::string& text, size_t limit)
   return false;
 }
 
-void LoggedSpace::file_written(Answer& answer, int fd) {
-  if (shared_files_.empty()) return;
-  struct stat status {};
-  if (fstat(fd, &status) != 0 || !shared_files_.contains({status.st_dev, status.st_ino})) return;
-  for (const auto& [start, mapping] : space_.mappings()) {
-    if (!mapping.shared || mapping.device != status.st_dev || mapping.inode != status.st_ino) continue;
-    const auto size = static_cast<uint64_t>(status.st_size);
-    if (size <= mapping.offset || mapping.prot == PROT_NONE) continue;
-    answer.written(start, std::min(mapping.end - start, page_up(size - mapping.offset)));
-  }
-}
-
 void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_offset) {
   // Pages past the end of the file can't be read.
   uint64_t size = range.size();
@@ -229,11 +352,6 @@ void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_
                        .file_offset = file_offset};
   for (const CodePatch& patch : find_trapped_instructions(code))
     if (space_.apply_patch(patch)) answer.add(patch);
-}
-
-uint64_t LoggedSpace::shared_file_number(const Mapping& mapping) const {
-  const auto known = shared_files_.find({mapping.device, mapping.inode});
-  return known == shared_files_.end() ? 0 : known->second;
 }
 
 }  // namespace aftercheck

@@ -6,12 +6,15 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "kvm-recorder/answer.h"
 #include "kvm-recorder/host_thread.h"
+#include "kvm-recorder/live_files.h"
 #include "machine/address_space.h"
 #include "recording/store.h"
 
@@ -27,11 +30,17 @@ class LoggedSpace {
 
   // Executable mappings are scanned and patched (code_scan.h) before the call returns.
   int map_anonymous(Answer& answer, Range range, int prot, bool shared, const std::string& name = "");
-  // Keeps the file's contents in the store and maps the store's copy, so that a later change of the file
-  // can't reach the guest. Only a MAP_SHARED mapping that may be written (`shared_writable`) maps the guest's
-  // file itself; its contents are still kept for the replay. `name` is the path for people.
-  int map_file(Answer& answer, Range range, int prot, int fd, uint64_t offset, bool shared_writable,
-               const std::string& name);
+  // How a file is to be mapped.
+  struct FileMapping {
+    bool shared = false;
+    int may = PROT_READ | PROT_WRITE | PROT_EXEC;  // what mprotect may give
+    bool program = false;  // an executable's segment: its code must be in the recording (nobody can write it)
+  };
+  // Maps the file itself where the guest may change it (live_files.h). Of any other the store keeps the
+  // contents, and its copy is mapped, so that others can't change what the guest sees; as soon as the guest
+  // opens it for writing, or maps it so, the mapping shows the file itself. `name` is the path for people.
+  int map_file(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
+               const FileMapping& how);
   int unmap(Answer& answer, Range range);
   int protect(Answer& answer, Range range, int prot);
   // Nothing may have been noted in `from` before, in the same event.
@@ -48,12 +57,17 @@ class LoggedSpace {
   // NUL-terminated string of at most `limit` bytes; false when unreadable or longer.
   bool read_string(uint64_t address, std::string& text, size_t limit = 4096) const;
 
-  // A descriptor's file was written by the guest: where it is mapped shared, the mapped bytes count as
-  // written too.
-  void file_written(Answer& answer, int fd);
+  // The guest opened a file (O_*). It may be mapped, and change, or have lost its contents by this.
+  void opened(Answer& answer, int fd, const struct stat& status, uint64_t flags);
+  // False: no file that the guest maps can have been changed by a call.
+  bool may_change_files() const { return live_.any(); }
+  // A call wrote these bytes of the descriptor's file, or changed its length.
+  void file_changed(Answer& answer, int fd, Range in_file);
+  // The file at `path` was made longer or shorter by its name.
+  void file_truncated(Answer& answer, const char* path);
 
-  // The log's number of the file behind a shared file mapping.
-  uint64_t shared_file_number(const Mapping& mapping) const;
+  // A replay may start from here: see LiveFiles.
+  void checkpoint_taken() { live_.forget_unmapped(); }
 
   // Not empty: the store could not keep a file (disk full), so the event under way must not be appended and
   // the recording ends before it.
@@ -66,7 +80,7 @@ class LoggedSpace {
   AddressSpace& space() { return space_; }
 
  private:
-  using FileKey = std::pair<uint64_t, uint64_t>;  // device, inode
+  using FileKey = LiveFiles::Key;
   struct KeptFile {
     recording::Digest128 name{};
     int64_t mtime_ns = 0, ctime_ns = 0;
@@ -82,12 +96,20 @@ class LoggedSpace {
   recording::Store& store_;
   HostThread host_thread_;
   std::map<FileKey, KeptFile> kept_;
-  std::map<FileKey, uint64_t> shared_files_;  // mapped shared and writable, with their numbers in the log
+  LiveFiles live_;
+  std::set<FileKey> copied_;  // of which the guest maps, or did map, the store's copy
   std::string store_error_;
 
   recording::Store::Blob add_to_store(int fd, uint64_t offset, uint64_t length);
   recording::Store::Blob open_in_store(const recording::Digest128& name);
   Kept keep(int fd, const struct stat& status, Range range, uint64_t offset);
+  int map_copy(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
+               const FileMapping& how, const struct stat& status);
+  int map_live(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
+               const FileMapping& how, const struct stat& status);
+  void make_live(Answer& answer, int fd, const struct stat& status);
+  void show_grown(Answer& answer, Range pages);
+  void store_failed(const Error& error);
   void patch_code(Answer& answer, Range range, int fd, uint64_t file_offset);
 };
 

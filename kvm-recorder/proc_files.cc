@@ -55,8 +55,8 @@ std::string maps_line(const Mapping& mapping) {
   // show_vma_header_prefix and show_map_vma, fs/proc/task_mmu.c: the name starts in column 73.
   std::string line = fmt::format("{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {}", mapping.start, mapping.end,
                                  flag(PROT_READ, 'r'), flag(PROT_WRITE, 'w'), flag(PROT_EXEC, 'x'),
-                                 mapping.shared ? 's' : 'p', mapping.offset, major(mapping.device),
-                                 minor(mapping.device), mapping.inode);
+                                 mapping.shared ? 's' : 'p', mapping.offset + mapping.copied_from,
+                                 major(mapping.device), minor(mapping.device), mapping.inode);
   if (!mapping.name.empty()) {
     constexpr size_t kNameColumn = 73;
     line.resize(std::max(line.size() + 1, kNameColumn), ' ');

@@ -9,7 +9,6 @@
 #include "kvm-recorder/logged_space.h"
 #include "machine/vcpu.h"
 #include "recording/digest.h"
-#include "recording/store.h"
 #include "recording/writer.h"
 
 namespace aftercheck {
@@ -32,7 +31,6 @@ class RecordedCheckpoints {
  private:
   LoggedSpace& memory_;
   recording::Writer& log_;
-  const recording::Store store_;
   CheckpointWriter writer_;
 };
 

@@ -573,6 +573,8 @@ RecordResult Session::run(const Program& program) {
   digest_ = recording::RunningDigest();
   event_.digest = 0;
   finish_event(from_words(unlike));
+  // However early it ends, there is a recording.
+  if (writer_) writer_->flush();
   while (!ended_) {
     if (pt_) pt_->resume(vcpu_->registers().rip);
     handle(vcpu_->run());

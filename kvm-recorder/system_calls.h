@@ -110,6 +110,9 @@ void note_reachable(Call& call, std::span<const iovec> iovecs);
 long room_in_pipe(Call& call, int fd, bool writes, bool waits);
 
 // Handlers.
+// `size` bytes were written to a descriptor, if it is above zero: its file may be one that the guest maps.
+void note_file(Call& call, int fd, long size);
+
 namespace calls {
 // system_calls_io.cc
 long write(Call& call);

@@ -254,7 +254,7 @@ long copy_to_fd(Call& call) {
     return call.row.number == SYS_copy_file_range ? copy_range_to_stream(call, copy)
                                                   : StreamCopy(call, copy).run();
   const long result = pass(call);
-  if (result > 0) call.process.memory.file_written(call.answer, copy.out);
+  note_file(call, copy.out, result);
   return result;
 }
 

@@ -122,6 +122,8 @@ long open(Call& call) {
     const long answered = answered_by_guest(call, fd, open_flags(call));
     if (answered < 0) return answered;
   }
+  if (S_ISREG(status.st_mode))
+    call.process.memory.opened(call.answer, static_cast<int>(fd), status, open_flags(call));
   find_stream(call, static_cast<int>(fd), text_of(call, name));
   return fd;
 }

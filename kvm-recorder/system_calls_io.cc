@@ -1,5 +1,7 @@
 // Reading, writing and the output gate's callers.
 #include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -112,7 +114,50 @@ uint8_t file_stream(const Call& call, int fd) {
   return stream != 0 && call.process.descriptors.place(stream).regular ? stream : 0;
 }
 
+// Where in the file the `size` bytes are that a call has just written to it.
+Range written_range(const Call& call, int fd, uint64_t size) {
+  const auto from = [&](uint64_t start) { return Range{start, start + size}; };
+  const auto until = [&](uint64_t end) { return Range{end - std::min(end, size), end}; };
+  const auto number = call.row.number;
+  const bool placed = number == SYS_pwrite64 || number == SYS_pwritev || number == SYS_pwritev2;
+  bool appends = number == SYS_pwritev2 && (call.args[5] & RWF_APPEND) != 0;
+  // pwrite(2), BUGS: it appends to a file that was opened so, wherever it is told to write.
+  if (placed && !appends) appends = (host_call(SYS_fcntl, fd, F_GETFL) & O_APPEND) != 0;
+  if (appends) {
+    struct stat status {};
+    if (fstat(fd, &status) == 0) return until(static_cast<uint64_t>(status.st_size));
+  }
+  if (placed && !(number == SYS_pwritev2 && call.args[3] == UINT64_MAX)) return from(call.args[3]);
+  // splice, copy_file_range: where the next byte would go.
+  uint64_t offset = 0;
+  if ((number == SYS_splice || number == SYS_copy_file_range) && call.args[3] != 0 &&
+      call.process.memory.read_object(call.args[3], offset))
+    return until(offset);
+  return until(static_cast<uint64_t>(std::max(host_call(SYS_lseek, fd, 0, SEEK_CUR), 0L)));
+}
+
+// ftruncate or fallocate changed a file, which may be one that the guest maps.
+void note_file_changed(Call& call) {
+  LoggedSpace& memory = call.process.memory;
+  if (!memory.may_change_files()) return;
+  Range changed{};
+  if (call.row.number == SYS_fallocate) {
+    const auto [fd, mode, offset, length, e, f] = call.args;
+    constexpr uint64_t kContents = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
+    constexpr uint64_t kMoves = FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE;
+    if ((mode & kMoves) != 0) changed = {offset, INT64_MAX};
+    if ((mode & kContents) != 0) changed = {offset, offset + length};
+  }
+  memory.file_changed(call.answer, call.fd(0), changed);
+}
+
 }  // namespace
+
+void note_file(Call& call, int fd, long size) {
+  LoggedSpace& memory = call.process.memory;
+  if (size <= 0 || !memory.may_change_files()) return;
+  memory.file_changed(call.answer, fd, written_range(call, fd, static_cast<uint64_t>(size)));
+}
 
 namespace calls {
 
@@ -127,7 +172,7 @@ long write(Call& call) {
   if (result > 0) {
     const iovec piece{reinterpret_cast<void*>(call.args[1]), static_cast<size_t>(result)};
     output_gate(call, call.fd(0), {&piece, 1}, piece.iov_len, said_offset(call));
-    call.process.memory.file_written(call.answer, call.fd(0));
+    note_file(call, call.fd(0), result);
   }
   return result;
 }
@@ -150,7 +195,7 @@ long writev(Call& call) {
       vector_call(call, vector, CallBuffers::Use::in, call.row.number, static_cast<uint64_t>(room));
   if (result > 0) {
     output_gate(call, call.fd(0), vector.guest(), static_cast<uint64_t>(result), said_offset(call));
-    call.process.memory.file_written(call.answer, call.fd(0));
+    note_file(call, call.fd(0), result);
   }
   return interrupted_result(call, result);
 }
@@ -210,7 +255,7 @@ long file_changed(Call& call) {
     if (error != 0) return error;
   }
   const long result = pass(call);
-  if (result == 0) call.process.memory.file_written(call.answer, fd);
+  if (result == 0) note_file_changed(call);
   if (result == 0 && stream != 0 && fstat(fd, &after) == 0 && after.st_size != before.st_size)
     output_resized(call, stream, after.st_size);
   return result;
@@ -226,6 +271,8 @@ long truncate(Call& call) {
     if (const long error = check_file_size(call, status.st_size, static_cast<int64_t>(call.args[1])))
       return error;
   const long result = pass(call);
+  if (result == 0)
+    call.process.memory.file_truncated(call.answer, reinterpret_cast<const char*>(call.args[0]));
   if (result != 0 || !known || ::stat(name.c_str(), &status) != 0) return result;
   for (const uint8_t stream : {uint8_t{1}, uint8_t{2}}) {
     const OutputPlace& place = call.process.descriptors.place(stream);

@@ -115,8 +115,8 @@ std::string path_of(int fd) {
 }
 
 struct FileChoice {
-  bool anonymous = false;        // /dev/zero
-  bool shared_writable = false;  // the mapping must reach the file
+  bool anonymous = false;  // /dev/zero
+  LoggedSpace::FileMapping how{};
 };
 
 // What kind of mapping the file allows; 0 or -errno in the kernel's order (do_mmap).
@@ -142,11 +142,14 @@ long check_file(GuestProcess& process, int fd, uint64_t prot, bool shared, FileC
     return -ENODEV;
   }
   struct statvfs file_system {};
-  if ((prot & PROT_EXEC) && fstatvfs(fd, &file_system) == 0 && (file_system.f_flag & ST_NOEXEC))
-    return -EPERM;
-  // A read-only mapping through a descriptor open for writing may become writable by mprotect. One that can't
-  // ever be written is taken as a snapshot, like a private one.
-  choice.shared_writable = shared && mode == O_RDWR;
+  if (fstatvfs(fd, &file_system) != 0) file_system.f_flag = 0;
+  if ((prot & PROT_EXEC) && (file_system.f_flag & ST_NOEXEC)) return -EPERM;
+  if ((file_system.f_flag & ST_NOEXEC) != 0) choice.how.may &= ~PROT_EXEC;
+  const long seals = shared ? host_call(SYS_fcntl, fd, F_GET_SEALS) : 0;  // EINVAL where there can't be any
+  const bool sealed = seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0;
+  if (sealed && (prot & PROT_WRITE)) return -EPERM;
+  if (shared && (mode != O_RDWR || sealed)) choice.how.may &= ~PROT_WRITE;
+  choice.how.shared = shared;
   return 0;
 }
 
@@ -221,7 +224,7 @@ long mmap(Call& call) {
   if (offset > UINT64_MAX - length) return -EOVERFLOW;
   bool shared = false;
   if (const long error = check_flags(flags, shared)) return error;
-  FileChoice choice{(flags & MAP_ANONYMOUS) != 0, false};
+  FileChoice choice{(flags & MAP_ANONYMOUS) != 0};
   const int fd = call.fd(4);
   static_cast<void>(fd_value);
   if (!choice.anonymous)
@@ -232,9 +235,9 @@ long mmap(Call& call) {
   Marks marks;
   if (const long error = check_limits(call.process, flags, prot, place, shared, marks)) return error;
   LoggedSpace& memory = call.process.memory;
-  const int result = choice.anonymous ? memory.map_anonymous(call.answer, place, prot, shared)
-                                      : memory.map_file(call.answer, place, prot, fd, offset,
-                                                        choice.shared_writable, path_of(fd));
+  const int result = choice.anonymous
+                         ? memory.map_anonymous(call.answer, place, prot, shared)
+                         : memory.map_file(call.answer, place, prot, fd, offset, path_of(fd), choice.how);
   if (result != 0) return result;
   if (marks.grows_down) memory.space().mark(place, &Mapping::grows_down, true);
   if (marks.locked) memory.space().mark(place, &Mapping::locked, true);

@@ -249,8 +249,7 @@ int AddressSpace::map_anonymous(Range range, int prot, bool shared, const std::s
 }
 
 int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool shared,
-                           const std::string& name, uint64_t device, uint64_t inode,
-                           const ContentsName& contents) {
+                           const std::string& name, const FileDetails& details) {
   if (!aligned(range) || offset % kPageSize != 0) return -EINVAL;
   if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
   struct stat status {};
@@ -264,10 +263,38 @@ int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool 
   mapping.offset = offset;
   mapping.file_size = static_cast<uint64_t>(status.st_size);
   mapping.name = name;
-  mapping.device = device;
-  mapping.inode = inode;
-  mapping.contents = contents;
+  mapping.device = details.device;
+  mapping.inode = details.inode;
+  mapping.contents = details.contents;
+  mapping.number = details.number;
+  mapping.copied_from = details.copied_from;
+  mapping.may = details.may;
   return install(range, prot, mapped, std::move(mapping));
+}
+
+void AddressSpace::file_resized(uint64_t number, uint64_t size) {
+  std::vector<Mapping> changed;
+  for (const auto& [start, mapping] : mappings_)
+    if (mapping.number == number && mapping.backing == Backing::file && mapping.file_size != size)
+      changed.push_back(mapping);
+  for (Mapping& mapping : changed) {
+    mapping.file_size = size;
+    const Range range{mapping.start, mapping.end};
+    const int prot = mapping.prot;
+    mappings_.put(range.start, std::move(mapping));
+    for (SpaceObserver* observer : observers_) observer->on_protect(range, prot);
+  }
+}
+
+void AddressSpace::file_written(uint64_t number, uint64_t from, uint64_t size) {
+  for (const auto& [start, mapping] : mappings_) {
+    if (mapping.number != number || (mapping.prot & PROT_EXEC) == 0) continue;
+    const uint64_t first = std::max(from, mapping.offset);
+    const uint64_t last = std::min(from + size, mapping.offset + mapping.extent());
+    if (first >= last) continue;
+    const Range part{start + (first - mapping.offset), start + (last - mapping.offset)};
+    for (SpaceObserver* observer : observers_) observer->on_code_change(part);
+  }
 }
 
 int AddressSpace::unmap(Range range) {

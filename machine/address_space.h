@@ -3,6 +3,8 @@
 // host mmap.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -80,10 +82,18 @@ struct Mapping {
   uint64_t start = 0, end = 0;
   int prot = 0;  // PROT_*
   Backing backing = Backing::anonymous;
-  bool shared = false;     // MAP_SHARED
-  uint64_t offset = 0;     // file: offset of `start` in the file
-  uint64_t file_size = 0;  // file: its size when it was mapped; an access beyond its last page is a SIGBUS
-  std::string name;        // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
+  bool shared = false;  // MAP_SHARED
+  uint64_t offset = 0;  // file: offset of `start` in the file
+  // File: its size when it was mapped, or what file_resized() said since; an access beyond its last page is a
+  // SIGBUS.
+  uint64_t file_size = 0;
+  // File: not 0: the mapping shows the file with this number of the log as it is at any time, and not a copy.
+  uint64_t number = 0;
+  // File: the byte of the guest's file at offset 0 of what is mapped (a copy may begin later than the file).
+  uint64_t copied_from = 0;
+  // What mprotect may give (VM_MAYREAD and its kin, include/linux/mm.h); only the recorder asks.
+  int may = PROT_READ | PROT_WRITE | PROT_EXEC;
+  std::string name;                // what /proc/self/maps shows: a path, "[heap]", "[stack]" or ""
   uint64_t device = 0, inode = 0;  // file: of the guest's file, for /proc/self/maps; 0 in a replay
   ContentsName contents{};         // file: as given to map_file()
   // What a recorder keeps here for the guest's later calls (mark()); a replay has neither.
@@ -142,9 +152,24 @@ class AddressSpace {
   void remove_observer(SpaceObserver* observer);
 
   int map_anonymous(Range range, int prot, bool shared, const std::string& name = "");
+  // What is known of a mapped file beside its descriptor: those members of Mapping.
+  struct FileDetails {
+    uint64_t device = 0, inode = 0;
+    ContentsName contents{};
+    uint64_t number = 0;
+    uint64_t copied_from = 0;
+    int may = PROT_READ | PROT_WRITE | PROT_EXEC;
+  };
   // Maps `fd` at `offset` (page-aligned). `shared` maps MAP_SHARED: writes reach the file.
-  int map_file(Range range, int prot, int fd, uint64_t offset, bool shared, const std::string& name = "",
-               uint64_t device = 0, uint64_t inode = 0, const ContentsName& contents = {});
+  int map_file(Range range, int prot, int fd, uint64_t offset, bool shared, const std::string& name,
+               const FileDetails& details);
+  int map_file(Range range, int prot, int fd, uint64_t offset, bool shared, const std::string& name = "") {
+    return map_file(range, prot, fd, offset, shared, name, {});
+  }
+  // The file with this number is now so long; its mappings end, or go on, accordingly.
+  void file_resized(uint64_t number, uint64_t size);
+  // Bytes [from, from + size) of the file with this number were changed, by other means than a mapping.
+  void file_written(uint64_t number, uint64_t from, uint64_t size);
   int unmap(Range range);
   int protect(Range range, int prot);
   // mremap(2) with a fixed target that does not overlap the source; to.size() may be smaller or larger. The

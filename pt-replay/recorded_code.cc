@@ -65,6 +65,7 @@ void RecordedCode::apply(const Event& event) {
 }
 
 void RecordedCode::apply(const SpaceOp& op) {
+  if (!changes_mappings(op.kind)) return;
   if (op.address + op.length < op.address || op.new_address + op.new_length < op.new_address)
     fail(ErrorKind::bad_input, "event {}: a mapping at {:#x} of {} bytes passes the end of the address space",
          next_, op.address, op.length);
@@ -106,6 +107,9 @@ void RecordedCode::apply(const SpaceOp& op) {
         show(start, area);
       }
       break;
+    case SpaceOpKind::resize_file:
+    case SpaceOpKind::fill_file:
+      break;
     case SpaceOpKind::clear:
       areas_.clear();
       image_.unmap(0, std::numeric_limits<uint64_t>::max());
@@ -126,7 +130,8 @@ IntervalMap<RecordedCode::Area>::Entries RecordedCode::cut_out(uint64_t address,
 }
 
 void RecordedCode::show(uint64_t address, const Area& area) {
-  if (!area.executable) return;
+  // Without a blob: a file that changes while it is mapped. Its code is the program's own data.
+  if (!area.executable || area.blob == recording::Digest128{}) return;
   const std::shared_ptr<Blob>& file = blob(area);
   if (area.offset < file->bytes.size())
     image_.map(address,

@@ -56,6 +56,7 @@ void WrittenCode::compare_all(Range range) {
 
 void WrittenCode::answered(const recording::Event& event) {
   for (const SpaceOp& op : event.space_ops) {
+    if (!changes_mappings(op.kind)) continue;
     if (op.kind == SpaceOpKind::clear) {
       given_.clear();
       continue;

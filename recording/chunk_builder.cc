@@ -82,7 +82,7 @@ constexpr uint64_t kShapeBytes = 72, kOutputShapeBytes = 16;
 uint64_t extra_size(const Event& event) {
   uint64_t size = kExtraBytes + event.fpu.size() + event.memory.size() * kMemoryDigestBytes +
                   event.patches.size() * kCodePatchBytes;
-  for (const SpaceOp& op : event.space_ops) size += kSpaceOpBytes + op.name.size();
+  for (const SpaceOp& op : event.space_ops) size += kSpaceOpBytes + op.name.size() + op.bytes.size();
   for (const OutputStep& step : event.output_steps) size += kOutputStepBytes + step.bytes.size();
   return size;
 }
@@ -121,6 +121,7 @@ void build_space_op(const SpaceOp& op, log::SpaceOp::Builder out) {
   if (op.blob != Digest128{}) out.setBlob(as_data(std::span<const uint8_t>(op.blob)));
   out.setBlobOffset(op.blob_offset);
   if (!op.name.empty()) out.setName(as_data(std::as_bytes(std::span(op.name))));
+  if (!op.bytes.empty()) out.setBytes(as_data(std::span(op.bytes)));
 }
 
 void build_patch(const CodePatch& patch, log::CodePatch::Builder out) {

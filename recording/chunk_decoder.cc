@@ -216,6 +216,8 @@ void ChunkDecoder::load_space_op(log::SpaceOp::Reader in, SpaceOp& op) {
   op.blob_offset = in.getBlobOffset();
   const auto name = in.getName();
   op.name.assign(name.asChars().begin(), name.size());
+  const auto bytes = as_span(in.getBytes());
+  op.bytes.assign(bytes.begin(), bytes.end());
 }
 
 void ChunkDecoder::load_output_step(log::OutputStep::Reader in, Event& event) {

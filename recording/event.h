@@ -51,7 +51,14 @@ enum class SpaceOpKind : uint8_t {
   remap = 4,
   discard = 5,
   clear = 6,  // forget all mappings
+  // Of a file that has a number: the mappings that show it see what becomes of it.
+  resize_file = 7,  // `new_address` is its number, `new_length` its size in bytes
+  fill_file = 8,  // `new_address` is its number: `length` bytes from `new_length` on become those of `bytes`,
+                  // of the blob, or zero where it has neither
 };
+
+// Does it change what is mapped where, and not a mapped file?
+constexpr bool changes_mappings(SpaceOpKind kind) { return kind < SpaceOpKind::resize_file; }
 
 // A change of the guest's mappings. Applied in order, before the writes of the same event.
 struct SpaceOp {
@@ -59,12 +66,14 @@ struct SpaceOp {
   uint64_t address = 0, length = 0;
   uint32_t prot = 0;    // map_*, protect: PROT_*
   bool shared = false;  // map_*: MAP_SHARED in the recorded run
-  // remap. Of a shared map_blob: the number of the guest's file, the same for all its mappings, and the
-  // mapping's offset in it; 0: a mapping that shares with no other.
+  // remap. Of a map_blob: the number of the guest's file, the same for all mappings that show the file as it
+  // is at any time, and the mapping's offset in it; 0: a private mapping of the blob, or a shared one that
+  // shares with no other. Without a blob's name, the file has its contents from fill_file.
   uint64_t new_address = 0, new_length = 0;
-  Digest128 blob{};          // map_blob: name in the store
-  uint64_t blob_offset = 0;  // map_blob: page-aligned offset in the blob
-  std::string name;          // map_*: path or "[heap]", for people
+  Digest128 blob{};                // map_blob: name in the store
+  uint64_t blob_offset = 0;        // map_blob: page-aligned offset in the blob
+  std::string name;                // map_*: path or "[heap]", for people
+  std::vector<std::byte> bytes{};  // fill_file
 };
 
 // A trapped instruction replaced in guest code; applied after space_ops and writes.

@@ -24,7 +24,7 @@ constexpr uint32_t kMaxListEntries = 1 << 18;    // of each list of an Extra, an
 constexpr uint64_t kMaxExtraBytes = 16 << 20;
 
 constexpr uint8_t kLastEventKind = static_cast<uint8_t>(EventKind::asynchronous);
-constexpr uint8_t kLastSpaceOpKind = static_cast<uint8_t>(SpaceOpKind::clear);
+constexpr uint8_t kLastSpaceOpKind = static_cast<uint8_t>(SpaceOpKind::fill_file);
 constexpr uint8_t kLastOutputStepKind = static_cast<uint8_t>(OutputStepKind::resize);
 
 // The chunks of DIR/events.

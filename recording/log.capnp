@@ -70,6 +70,7 @@ struct SpaceOp {
   blob @7 :Data;                  # 16 bytes, or none: all zero
   blobOffset @8 :UInt64;
   name @9 :Data;                  # not Text: paths need not be UTF-8
+  bytes @10 :Data;                # fill_file
 }
 
 struct OutputStep {

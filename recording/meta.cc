@@ -138,7 +138,6 @@ void write_file(int fd, const std::string& path, std::string_view text) {
     if (n <= 0) fail(ErrorKind::io, "{}: {}", path, errno_text(n < 0 ? errno : ENOSPC));
     text.remove_prefix(static_cast<size_t>(n));
   }
-  if (fsync(fd) != 0) fail(ErrorKind::io, "{}: fsync: {}", path, errno_text(errno));
 }
 
 void sync_directory(const std::filesystem::path& directory) {
@@ -214,7 +213,10 @@ void write_meta(const std::filesystem::path& directory, const Meta& meta) {
   if (!fd) fail(ErrorKind::io, "{}: {}", temporary, errno_text(errno));
   try {
     write_file(fd.get(), temporary, text);
+    // The name first: a disk may take a tenth of a second to say that it has the bytes, and whoever dies
+    // meanwhile leaves a recording.
     if (rename(temporary.c_str(), path.c_str()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+    if (fsync(fd.get()) != 0) fail(ErrorKind::io, "{}: fsync: {}", path, errno_text(errno));
   } catch (const Error&) {
     unlink(temporary.c_str());
     throw;

@@ -20,8 +20,8 @@ namespace aftercheck::recording {
 constexpr uint64_t kMaxEventBytes = 4 << 20;
 
 struct WriterOptions {
-  int compression_level = 3;                       // zstd
-  std::chrono::milliseconds flush_interval{1000};  // a partial chunk older than this is written out
+  int compression_level = 3;                      // zstd
+  std::chrono::milliseconds flush_interval{100};  // a partial chunk older than this is written out
 };
 
 class Writer {

@@ -12,12 +12,12 @@ void Checkpointer::running(uint64_t number) {
   SharedFiles& files = guest.shared_files();
   GuestMemory memory{
       .space = guest.space(),
-      .number_of = [](const Mapping& mapping) { return mapping.inode; },
       .restore = [&](uint64_t address,
                      std::span<std::byte> bytes) { guest.breakpoints().restore_original(address, bytes); },
       .files = {},
       .read_file = [&](uint64_t file, const auto& visit) { files.read_all(file, visit); }};
-  for (const uint64_t file : files.numbers()) memory.files.push_back({file, files.length(file)});
+  for (const uint64_t file : files.numbers())
+    memory.files.push_back({file, files.length(file), files.sized(file)});
   CheckpointSummary summary;
   summary.event = number;
   summary.time_ns = replay_->time_ns();

@@ -129,7 +129,9 @@ recording::Digest128 Guest::memory_digest() {
   };
   constexpr uint64_t kLongestRun = 1 << 20;
   for (const auto& [start, mapping] : space_.mappings()) {
-    if (mapping.backing == Backing::file)
+    if (mapping.number != 0)
+      for (const Range run : file_pages(mapping)) add(run);
+    else if (mapping.backing == Backing::file)
       add({start, mapping.end});
     else
       pages_->own_pages(mapping, kLongestRun, add);
@@ -139,6 +141,25 @@ recording::Digest128 Guest::memory_digest() {
   recording::Digest128 digest;
   std::copy(std::begin(canonical.digest), std::end(canonical.digest), digest.begin());
   return digest;
+}
+
+// Of a file's mapping the pages that can hold something else than zeros, by address.
+std::vector<Range> Guest::file_pages(const Mapping& mapping) {
+  std::vector<Range> runs, joined;
+  files_.data_in(mapping.number, mapping.offset, mapping.extent(), [&](Range data) {
+    runs.push_back({mapping.start + (page_down(data.start) - mapping.offset),
+                    mapping.start + (page_up(data.end) - mapping.offset)});
+  });
+  if (!mapping.shared)
+    pages_->own_pages(mapping, kMainWindow.size(), [&](Range run) { runs.push_back(run); });
+  std::ranges::sort(runs, {}, &Range::start);
+  for (const Range& run : runs) {
+    if (joined.empty() || joined.back().end < run.start)
+      joined.push_back(run);
+    else
+      joined.back().end = std::max(joined.back().end, run.end);
+  }
+  return joined;
 }
 
 uint64_t Guest::registers_digest(GuestThread& thread) {
@@ -157,21 +178,22 @@ recording::FullState Guest::full_state(GuestThread& thread) {
 // --- changing ---
 
 void Guest::map_blob(const SpaceOp& op, Range range) {
-  if (op.shared) return map_shared(op, range);
+  if (op.shared || op.new_address != 0) return map_numbered(op, range);
   const recording::Store::Blob blob = store_.open(op.blob);
   if (const int error = space_.map_file(range, static_cast<int>(op.prot), blob.fd.get(), op.blob_offset,
-                                        false, op.name, 0, 0, op.blob);
+                                        false, op.name, {.contents = op.blob});
       error != 0)
     bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
 }
 
-// It is as long as any mapping needs, because the guest's file may have grown meanwhile.
-void Guest::map_shared(const SpaceOp& op, Range range) {
+// Where the log does not say how long the file is, it is as long as any mapping needs, because the guest's
+// file may have grown meanwhile.
+void Guest::map_numbered(const SpaceOp& op, Range range) {
   if (op.new_length % kPageSize != 0 || op.new_length > SharedFiles::kLongest)
     bad(fmt::format("mapping of {} at {:#x}: offset {:#x} in the file", op.name, op.address, op.new_length));
   const uint64_t number = op.new_address == 0 ? files_.new_number() : op.new_address;
   const int file = files_.open(number, op.new_length + range.size(), op.name);
-  // Without a name for its contents it is a checkpoint's, which brings them itself.
+  // Without a name for its contents fill_file or a checkpoint brings them.
   if (op.blob != recording::Digest128{}) {
     const recording::Store::Blob blob = store_.open(op.blob);
     // Of a file that was kept whole all is put in: the mapping may grow.
@@ -187,8 +209,8 @@ void Guest::map_shared(const SpaceOp& op, Range range) {
       done += static_cast<uint64_t>(got);
     }
   }
-  if (const int error = space_.map_file(range, static_cast<int>(op.prot), file, op.new_length, true, op.name,
-                                        0, number, op.blob);
+  if (const int error = space_.map_file(range, static_cast<int>(op.prot), file, op.new_length, op.shared,
+                                        op.name, {.contents = op.blob, .number = number});
       error != 0)
     bad(fmt::format("mapping of {} at {:#x} fails: {}", op.name, op.address, errno_text(-error)));
 }
@@ -197,8 +219,49 @@ void Guest::map_shared(const SpaceOp& op, Range range) {
 void Guest::grow_shared(const SpaceOp& op) {
   const Mapping* mapping = space_.find(op.address);
   if (mapping == nullptr || !mapping->shared || mapping->backing != Backing::file) return;
-  if (!files_.has(mapping->inode)) return;
-  files_.open(mapping->inode, mapping->offset + (op.address - mapping->start) + op.new_length, mapping->name);
+  if (!files_.has(mapping->number)) return;
+  files_.open(mapping->number, mapping->offset + (op.address - mapping->start) + op.new_length,
+              mapping->name);
+}
+
+void Guest::resize_file(const SpaceOp& op) {
+  if (op.new_address == 0 || op.new_length > SharedFiles::kLongest)
+    bad(fmt::format("file {} can't have {} bytes", op.new_address, op.new_length));
+  for (const auto& [start, mapping] : space_.mappings())
+    if (mapping.number == op.new_address) breakpoints_->lift({start, mapping.end});
+  files_.resize(op.new_address, op.new_length, op.name);
+  space_.file_resized(op.new_address, op.new_length);
+}
+
+void Guest::fill_file(const SpaceOp& op) {
+  const uint64_t number = op.new_address, offset = op.new_length;
+  const auto no_room = [&] {
+    bad(fmt::format("{} bytes at {:#x} of file {}, which is not so long", op.length, offset, number));
+  };
+  if (!files_.has(number)) no_room();
+  const uint64_t length = files_.length(number);
+  if (offset > length || op.length > length - offset) no_room();
+  for (const auto& [start, mapping] : space_.mappings())
+    if (mapping.number == number) breakpoints_->lift({start, mapping.end});
+  if (!op.bytes.empty()) {
+    if (op.bytes.size() != op.length)
+      bad(fmt::format("{} bytes for {} of file {}", op.bytes.size(), op.length, number));
+    files_.write(number, offset, op.bytes, op.name);
+  } else if (op.blob == recording::Digest128{}) {
+    files_.clear(number, offset, op.length, op.name);
+  } else {
+    const recording::Store::Blob blob = store_.open(op.blob);
+    constexpr uint64_t kPart = 1 << 20;
+    buffer_.resize(kPart);
+    for (uint64_t done = 0; done < op.length;) {
+      const auto part = std::span(buffer_).first(std::min(kPart, op.length - done));
+      if (op.blob_offset > blob.size || read_file(blob.fd.get(), op.blob_offset + done, part) != part.size())
+        bad(fmt::format("file {} has {} bytes of a blob that has not so many", number, op.length));
+      files_.write(number, offset + done, part, op.name);
+      done += part.size();
+    }
+  }
+  space_.file_written(number, offset, op.length);
 }
 
 // What the recorded program had beyond the windows must be free here, too.
@@ -212,6 +275,8 @@ void Guest::claim(Range range) {
 }
 
 void Guest::apply_space_op(const SpaceOp& op) {
+  if (op.kind == SpaceOpKind::resize_file) return resize_file(op);
+  if (op.kind == SpaceOpKind::fill_file) return fill_file(op);
   if (op.kind == SpaceOpKind::clear) {
     breakpoints_->lift({0, UINT64_MAX});
     space_.clear();
@@ -250,6 +315,8 @@ void Guest::apply_space_op(const SpaceOp& op) {
       error = space_.discard(range);
       break;
     case SpaceOpKind::clear:
+    case SpaceOpKind::resize_file:
+    case SpaceOpKind::fill_file:
       break;
   }
   if (error != 0)
@@ -329,7 +396,7 @@ Vcpu& Guest::soft_vcpu(GuestThread& thread) {
 Event Guest::describe() {
   Event event;
   event.kind = recording::EventKind::start;
-  event.space_ops = describe_mappings(space_, [](const Mapping& mapping) { return mapping.inode; });
+  event.space_ops = describe_mappings(space_);
   event.patches = describe_patches(space_);
   const RegisterWords words = to_words(thread().registers());
   for (size_t i = 0; i < kRegisterCount; ++i) event.registers.push_back({static_cast<uint8_t>(i), words[i]});

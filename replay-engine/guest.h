@@ -132,7 +132,10 @@ class Guest {
   void claim(Range range);
   void apply_space_op(const recording::SpaceOp& op);
   void map_blob(const recording::SpaceOp& op, Range range);
-  void map_shared(const recording::SpaceOp& op, Range range);
+  void map_numbered(const recording::SpaceOp& op, Range range);
+  void resize_file(const recording::SpaceOp& op);
+  void fill_file(const recording::SpaceOp& op);
+  std::vector<Range> file_pages(const Mapping& mapping);
   void grow_shared(const recording::SpaceOp& op);
   void apply_registers(GuestThread& thread, const recording::Event& event);
   void separate(MachineChoice choice, const std::vector<FpuState>& fpus);

@@ -29,7 +29,7 @@ Event restore(Guest& guest, const Checkpoint& checkpoint, recording::Store& stor
   first.time_ns = checkpoint.time_ns;
   first.space_ops = checkpoint.mappings;
   for (const CheckpointFile& file : checkpoint.files)
-    guest.shared_files().open(file.number, file.length, "of the checkpoint");
+    guest.shared_files().restore(file.number, file.length, file.sized, "of the checkpoint");
   guest.apply(first);
   // Those that had waited for this memory, until its contents are there.
   guest.breakpoints().lift({0, UINT64_MAX});

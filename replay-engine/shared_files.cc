@@ -1,9 +1,11 @@
 #include "replay-engine/shared_files.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <vector>
 
@@ -34,10 +36,43 @@ uint64_t size_of(int fd) {
 }  // namespace
 
 int SharedFiles::open(uint64_t number, uint64_t length, const std::string& name) {
-  UniqueFd& file = files_[number];
-  if (!file) file = new_file(name);
-  if (size_of(file.get()) < length && ftruncate(file.get(), static_cast<off_t>(length)) != 0) no_memory(name);
-  return file.get();
+  File& file = files_[number];
+  if (!file.fd) file.fd = new_file(name);
+  const int fd = file.fd.get();
+  if (!file.sized && size_of(fd) < length && ftruncate(fd, static_cast<off_t>(length)) != 0) no_memory(name);
+  return fd;
+}
+
+void SharedFiles::resize(uint64_t number, uint64_t size, const std::string& name) {
+  const int fd = open(number, 0, name);
+  if (ftruncate(fd, static_cast<off_t>(page_up(size))) != 0) no_memory(name);
+  files_.at(number).sized = true;
+}
+
+void SharedFiles::restore(uint64_t number, uint64_t length, bool sized, const std::string& name) {
+  open(number, length, name);
+  files_.at(number).sized = sized;
+}
+
+void SharedFiles::clear(uint64_t number, uint64_t offset, uint64_t size, const std::string& name) {
+  if (size == 0) return;
+  if (fallocate(files_.at(number).fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                static_cast<off_t>(offset), static_cast<off_t>(size)) != 0)
+    no_memory(name);
+}
+
+void SharedFiles::data_in(uint64_t number, uint64_t offset, uint64_t size,
+                          const std::function<void(Range)>& visit) const {
+  const int file = files_.at(number).fd.get();
+  const uint64_t end = std::min(size_of(file), offset + size);
+  while (offset < end) {
+    const off_t data = lseek(file, static_cast<off_t>(offset), SEEK_DATA);
+    if (data < 0 || static_cast<uint64_t>(data) >= end) return;  // nothing but a hole is left
+    const off_t hole = lseek(file, data, SEEK_HOLE);
+    if (hole < 0) fail(ErrorKind::io, "a shared memory file: {}", errno_text(errno));
+    offset = std::min(static_cast<uint64_t>(hole), end);
+    visit({static_cast<uint64_t>(data), offset});
+  }
 }
 
 std::vector<uint64_t> SharedFiles::numbers() const {
@@ -46,11 +81,11 @@ std::vector<uint64_t> SharedFiles::numbers() const {
   return all;
 }
 
-uint64_t SharedFiles::length(uint64_t number) const { return size_of(files_.at(number).get()); }
+uint64_t SharedFiles::length(uint64_t number) const { return size_of(files_.at(number).fd.get()); }
 
 void SharedFiles::write(uint64_t number, uint64_t offset, std::span<const std::byte> bytes,
                         const std::string& name) {
-  const int file = files_.at(number).get();
+  const int file = files_.at(number).fd.get();
   while (!bytes.empty()) {
     const ssize_t done = pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (done <= 0) no_memory(name);
@@ -62,22 +97,17 @@ void SharedFiles::write(uint64_t number, uint64_t offset, std::span<const std::b
 void SharedFiles::read_all(
     uint64_t number,
     const std::function<void(uint64_t offset, std::span<const std::byte> bytes)>& visit) const {
-  const int file = files_.at(number).get();
-  const uint64_t size = size_of(file);
+  const int file = files_.at(number).fd.get();
   std::vector<std::byte> buffer(kPart);
-  for (uint64_t at = 0; at < size;) {
-    const off_t data = lseek(file, static_cast<off_t>(at), SEEK_DATA);
-    if (data < 0) return;  // nothing but a hole is left
-    const off_t hole = lseek(file, data, SEEK_HOLE);
-    if (hole < 0) fail(ErrorKind::io, "a shared memory file: {}", errno_text(errno));
-    for (at = static_cast<uint64_t>(data); at < static_cast<uint64_t>(hole);) {
-      const size_t wanted = std::min<uint64_t>(kPart, static_cast<uint64_t>(hole) - at);
-      const ssize_t got = pread(file, buffer.data(), wanted, static_cast<off_t>(at));
+  data_in(number, 0, size_of(file), [&](Range data) {
+    while (data.start < data.end) {
+      const size_t wanted = std::min<uint64_t>(kPart, data.size());
+      const ssize_t got = pread(file, buffer.data(), wanted, static_cast<off_t>(data.start));
       if (got <= 0) fail(ErrorKind::io, "a shared memory file: {}", errno_text(errno));
-      visit(at, std::span(buffer).first(static_cast<size_t>(got)));
-      at += static_cast<uint64_t>(got);
+      visit(data.start, std::span(buffer).first(static_cast<size_t>(got)));
+      data.start += static_cast<uint64_t>(got);
     }
-  }
+  });
 }
 
 UniqueFd SharedFiles::copy_of(uint64_t number) const {
@@ -92,27 +122,24 @@ UniqueFd SharedFiles::copy_of(uint64_t number) const {
 }
 
 void SharedFiles::separate(AddressSpace& space) {
-  for (auto& [number, file] : files_) file = copy_of(number);
+  for (auto& [number, file] : files_) file.fd = copy_of(number);
   std::vector<Mapping> shared;
   for (const auto& [start, mapping] : space.mappings())
-    if (mapping.shared) shared.push_back(mapping);
+    if (mapping.shared || mapping.number != 0) shared.push_back(mapping);
   const PageMap pages;
   for (const Mapping& mapping : shared) {
     const Range range{mapping.start, mapping.end};
-    if (mapping.backing == Backing::file) {
-      const int error = space.map_file(range, mapping.prot, files_.at(mapping.inode).get(), mapping.offset,
-                                       true, mapping.name, mapping.device, mapping.inode, mapping.contents);
-      if (error != 0)
-        fail(ErrorKind::io, "shared memory at {:#x} in a copy of the guest: {}", mapping.start,
-             errno_text(-error));
-      continue;
-    }
     std::vector<std::pair<uint64_t, std::vector<std::byte>>> contents;
     pages.own_pages(mapping, kPart, [&](Range run) {
       auto& [address, bytes] = contents.emplace_back(run.start, std::vector<std::byte>(run.size()));
       if (!space.read(address, bytes.data(), bytes.size())) bytes.clear();
     });
-    if (const int error = space.map_anonymous(range, mapping.prot, true, mapping.name); error != 0)
+    const int error = mapping.backing == Backing::file
+                          ? space.map_file(range, mapping.prot, files_.at(mapping.number).fd.get(),
+                                           mapping.offset, mapping.shared, mapping.name,
+                                           {.contents = mapping.contents, .number = mapping.number})
+                          : space.map_anonymous(range, mapping.prot, true, mapping.name);
+    if (error != 0)
       fail(ErrorKind::io, "shared memory at {:#x} in a copy of the guest: {}", mapping.start,
            errno_text(-error));
     for (const auto& [address, bytes] : contents)

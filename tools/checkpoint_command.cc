@@ -127,7 +127,7 @@ std::set<recording::Digest128> blobs_of_log(const std::filesystem::path& directo
   recording::Reader reader(directory);
   while (const recording::Event* event = reader.next())
     for (const recording::SpaceOp& op : event->space_ops)
-      if (op.kind == recording::SpaceOpKind::map_blob) blobs.insert(op.blob);
+      if (op.blob != recording::Digest128{}) blobs.insert(op.blob);
   return blobs;
 }
 

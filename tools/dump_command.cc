@@ -78,13 +78,22 @@ std::string preview(std::span<const std::byte> bytes) {
 std::string describe_space_op(const SpaceOp& op) {
   std::string text = fmt::format("{} {:#x}", name(op.kind), op.address);
   if (op.kind == SpaceOpKind::clear) return name(op.kind);
+  if (op.kind == SpaceOpKind::resize_file)
+    return fmt::format("{} {} to {} bytes", name(op.kind), op.new_address, op.new_length);
+  if (op.kind == SpaceOpKind::fill_file)
+    return fmt::format("{} {} from {:#x}+{:#x} {}", name(op.kind), op.new_address, op.new_length, op.length,
+                       !op.bytes.empty()                   ? preview(op.bytes)
+                       : op.blob == recording::Digest128{} ? "zeros"
+                                                           : "blob " + recording::to_hex(op.blob));
   text += fmt::format("+{:#x}", op.length);
   switch (op.kind) {
     case SpaceOpKind::map_anonymous:
     case SpaceOpKind::map_blob:
       text += fmt::format(" {}{}", protection(op.prot), op.shared ? " shared" : "");
       if (op.kind == SpaceOpKind::map_blob)
-        text += fmt::format(" blob {} offset {:#x}", recording::to_hex(op.blob), op.blob_offset);
+        text += op.blob == recording::Digest128{}
+                    ? fmt::format(" file {} offset {:#x}", op.new_address, op.new_length)
+                    : fmt::format(" blob {} offset {:#x}", recording::to_hex(op.blob), op.blob_offset);
       if (!op.name.empty()) text += " " + op.name;
       break;
     case SpaceOpKind::protect:
@@ -159,6 +168,20 @@ void print_text(const Event& event, uint64_t number, bool verbose, const std::st
 Json to_json(const SpaceOp& op) {
   Json json{{"op", name(op.kind)}};
   if (op.kind == SpaceOpKind::clear) return json;
+  if (!recording::changes_mappings(op.kind)) {
+    json["file"] = op.new_address;
+    if (op.kind == SpaceOpKind::resize_file) {
+      json["size"] = op.new_length;
+      return json;
+    }
+    json["offset"] = op.new_length;
+    json["length"] = op.length;
+    if (op.blob != recording::Digest128{}) {
+      json["blob"] = recording::to_hex(op.blob);
+      json["blob_offset"] = op.blob_offset;
+    }
+    return json;
+  }
   json["address"] = hex(op.address);
   json["length"] = op.length;
   if (op.kind == SpaceOpKind::map_anonymous || op.kind == SpaceOpKind::map_blob) {
@@ -170,6 +193,10 @@ Json to_json(const SpaceOp& op) {
   if (op.kind == SpaceOpKind::map_blob) {
     json["blob"] = recording::to_hex(op.blob);
     json["blob_offset"] = op.blob_offset;
+    if (op.new_address != 0) {
+      json["file"] = op.new_address;
+      json["offset"] = op.new_length;
+    }
   }
   if (op.kind == SpaceOpKind::remap) {
     json["new_address"] = hex(op.new_address);

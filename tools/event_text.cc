@@ -65,8 +65,8 @@ const char* name(EventKind kind) {
 }
 
 const char* name(SpaceOpKind kind) {
-  static constexpr const char* kNames[] = {"map",   "map file", "unmap", "protect",
-                                           "remap", "discard",  "clear"};
+  static constexpr const char* kNames[] = {"map",     "map file", "unmap",       "protect",  "remap",
+                                           "discard", "clear",    "resize file", "fill file"};
   const auto index = static_cast<size_t>(kind);
   return index < std::size(kNames) ? kNames[index] : "unknown";
 }

@@ -76,18 +76,34 @@ TEST_CASE("files are mapped as their descriptors allow", "[memory]") {
   CHECK(guest.call(SYS_mmap, 0, 5000, PROT_READ, MAP_PRIVATE, writer, 0) == -EACCES);
   const long shared = guest.call(SYS_mmap, 0, 5000, kRw, MAP_SHARED, both, 0);
   REQUIRE(shared > 0);
-  REQUIRE(guest.space_ops.size() == 1);
+  REQUIRE(guest.space_ops.size() == 1);  // the log has the file from the mapping before
   CHECK(guest.space_ops[0].shared);
+  const uint64_t number = guest.space_ops[0].new_address;
+  CHECK(number != 0);
   *reinterpret_cast<char*>(shared) = 'g';
   CHECK(std::ifstream(path).get() == 'g');
-  CHECK(*reinterpret_cast<char*>(copy) == 'f');
+  CHECK(*reinterpret_cast<char*>(copy) == 'g');
   // A write to the mapped file changes guest memory.
   CHECK(guest.call(SYS_pwrite64, both, guest.text("hh"), 2, 0) == 2);
-  CHECK(guest.noted_bytes >= 2);
+  REQUIRE(guest.space_ops.size() == 1);
+  CHECK(guest.space_ops[0].kind == recording::SpaceOpKind::fill_file);
+  CHECK(guest.space_ops[0].new_address == number);
+  CHECK(guest.space_ops[0].bytes == std::vector<std::byte>(2, std::byte{'h'}));
   CHECK(*reinterpret_cast<char*>(shared) == 'h');
-  const long snapshot = guest.call(SYS_mmap, 0, 5000, PROT_READ, MAP_SHARED, reader, 0);
+  REQUIRE(guest.call(SYS_mmap, 0, 5000, PROT_READ, MAP_SHARED, reader, 0) > 0);
+  CHECK(guest.space_ops.back().shared);
+  CHECK(guest.space_ops.back().new_address == number);
+  // What the guest can't change is the store's copy, until it can.
+  const long other = guest.call(SYS_open, guest.text(guest.directory.write("other", "1111")), O_RDONLY);
+  const long snapshot = guest.call(SYS_mmap, 0, 4096, PROT_READ, MAP_SHARED, other, 0);
   REQUIRE(snapshot > 0);
-  CHECK(!guest.space_ops[0].shared);
+  CHECK(guest.space_ops.back().new_address == 0);
+  std::ofstream(guest.directory.path() / "other") << "2222";
+  CHECK(*reinterpret_cast<char*>(snapshot) == '1');
+  const long late = guest.call(SYS_open, guest.text(guest.directory.path() / "other"), O_WRONLY);
+  REQUIRE(late > 0);
+  CHECK(guest.space_ops.back().new_address > number);
+  CHECK(*reinterpret_cast<char*>(snapshot) == '2');
   const long zero = guest.call(SYS_open, guest.text("/dev/zero"), O_RDWR);
   CHECK(guest.call(SYS_mmap, 0, 4096, kRw, MAP_PRIVATE, zero, 0) > 0);
   CHECK(guest.call(SYS_mmap, 0, 4096, PROT_READ, MAP_PRIVATE, guest.call(SYS_open, guest.text("/"), O_RDONLY),

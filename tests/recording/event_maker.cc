@@ -83,6 +83,7 @@ SpaceOp EventMaker::space_op() {
   if (below(2) != 0) op.blob = digest();
   op.blob_offset = number();
   if (below(2) != 0) op.name = std::string("/lib/\xff\0x", 8) + std::to_string(below(100));
+  if (op.kind == SpaceOpKind::fill_file) op.bytes = bytes(below(5000));
   return op;
 }
 
