@@ -506,13 +506,18 @@ void Session::handle_kick() {
     return;
   }
   if (!task_.signals.deliverable()) return;
-  if (const std::optional<Exit> exit = step_to_position(*vcpu_, space_)) {
-    handle(*exit);
+  const Approach approach = step_to_position(*vcpu_, space_);
+  if (approach.exit) {
+    handle(*approach.exit);
     return;
   }
   begin_event(EventKind::asynchronous);
   add_memory_digests();
   Registers& registers = vcpu_->registers();
+  if (options_.write_log) {
+    const auto samples = sample_memory(space_, registers, approach.stored);
+    event_.memory.insert(event_.memory.begin(), samples.begin(), samples.end());
+  }
   const FpuState fpu = vcpu_->fpu();
   const ThreadSignals::Delivery delivery = task_.signals.deliver(task_, registers, fpu, std::nullopt, 0);
   // Flags that instructions leave undefined, and the sticky ones of the FPU, are no part of the state that is

@@ -92,19 +92,25 @@ std::optional<Exit> Breakpoints::pass(const Entry& entry) {
     return std::nullopt;
   }
   put_back(rip, entry.byte);
-  const Exit exit = vcpu_->step();
+  Exit exit;
+  try {
+    exit = vcpu_->step();
+  } catch (...) {
+    space_.write(rip, &kInt3, 1);
+    throw;
+  }
   space_.write(rip, &kInt3, 1);
   if (exit.kind != ExitKind::step) return exit;
   return std::nullopt;
 }
 
-Exit Breakpoints::run_until(std::optional<uint64_t> target) {
+Exit Breakpoints::run_until(std::optional<uint64_t> target, ArrivalFilter* filter) {
   if (const auto under = bytes_.find(vcpu_->registers().rip); under != bytes_.end() && under->second.armed) {
     if (const std::optional<Exit> exit = pass(under->second)) return *exit;
     const uint64_t rip = vcpu_->registers().rip;
     if (at(rip) || rip == target) return Exit{.kind = ExitKind::breakpoint};
   }
-  return target ? vcpu_->run_to(*target) : vcpu_->run();
+  return target ? vcpu_->run_to(*target, filter) : vcpu_->run();
 }
 
 void hand_over(Vcpu& from, Vcpu& to, Breakpoints& breakpoints) {

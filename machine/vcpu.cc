@@ -7,7 +7,7 @@ namespace aftercheck {
 
 const char* name(MachineKind kind) { return kind == MachineKind::kvm ? "kvm" : "soft"; }
 
-Exit Vcpu::run_to(uint64_t address) {
+Exit Vcpu::run_to(uint64_t address, ArrivalFilter*) {
   AFTERCHECK_INVARIANT(false, "this backend has no way to run to {:#x} without an INT3", address);
 }
 

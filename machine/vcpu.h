@@ -13,6 +13,17 @@
 
 namespace aftercheck {
 
+// Lets run_to() go by arrivals that don't concern its caller, for much less than coming back with each would
+// take. Called at every arrival, before the instruction, on the thread that runs the vCPU; it may read guest
+// memory, and touch nothing else of the guest or the vCPU.
+class ArrivalFilter {
+ public:
+  virtual ~ArrivalFilter() = default;
+  // True: go on. The second is asked where the first, for which no registers have to be fetched, says false.
+  virtual bool passes_by() noexcept = 0;
+  virtual bool passes_by(const Registers& registers) noexcept = 0;
+};
+
 // A vCPU runs guest code on the thread that calls run(); only kick() may be called from elsewhere.
 class Vcpu {
  public:
@@ -28,9 +39,10 @@ class Vcpu {
 
   // As run(), but also stops, with ExitKind::breakpoint and RIP on it, before the instruction at `address` is
   // executed; one that RIP is on already is executed first. Unlike an INT3, nothing of this is in guest
-  // memory. Only where has_run_to(); others use Breakpoints (breakpoints.h).
+  // memory. `filter`, if any, says which arrivals count. Only where has_run_to(); others use Breakpoints
+  // (breakpoints.h).
   virtual bool has_run_to() const { return false; }
-  virtual Exit run_to(uint64_t address);
+  virtual Exit run_to(uint64_t address, ArrivalFilter* filter = nullptr);
 
   // From now on run() also stops before the block at `end` (ExitKind::breakpoint), except where it starts
   // there, and when code of this many bytes, counted at the start of each block, has been executed

@@ -29,8 +29,8 @@ enum class EventKind : uint8_t {
   // segment that follows the last exit.
   end = 6,
   // The guest was stopped between two exits, at RIP. `digest`, `memory` (complete: all of the guest's own
-  // pages) and `fpu_digest` identify the instant; the answer sets RFLAGS and the FPU state whether they
-  // changed or not.
+  // pages; before them, samples that tell the instant from others early) and `fpu_digest` identify the
+  // instant; the answer sets RFLAGS and the FPU state whether they changed or not.
   asynchronous = 7,
 };
 

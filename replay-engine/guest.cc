@@ -59,15 +59,23 @@ std::string Guest::text(recording::EventKind kind, uint64_t rip,
   return describe_exit(kind, rip, operands, options_.system_call_name);
 }
 
+bool Guest::read_stretch(const recording::MemoryDigest& stretch) {
+  constexpr uint64_t kLongest = 64 << 20;
+  if (stretch.length > kLongest || !in_windows(stretch.address, stretch.length))
+    bad(fmt::format("memory digest of {} bytes at {:#x} is outside the guest", stretch.length,
+                    stretch.address));
+  buffer_.resize(stretch.length);
+  return read(stretch.address, buffer_);
+}
+
+bool Guest::memory_matches(const recording::MemoryDigest& stretch) {
+  return read_stretch(stretch) && recording::digest128(buffer_) == stretch.digest;
+}
+
 // Empty when memory and FPU are as recorded, else what is not.
 std::string Guest::memory_difference(const Event& event) {
   for (const recording::MemoryDigest& stretch : event.memory) {
-    constexpr uint64_t kLongest = 64 << 20;
-    if (stretch.length > kLongest || !in_windows(stretch.address, stretch.length))
-      bad(fmt::format("memory digest of {} bytes at {:#x} is outside the guest", stretch.length,
-                      stretch.address));
-    buffer_.resize(stretch.length);
-    const bool readable = read(stretch.address, buffer_);
+    const bool readable = read_stretch(stretch);
     if (!readable || recording::digest128(buffer_) != stretch.digest)
       return fmt::format("memory {:#x}-{:#x} {}", stretch.address, stretch.address + stretch.length,
                          readable ? "has other contents" : "is not mapped");
@@ -104,11 +112,6 @@ std::optional<Difference> Guest::differs_from(const Event& event, const Exit& ex
         "the same exit with the same general registers",
         difference + "; it went wrong after the last event before this one that has memory digests"};
   return std::nullopt;
-}
-
-bool Guest::registers_match(const Event& event) {
-  GuestThread& thread = this->thread(event.thread);
-  return thread.digest().peek(canonical_state(thread.registers())) == event.digest;
 }
 
 recording::Digest128 Guest::memory_digest() {

@@ -86,9 +86,10 @@ class Guest {
   // The thread has come to this exit: nothing where event and exit agree, memory included; its running digest
   // counts it then.
   std::optional<Difference> differs_from(const recording::Event& event, const Exit& exit);
-  // Is the thread at this asynchronous event's instant? In two steps, since the first is cheap.
-  bool registers_match(const recording::Event& event);
+  // Are memory and the thread's FPU as at this event?
   bool memory_matches(const recording::Event& event) { return memory_difference(event).empty(); }
+  // One stretch of it.
+  bool memory_matches(const recording::MemoryDigest& stretch);
 
   // Guest memory as it is without breakpoints; false where some byte can't be read.
   bool read(uint64_t address, std::span<std::byte> bytes) const;
@@ -127,6 +128,8 @@ class Guest {
   std::vector<std::byte> buffer_;
 
   [[noreturn]] void bad(const std::string& what) const;
+  // Puts the stretch into buffer_; false where it can't be read.
+  bool read_stretch(const recording::MemoryDigest& stretch);
   std::string memory_difference(const recording::Event& event);
   std::string text(recording::EventKind kind, uint64_t rip, const std::vector<uint64_t>& operands) const;
   void claim(Range range);

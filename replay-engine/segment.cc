@@ -7,10 +7,6 @@
 namespace aftercheck {
 namespace {
 
-// On KVM each arrival costs two exits, so after so many the rest of the segment is left to the soft vCPU,
-// which works on the same memory.
-constexpr uint64_t kArrivalsOnKvm = 2000;
-
 uint64_t address_of(const Instant& instant) {
   if (const auto* arrival = std::get_if<recording::Arrival>(&instant)) return arrival->address;
   return std::get<recording::FullState>(instant).rip;
@@ -24,7 +20,7 @@ Segment::Segment(Guest& guest, GuestThread& thread, bool leave_machine, Visitors
 }
 
 Segment::~Segment() {
-  drop_landing();
+  landing_.reset();
   set_goal(std::nullopt);
   for (const auto& [address, own] : own_) guest_.breakpoints().remove(address);
 }
@@ -36,13 +32,7 @@ void Segment::begin(const recording::Event& ends_with) {
   begun_ = false;
   for (auto& [address, own] : own_) own = {0, true};
   if (ends_with.kind != recording::EventKind::asynchronous) return;
-  landing_ = Landing{.event = &ends_with};
-  landing_->armed = !thread_.vcpu().has_run_to() && guest_.breakpoints().add(ends_with.rip);
-}
-
-void Segment::drop_landing() {
-  if (landing_ && landing_->armed) guest_.breakpoints().remove(landing_->event->rip);
-  landing_.reset();
+  landing_.emplace(guest_, thread_, ends_with);
 }
 
 bool Segment::set_goal(const std::optional<Instant>& goal) {
@@ -74,20 +64,7 @@ std::optional<uint64_t> Segment::arrivals_here() const {
 }
 
 bool Segment::stops_at(uint64_t address) const {
-  return guest_.breakpoints().at(address) || (landing_ && address == landing_->event->rip);
-}
-
-// The first arrival with the identical state of registers, memory and FPU.
-bool Segment::landed() {
-  ++landing_->arrivals;
-  const recording::Event& event = *landing_->event;
-  if (guest_.registers_match(event) && guest_.memory_matches(event)) return true;
-  if (landing_->arrivals > kArrivalsOnKvm && !thread_.vcpu().has_run_to()) {
-    if (landing_->armed) guest_.breakpoints().remove(event.rip);
-    landing_->armed = false;
-    guest_.move(thread_, guest_.soft_vcpu(thread_));
-  }
-  return false;
+  return guest_.breakpoints().at(address) || (landing_ && address == landing_->address());
 }
 
 bool Segment::at_goal() {
@@ -104,7 +81,8 @@ std::optional<SegmentStop> Segment::look() {
   const uint64_t rip = thread_.registers().rip;
   if (looked_ == Looked::nothing) {
     looked_ = Looked::landing;
-    if (landing_ && rip == landing_->event->rip && landed()) return SegmentStop{SegmentStop::Why::landed};
+    if (landing_ && rip == landing_->address() && landing_->arrived())
+      return SegmentStop{SegmentStop::Why::landed};
     if (const auto own = own_.find(rip); own != own_.end()) ++own->second.arrivals;
   }
   if (looked_ == Looked::landing || goal_is_new_) {
@@ -127,9 +105,11 @@ std::optional<SegmentStop> Segment::look() {
   return std::nullopt;
 }
 
-Exit Segment::go() {
-  if (landing_ && thread_.vcpu().has_run_to()) return guest_.breakpoints().run_to(landing_->event->rip);
-  return guest_.breakpoints().run();
+Exit Segment::go() { return landing_ ? landing_->go() : guest_.breakpoints().run(); }
+
+// What the soft vCPU can't execute is no reason to stop while another can.
+bool Segment::leave_soft() {
+  return (landing_ && landing_->give_up()) || (dense_stops_ && dense_stops_->give_up());
 }
 
 SegmentStop Segment::run() {
@@ -139,11 +119,12 @@ SegmentStop Segment::run() {
     if (const std::optional<SegmentStop> stop = look()) {
       if (dense_stops_) dense_stops_->finish();
       if (stop->why == SegmentStop::Why::landed) {
-        drop_landing();
+        landing_.reset();
         guest_.move(thread_, thread_.own_vcpu());
       }
       return *stop;
     }
+    const uint64_t rip = thread_.registers().rip;
     try {
       const Exit exit = go();
       // A kick is for whoever waits for an event, and none is between here and there.
@@ -155,7 +136,8 @@ SegmentStop Segment::run() {
       guest_.move(thread_, thread_.own_vcpu());
       return {SegmentStop::Why::exit, exit};
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::unsupported || !dense_stops_ || !dense_stops_->give_up()) throw;
+      if (error.kind() != ErrorKind::unsupported || !leave_soft()) throw;
+      if (thread_.registers().rip != rip) looked_ = Looked::nothing;
     }
   }
 }

@@ -12,6 +12,7 @@
 #include "recording/position.h"
 #include "replay-engine/dense_stops.h"
 #include "replay-engine/guest.h"
+#include "replay-engine/landing.h"
 
 namespace aftercheck {
 
@@ -63,7 +64,7 @@ class Segment {
 
   // How often the guest was at the landing's address: for reports, after run() gave `exit` in place of
   // `landed`.
-  uint64_t landing_arrivals() const { return landing_ ? landing_->arrivals : 0; }
+  uint64_t landing_arrivals() const { return landing_ ? landing_->arrivals() : 0; }
   // The number of times that it has been where it stands, if all were counted.
   std::optional<uint64_t> arrivals_here() const;
 
@@ -73,12 +74,6 @@ class Segment {
   struct Own {
     uint64_t arrivals = 0;
     bool counted = false;  // since the segment began
-  };
-  // The way to the instant of an asynchronous event.
-  struct Landing {
-    const recording::Event* event = nullptr;
-    uint64_t arrivals = 0;
-    bool armed = false;  // an INT3 stops the guest there
   };
 
   Guest& guest_;
@@ -95,11 +90,10 @@ class Segment {
   bool begun_ = false;
 
   std::optional<SegmentStop> look();
-  bool landed();
   bool at_goal();
   bool stops_at(uint64_t address) const;
   Exit go();
-  void drop_landing();
+  bool leave_soft();
 };
 
 }  // namespace aftercheck

@@ -157,9 +157,19 @@ void SoftVcpu::on_new_block(uc_engine*, uc_tb* block, uc_tb*, void* self) {
   static_cast<SoftVcpu*>(self)->inspect(*block);
 }
 
-void SoftVcpu::on_arrival(uc_engine*, uint64_t, uint32_t, void* self) {
+void SoftVcpu::on_arrival(uc_engine*, uint64_t address, uint32_t, void* self) {
   auto* vcpu = static_cast<SoftVcpu*>(self);
-  if (!std::exchange(vcpu->leaving_target_, false)) vcpu->stop(Stop::arrival);
+  if (vcpu->target_ignored_ || std::exchange(vcpu->leaving_target_, false)) return;
+  if (vcpu->filter_ == nullptr || !vcpu->passes_by(address)) vcpu->stop(Stop::arrival);
+}
+
+bool SoftVcpu::passes_by(uint64_t address) {
+  if (stop_ != Stop::none) return false;
+  if (filter_->passes_by()) return true;
+  Registers registers;
+  engine_.read(registers);
+  registers.rip = address;
+  return filter_->passes_by(registers);
 }
 
 void SoftVcpu::on_special(uc_engine*, uint64_t, uint32_t, void* self) {
@@ -254,12 +264,14 @@ void SoftVcpu::set_bounds(uint64_t end, uint64_t code_bytes) {
 }
 
 Exit SoftVcpu::step() {
-  set_target(std::nullopt);
+  target_ignored_ = true;
   return execute(true);
 }
 
-Exit SoftVcpu::run_to(uint64_t address) {
+Exit SoftVcpu::run_to(uint64_t address, ArrivalFilter* filter) {
   set_target(address);
+  target_ignored_ = false;
+  filter_ = filter;
   leaving_target_ = registers_.rip == address;
   return execute(false);
 }

@@ -28,7 +28,7 @@ class SoftVcpu : public Vcpu {
   Exit run() override;
   Exit step() override;
   bool has_run_to() const override { return true; }
-  Exit run_to(uint64_t address) override;
+  Exit run_to(uint64_t address, ArrivalFilter* filter) override;
   Registers& registers() override { return registers_; }
   FpuState fpu() override;
   void set_fpu(const FpuState& state) override;
@@ -64,11 +64,12 @@ class SoftVcpu : public Vcpu {
   uint64_t block_ = 0;                              // Stop::new_block: where it starts
   std::vector<uint64_t> found_;                     // Stop::new_block: special instructions in it
   std::unordered_map<uint64_t, uc_hook> specials_;  // by address: stops right before a special instruction
-  // run_to(): the address, the hook on it while it is armed, and whether the instruction there is yet to be
-  // executed.
+  // run_to(): the address, the hook on it while it is armed, whether the instruction there is yet to be
+  // executed, and whether arrivals are nothing because a step is under way.
   std::optional<uint64_t> target_;
   uc_hook target_hook_ = 0;
-  bool leaving_target_ = false;
+  bool leaving_target_ = false, target_ignored_ = false;
+  ArrivalFilter* filter_ = nullptr;
   // set_bounds()
   bool bounded_ = false, leaving_end_ = false;
   uint64_t end_ = 0, code_left_ = 0;
@@ -92,6 +93,7 @@ class SoftVcpu : public Vcpu {
   static void on_special(uc_engine* engine, uint64_t address, uint32_t size, void* self);
 
   void stop(Stop why);
+  bool passes_by(uint64_t address);
   void block_starts(uint64_t address, uint32_t size);
   [[gnu::noinline]] void log_limit_reached(uint64_t address, uint32_t size);
   void set_log_limit();

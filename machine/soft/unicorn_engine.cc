@@ -149,11 +149,15 @@ void UnicornEngine::load(const Registers& registers) {
   if (count != 0) check(uc_reg_write_batch(get(), ids.data(), values.data(), count), "uc_reg_write_batch");
 }
 
-void UnicornEngine::store(Registers& registers) {
+void UnicornEngine::read(Registers& registers) const {
   std::array<int, kRegisterCount> ids = kRegisterIds;
   std::array<void*, kRegisterCount> values{};
   for (size_t i = 0; i < kRegisterCount; ++i) values[i] = reinterpret_cast<uint64_t*>(&registers) + i;
   check(uc_reg_read_batch(get(), ids.data(), values.data(), kRegisterCount), "uc_reg_read_batch");
+}
+
+void UnicornEngine::store(Registers& registers) {
+  read(registers);
   loaded_ = registers;
   loaded_valid_ = true;
 }

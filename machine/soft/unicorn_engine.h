@@ -29,6 +29,8 @@ class UnicornEngine {
 
   void load(const Registers& registers);
   void store(Registers& registers);
+  // For hooks, while it runs. RIP may be that of the block.
+  void read(Registers& registers) const;
   uint64_t fault_address() const;
 
   // Unicorn delivers no exceptions, so it believes the last one is still being delivered and would turn the
