@@ -21,7 +21,7 @@ recording::PtFormat format_of(const SoftPtOptions& options) {
 void PtLogSink::tick() { writer_.flush_older_than(kAge); }
 
 SoftPtRecorder::SoftPtRecorder(const SoftPtOptions& options)
-    : when_full_(options.when_full),
+    : loses_(options.loses),
       memory_(kDataBytes, options.ring_bytes),
       producer_(memory_.rings()),
       writer_(options.directory, options.thread, format_of(options), options.folder),
@@ -30,7 +30,7 @@ SoftPtRecorder::SoftPtRecorder(const SoftPtOptions& options)
       tracer_([this](std::span<const uint8_t> bytes) { return put(bytes); }, options.encoder) {}
 
 bool SoftPtRecorder::put(std::span<const uint8_t> bytes) {
-  if (when_full_ == WhenFull::drop) {
+  if (loses_) {
     // What is lost must be told of before anything follows it.
     if (lost_ && !told_) {
       const uint64_t before = producer_.written();
@@ -38,7 +38,7 @@ bool SoftPtRecorder::put(std::span<const uint8_t> bytes) {
       told_ = size == 1 && producer_.written() == before + 1;
       if (!told_) return false;
     }
-    if (producer_.room() < bytes.size() + 1 || producer_.put(bytes) != bytes.size()) {
+    if (loses_() || producer_.room() < bytes.size() + 1 || producer_.put(bytes) != bytes.size()) {
       lost_ = true;
       told_ = false;
       return false;

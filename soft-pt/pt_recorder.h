@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "pt-trace/aux_drain.h"
@@ -24,18 +25,16 @@ class PtLogSink : public pt::MarkedAuxSink {
   recording::PtLogWriter& writer_;
 };
 
-enum class WhenFull : uint8_t {
-  wait,  // the vCPU does, and nothing is lost
-  drop,  // as hardware does
-};
-
 struct SoftPtOptions {
   std::filesystem::path directory;  // of the recording
   uint32_t thread = 0;
   recording::PtSource source = recording::PtSource::soft;
   std::string folder = "pt";
   size_t ring_bytes = 4 << 20;  // a power of two
-  WhenFull when_full = WhenFull::wait;
+  // Empty: the vCPU waits for room in the ring, and nothing is lost. Otherwise bytes are dropped as hardware
+  // drops them, where there is no room and where this returns true: tests say so when losses are. Called on
+  // the vCPU's thread.
+  std::function<bool()> loses;
   pt::EncoderOptions encoder;
 };
 
@@ -60,7 +59,7 @@ class SoftPtRecorder {
  private:
   static constexpr uint8_t kPadding = 0;  // a PAD packet
 
-  const WhenFull when_full_;
+  const std::function<bool()> loses_;
   bool lost_ = false, told_ = false;  // something was dropped; a record tells of it
   pt::AuxMemory memory_;
   pt::AuxProducer producer_;

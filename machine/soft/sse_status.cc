@@ -1,11 +1,11 @@
 #include "machine/soft/sse_status.h"
 
-#include <dlfcn.h>
-
 #include <cstddef>
 #include <cstring>
 #include <optional>
 #include <vector>
+
+#include "machine/soft/library_function.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -16,18 +16,13 @@ using LoadMxcsr = void (*)(void*, uint32_t);
 using UpdateStatus = void (*)(void*);
 using Round = void (*)(void*, void*, void*, uint32_t);
 
-template <typename Function>
-Function next(const char* name) {
-  return reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
-}
-
 struct Library {
-  LoadMxcsr load_mxcsr = next<LoadMxcsr>("helper_ldmxcsr_x86_64");
-  UpdateStatus update = next<UpdateStatus>("update_mxcsr_status_x86_64");
-  Round round_ps = next<Round>("helper_roundps_xmm_x86_64");
-  Round round_pd = next<Round>("helper_roundpd_xmm_x86_64");
-  Round round_ss = next<Round>("helper_roundss_xmm_x86_64");
-  Round round_sd = next<Round>("helper_roundsd_xmm_x86_64");
+  LoadMxcsr load_mxcsr = library_function<LoadMxcsr>("helper_ldmxcsr_x86_64");
+  UpdateStatus update = library_function<UpdateStatus>("update_mxcsr_status_x86_64");
+  Round round_ps = library_function<Round>("helper_roundps_xmm_x86_64");
+  Round round_pd = library_function<Round>("helper_roundpd_xmm_x86_64");
+  Round round_ss = library_function<Round>("helper_roundss_xmm_x86_64");
+  Round round_sd = library_function<Round>("helper_roundsd_xmm_x86_64");
 };
 
 const Library& library() {

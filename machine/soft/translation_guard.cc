@@ -1,11 +1,10 @@
 #include "machine/soft/translation_guard.h"
 
-#include <dlfcn.h>
-
 #include <atomic>
 #include <cstring>
 
 #include "machine/soft/fault_analysis.h"
+#include "machine/soft/library_function.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -22,21 +21,16 @@ using SlowLoad = uint64_t (*)(void*, uint64_t, uint32_t, uintptr_t);
 using SlowStore = void (*)(void*, uint64_t, uint64_t, uint32_t, uintptr_t);
 using Raise = void (*)(void*, int, int, uintptr_t);
 
-template <typename Function>
-Function next(const char* name) {
-  return reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
-}
-
 struct Library {
-  Generate generate = next<Generate>("gen_intermediate_code_x86_64");
-  LoadByte load_byte = next<LoadByte>("cpu_ldub_code_x86_64");
-  MemoryOp load = next<MemoryOp>("tcg_gen_qemu_ld_i64_x86_64");
-  MemoryOp store = next<MemoryOp>("tcg_gen_qemu_st_i64_x86_64");
-  Extend extend = next<Extend>("tcg_gen_ext32u_i64_x86_64");
-  AddImmediate add_immediate = next<AddImmediate>("tcg_gen_addi_i64_x86_64");
-  SlowLoad slow_load = next<SlowLoad>("helper_le_ldq_mmu_x86_64");
-  SlowStore slow_store = next<SlowStore>("helper_le_stq_mmu_x86_64");
-  Raise raise = next<Raise>("raise_exception_err_ra_x86_64");
+  Generate generate = library_function<Generate>("gen_intermediate_code_x86_64");
+  LoadByte load_byte = library_function<LoadByte>("cpu_ldub_code_x86_64");
+  MemoryOp load = library_function<MemoryOp>("tcg_gen_qemu_ld_i64_x86_64");
+  MemoryOp store = library_function<MemoryOp>("tcg_gen_qemu_st_i64_x86_64");
+  Extend extend = library_function<Extend>("tcg_gen_ext32u_i64_x86_64");
+  AddImmediate add_immediate = library_function<AddImmediate>("tcg_gen_addi_i64_x86_64");
+  SlowLoad slow_load = library_function<SlowLoad>("helper_le_ldq_mmu_x86_64");
+  SlowStore slow_store = library_function<SlowStore>("helper_le_stq_mmu_x86_64");
+  Raise raise = library_function<Raise>("raise_exception_err_ra_x86_64");
 };
 
 const Library& library() {

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "machine/soft/library_function.h"
+
 namespace aftercheck::soft {
 namespace {
 
@@ -20,7 +22,7 @@ struct Library {
 
 const Library& library() {
   static const Library found = {
-      reinterpret_cast<SetPage>(dlsym(RTLD_NEXT, "tlb_set_page_with_attrs_x86_64")),
+      library_function<SetPage>("tlb_set_page_with_attrs_x86_64"),
       reinterpret_cast<SetDirty>(dlsym(RTLD_DEFAULT, "tlb_set_dirty_x86_64")),
   };
   return found;

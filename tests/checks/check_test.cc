@@ -376,7 +376,7 @@ TEST_CASE("check: jobs number hits by the program and within other checks as one
   record_guest(place, {"rounds"});
   const json report = check_json(place);
   unsigned nested = 0;
-  for (const json& hit : site_at(report, "i % 5 != 3")["failures"]) nested += hit["nested"] == true ? 1 : 0;
+  for (const json& hit : site_at(report, "i % 5 != 3")["failures"]) nested += hit.contains("nested") ? 1 : 0;
   CHECK(nested > 3);
   CHECK(site_at(report, "i % 5 != 3")["failures"].size() > nested + 5);
   for (const char* most : {"1", "4"})

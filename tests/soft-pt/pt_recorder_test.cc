@@ -6,8 +6,10 @@
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <random>
+#include <utility>
 
 #include "base/error.h"
 #include "pt-trace/branch_stream.h"
@@ -111,12 +113,12 @@ class Folder {
   fs::path path;
 };
 
-Read record_and_read(unsigned exits, size_t ring, WhenFull when_full) {
+Read record_and_read(unsigned exits, size_t ring, std::function<bool()> loses = {}) {
   const Folder folder;
   SoftPtOptions options;
   options.directory = folder.path;
   options.ring_bytes = ring;
-  options.when_full = when_full;
+  options.loses = std::move(loses);
   SoftPtRecorder recorder(options);
   run(recorder.tracer(), exits, [&](uint64_t event) { recorder.mark(event); });
   recorder.finish();
@@ -128,7 +130,7 @@ Read record_and_read(unsigned exits, size_t ring, WhenFull when_full) {
 TEST_CASE("soft PT: a small ring makes the vCPU wait, and nothing is lost") {
   constexpr unsigned kExits = 3000;
   const Digests expected = reference(kExits);
-  const Read read = record_and_read(kExits, 8 << 10, WhenFull::wait);
+  const Read read = record_and_read(kExits, 8 << 10);
   CHECK(read.losses == 0);
   CHECK(read.unverified == 0);
   CHECK(read.marks == kExits);
@@ -139,7 +141,12 @@ TEST_CASE("soft PT: a small ring makes the vCPU wait, and nothing is lost") {
 TEST_CASE("soft PT: what a full ring drops is a loss, and what counts as verified is right") {
   constexpr unsigned kExits = 3000;
   const Digests expected = reference(kExits);
-  const Read read = record_and_read(kExits, 64 << 10, WhenFull::drop);
+  std::mt19937_64 random(11);
+  bool full = false;
+  const Read read = record_and_read(kExits, 64 << 10, [&] {
+    if (random() % 32 == 0) full = !full;
+    return full;
+  });
   CHECK(read.losses > 0);
   CHECK(read.unverified > 0);
   CHECK(read.marks == kExits);
