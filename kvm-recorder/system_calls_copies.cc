@@ -199,7 +199,7 @@ long StreamCopy::run() {
   if (in_offset_) stored = call_.answer.write_object(copy_.in_offset, *in_offset_);
   if (out_offset_) stored = call_.answer.write_object(copy_.out_offset, *out_offset_) && stored;
   output_gate(call_, copy_.out, std::move(bytes_), first_out_offset_);
-  call_.process.memory.file_written(call_.answer, copy_.out);
+  note_file(call_, copy_.out, done);
   return stored ? done : -EFAULT;
 }
 
@@ -215,7 +215,7 @@ long copy_range_to_stream(Call& call, const Copy& copy) {
   bytes.resize(read_file(copy.in, static_cast<uint64_t>(in_offset), bytes));
   output_gate(call, copy.out, std::move(bytes),
               copy.out_offset != 0 ? std::optional(out_offset) : std::nullopt);
-  call.process.memory.file_written(call.answer, copy.out);
+  note_file(call, copy.out, result);
   return result;
 }
 
