@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <set>
@@ -319,15 +318,12 @@ TEST_CASE("checkpoints: a recorder goes on when the log fails while a checkpoint
   const std::string stop_or_run = GENERATE("stop", "run");
   INFO(stop_or_run);
   const Workplace place;
-  rlimit before{};
-  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
   // Half of what the event writes, and far more than a checkpoint's pages take.
-  const rlimit small{512 << 10, before.rlim_max};
-  REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  How how;
+  how.file_size_limit = 512 << 10;
   const Finished recorded = run_tool({"record", "-o", "recording", "--machine=soft", "--on-log-error",
                                       stop_or_run, "--checkpoint-every", "0", "--", WAITS_GUEST},
-                                     place.path());
-  REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+                                     place.path(), how);
   INFO(recorded.err);
   CHECK(recorded.status == (stop_or_run == "stop" ? 2 : 3));
   CHECK_THAT(recorded.err, Contains("EFBIG") && Contains("incomplete"));

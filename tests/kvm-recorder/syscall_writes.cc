@@ -16,6 +16,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "base/fd.h"
 #include "syscall_fixture.h"
 
@@ -96,6 +98,10 @@ TEST_CASE("notes: the process and its user", "[writes]") {
   CHECK(guest.call(SYS_sched_getparam, 0, guest.room(4)) == 0);
   CHECK(guest.call(SYS_sched_rr_get_interval, 0, guest.room(16)) == 0);
   CHECK(guest.call(SYS_sched_getattr, 0, guest.room(64), 56, 0) == 0);
+  std::array<uint32_t, 32> later{128};
+  later[20] = 1;  // of which this kernel knows nothing
+  CHECK(guest.call(SYS_sched_setattr, 0, guest.put(later), 0) == -E2BIG);
+  CHECK(guest.noted_bytes >= 4);
   CHECK(guest.call(SYS_getcpu, guest.room(4), guest.room(4), 0) == 0);
   CHECK(guest.call(SYS_getrandom, guest.room(300), 300, 0) == 300);
   CHECK(guest.noted_bytes == 300);

@@ -3,9 +3,12 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,6 +78,11 @@ bool collect(std::array<int, 2> from, std::array<std::string*, 2> to) {
   if (chdir(directory.c_str()) != 0) _exit(120);
   if (how.as_nobody && (setgroups(0, nullptr) != 0 || setgid(kNobody) != 0 || setuid(kNobody) != 0))
     _exit(121);
+  if (how.file_size_limit != 0) {
+    prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0);  // refused to those who have none to lose
+    const rlimit limit{how.file_size_limit, how.file_size_limit};
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(123);
+  }
   for (const std::string& entry : how.environment)
     setenv(entry.substr(0, entry.find('=')).c_str(), entry.substr(entry.find('=') + 1).c_str(), 1);
   std::vector<std::string> words{AFTERCHECK_BINARY};

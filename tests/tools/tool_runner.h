@@ -36,6 +36,7 @@ struct How {
   bool error_on_terminal = false;          // standard error is a terminal; `err` is what it showed
   bool output_without_reader = false;      // standard output is a pipe that nobody reads
   bool close_output = false;               // descriptor 1 is closed
+  uint64_t file_size_limit = 0;            // RLIMIT_FSIZE that not even root may raise; 0: as it is
   std::string output_to{};                 // a file for standard output, "" for `out`
 };
 
