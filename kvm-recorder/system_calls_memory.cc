@@ -284,6 +284,10 @@ long mprotect(Call& call) {
       result = -ENOMEM;
       break;
     }
+    if ((prot & ~mapping->may) != 0) {
+      result = -EACCES;
+      break;
+    }
     const uint64_t part_end = std::min(mapping->end, end), size = part_end - allowed.end;
     const bool was = is_data(mapping->shared, mapping->prot, mapping->grows_down),
                becomes = is_data(mapping->shared, prot, mapping->grows_down);

@@ -27,8 +27,9 @@ static void check_itself(void) {
   CHECK(close(fd) == 0);
 }
 
-int main(int count, char **arguments) {
-  static const char *const kWays[] = {"a descriptor that exec closes", "memory", "a file that is gone", "its link"};
+int main(int count, char** arguments) {
+  static const char* const kWays[] = {"a descriptor that exec closes", "memory", "a file that is gone",
+                                      "its link"};
   const int way = count > 1 ? atoi(arguments[1]) : 0;
   if (way > 0) {
     printf("started %s %s\n", way == 1 || way == 4 ? "by" : "from", kWays[way - 1]);
@@ -36,7 +37,8 @@ int main(int count, char **arguments) {
     check_itself();
     CHECK(fcntl(3, F_GETFD) == -1);  // exec has closed what it was to close
   }
-  // What it was started with: nothing more than the standard descriptors, natively, recorded or by a test's driver.
+  // What it was started with: nothing more than the standard descriptors, natively, recorded or by a test's
+  // driver.
   for (int fd = 3; way == 0 && fd < 256; ++fd) close(fd);
   char next[12];
   snprintf(next, sizeof next, "%d", way + 1);

@@ -7,7 +7,7 @@
 static char *const list[] = {"program", NULL}, *const nothing[] = {NULL};
 #define REFUSED(name, error) CHECK_ERRNO(execve(name, list, nothing), error)
 
-static int file(const char *name, const char *text, mode_t mode) {
+static int file(const char* name, const char* text, mode_t mode) {
   const int fd = open(name, O_RDWR | O_CREAT | O_TRUNC, 0700);
   CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text) && fchmod(fd, mode) == 0);
   return fd;
@@ -22,7 +22,7 @@ int main(void) {
   name[300] = 0;
   REFUSED(name, ENAMETOOLONG);
   CHECK_ERRNO(execveat(AT_FDCWD, name, list, nothing, 0), ENAMETOOLONG);
-  REFUSED((const char *)8, EFAULT);
+  REFUSED((const char*)8, EFAULT);
   REFUSED("", ENOENT);
   REFUSED("missing", ENOENT);
   REFUSED(".", EACCES);
@@ -56,7 +56,7 @@ int main(void) {
   CHECK_ERRNO(open("/proc/self/exe", O_WRONLY), ETXTBSY);
   static char long_text[200000];
   memset(long_text, 'x', sizeof long_text - 1);
-  char *const many[] = {"program", long_text, NULL};
+  char* const many[] = {"program", long_text, NULL};
   CHECK_ERRNO(execve("/bin/true", many, nothing), E2BIG);
   return 0;
 }

@@ -9,8 +9,8 @@
 #define BAD 0x1234567890123456
 static sigjmp_buf back;
 static volatile int got, code, trap, error;
-static void on_fault(int signal, siginfo_t *info, void *context) {
-  const greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+static void on_fault(int signal, siginfo_t* info, void* context) {
+  const greg_t* registers = ((ucontext_t*)context)->uc_mcontext.gregs;
   got = signal;
   code = info->si_addr == NULL ? info->si_code : -1;
   trap = (int)registers[REG_TRAPNO];
@@ -18,13 +18,13 @@ static void on_fault(int signal, siginfo_t *info, void *context) {
   siglongjmp(back, 1);
 }
 
-#define TRY(signal, number, text)                                                     \
-  do {                                                                                \
-    if (sigsetjmp(back, 1) == 0) {                                                    \
-      __asm__ volatile(text : : "r"(BAD) : "rax", "rbx", "rcx", "memory");            \
-      CHECK(0);                                                                       \
-    }                                                                                 \
-    CHECK(got == signal && code == SI_KERNEL && trap == number && error == 0);        \
+#define TRY(signal, number, text)                                              \
+  do {                                                                         \
+    if (sigsetjmp(back, 1) == 0) {                                             \
+      __asm__ volatile(text : : "r"(BAD) : "rax", "rbx", "rcx", "memory");     \
+      CHECK(0);                                                                \
+    }                                                                          \
+    CHECK(got == signal && code == SI_KERNEL && trap == number && error == 0); \
   } while (0)
 
 int main(void) {

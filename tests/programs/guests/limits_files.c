@@ -10,10 +10,10 @@
 
 static volatile sig_atomic_t signals;
 static void on_signal(int signal) { signals += signal == SIGXFSZ; }
-#define TOO_LARGE(call)          \
-  do {                           \
-    const int before = signals;  \
-    CHECK_ERRNO(call, EFBIG);    \
+#define TOO_LARGE(call)           \
+  do {                            \
+    const int before = signals;   \
+    CHECK_ERRNO(call, EFBIG);     \
     CHECK(signals == before + 1); \
   } while (0)
 
@@ -21,7 +21,8 @@ int main(void) {
   static char bytes[4096];
   struct rlimit old, limit = {1000, 1000};
   signal(SIGXFSZ, on_signal);
-  const int fd = open("file", O_RDWR | O_CREAT | O_TRUNC, 0600), source = open("source", O_RDWR | O_CREAT, 0600);
+  const int fd = open("file", O_RDWR | O_CREAT | O_TRUNC, 0600),
+            source = open("source", O_RDWR | O_CREAT, 0600);
   CHECK(write(source, bytes, sizeof bytes) == sizeof bytes);
   CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0 && getrlimit(RLIMIT_FSIZE, &old) == 0 && old.rlim_cur == 1000);
   CHECK(write(fd, bytes, 600) == 600);

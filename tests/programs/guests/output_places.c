@@ -6,7 +6,7 @@
 
 #include "check.h"
 
-static void say(int fd, const char *text) { CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text)); }
+static void say(int fd, const char* text) { CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text)); }
 
 int main(void) {
   struct stat out;

@@ -6,9 +6,9 @@
 
 #include "check.h"
 
-int main(int count, char **arguments) {
+int main(int count, char** arguments) {
   char here[30];
-  snprintf(here, sizeof here, "%p", (void *)&main);
+  snprintf(here, sizeof here, "%p", (void*)&main);
   const int now = personality(0xffffffff);
   CHECK(now >= 0 && count < 4);
   if ((now & ADDR_NO_RANDOMIZE) == 0) {
@@ -26,7 +26,7 @@ int main(int count, char **arguments) {
   CHECK(strcmp(here, arguments[2]) == 0);
   // What may be read may be executed, where that is asked for.
   CHECK(personality((unsigned long)now | READ_IMPLIES_EXEC) == now);
-  unsigned char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  unsigned char* code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(code != MAP_FAILED);
   code[0] = 0xc3;  // ret
   ((void (*)(void))code)();

@@ -10,7 +10,7 @@
 
 static sigjmp_buf back;
 static volatile int code;
-static void on_fault(int signal, siginfo_t *info, void *context) {
+static void on_fault(int signal, siginfo_t* info, void* context) {
   (void)signal, (void)context;
   code = info->si_code;
   siglongjmp(back, 1);
@@ -24,7 +24,8 @@ int main(void) {
   } else {
     CHECK(size > 0 && size < (long)sizeof auxv && size % 16 == 0);
     int found = 0;
-    for (int i = 0; auxv[i] != AT_NULL; i += 2) found += auxv[i] == AT_ENTRY && auxv[i + 1] == getauxval(AT_ENTRY);
+    for (int i = 0; auxv[i] != AT_NULL; i += 2)
+      found += auxv[i] == AT_ENTRY && auxv[i + 1] == getauxval(AT_ENTRY);
     CHECK(found == 1);
     CHECK(prctl(0x41555856, auxv, 16, 0, 0) == size);
     CHECK_ERRNO(prctl(0x41555856, 8, sizeof auxv, 0, 0), EFAULT);

@@ -1,6 +1,7 @@
 // Bytes that go from file, pipe or socket to standard output without passing the program: they must be there
 // in a replay.
-// expect-output: 1 by sendfile
+// expect-output: 1 BY COPYfile
+// expect-output: 2 PIPE of it
 // expect-output: 3 from a pipe
 #include <fcntl.h>
 #include <sys/sendfile.h>
@@ -10,12 +11,13 @@
 
 #include "check.h"
 
-static void fill(int fd, const char *text) { CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text)); }
+static void fill(int fd, const char* text) { CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text)); }
 
 int main(void) {
   static const char text[] = "1 by sendfile\n2 more of it\n";
   static char large[300000];
-  const int fd = open("file", O_RDWR | O_CREAT | O_TRUNC, 0600), other = open("other", O_RDWR | O_CREAT | O_TRUNC, 0600);
+  const int fd = open("file", O_RDWR | O_CREAT | O_TRUNC, 0600),
+            other = open("other", O_RDWR | O_CREAT | O_TRUNC, 0600);
   struct stat out;
   CHECK(fstat(1, &out) == 0);
   const int to_pipe = S_ISFIFO(out.st_mode), appends = (fcntl(1, F_GETFL) & O_APPEND) != 0;
@@ -43,7 +45,7 @@ int main(void) {
     CHECK(device >= 0 && (sendfile(1, device, NULL, 100) > 0 || errno == EINVAL));
   }
   CHECK_ERRNO(sendfile(1, 99, NULL, 1), EBADF);
-  CHECK_ERRNO(sendfile(1, other, (off_t *)8, 1), EFAULT);
+  CHECK_ERRNO(sendfile(1, other, (off_t*)8, 1), EFAULT);
 
   // Pipes.
   int ends[2];

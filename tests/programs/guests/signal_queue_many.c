@@ -9,12 +9,12 @@
 #include "check.h"
 
 static volatile int count, in_order = 1, last_code, last_signal;
-static void on_queued(int signal, siginfo_t *info, void *context) {
+static void on_queued(int signal, siginfo_t* info, void* context) {
   (void)signal, (void)context;
   in_order &= info->si_value.sival_int == count;
   ++count;
 }
-static void on_signal(int signal, siginfo_t *info, void *context) {
+static void on_signal(int signal, siginfo_t* info, void* context) {
   (void)context;
   last_signal = signal;
   last_code = info->si_code;
@@ -58,15 +58,16 @@ int main(void) {
   last_code = 1000;
   CHECK(queue(SIGUSR1, SI_KERNEL) == 0 && last_code == 1000);  // blocked is blocked
   siginfo_t info = {.si_code = 1234};
-  ((char *)&info)[100] = 1;
+  ((char*)&info)[100] = 1;
   CHECK_ERRNO(syscall(SYS_rt_sigqueueinfo, getpid(), SIGUSR1, &info), E2BIG);
   CHECK(sigtimedwait(&set, &info, &(struct timespec){5, 0}) == SIGUSR1 && info.si_code == SI_KERNEL);
 
   // Blocked faults' signals from outside interrupt nothing, and can be waited for.
   sigaddset(&set, SIGSEGV);
   CHECK(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
-  FILE *file = fopen("pid.new", "w");
-  CHECK(file != NULL && fprintf(file, "%d\n", getpid()) > 0 && fclose(file) == 0 && rename("pid.new", "pid") == 0);
+  FILE* file = fopen("pid.new", "w");
+  CHECK(file != NULL && fprintf(file, "%d\n", getpid()) > 0 && fclose(file) == 0 &&
+        rename("pid.new", "pid") == 0);
   CHECK(nanosleep(&(struct timespec){1, 0}, NULL) == 0);
   CHECK(sigtimedwait(&set, &info, &(struct timespec){60, 0}) == SIGSEGV && info.si_code == SI_USER);
   CHECK_ERRNO(sigtimedwait(&set, &info, &(struct timespec){0, 1000000}), EAGAIN);
