@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvm-recorder/logged_space.h"
+#include "kvm-recorder/own_files.h"
 #include "machine/cpu_model.h"
 #include "machine/registers.h"
 
@@ -27,6 +28,7 @@ struct GuestProcess {
   ProcessSignals& signals;
   Descriptors& descriptors;
   const CpuModel& cpu;
+  OwnFiles own_files{};  // what no name of the guest's leads to
 
   // Set by the loader, and again by a guest's execve.
   std::string executable{};                // absolute, symlinks resolved: /proc/self/exe

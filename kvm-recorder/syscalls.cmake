@@ -2,9 +2,12 @@
 set(SYSCALL_SOURCES
   descriptors.cc
   fcntl_table.cc
+  file_names.cc
   host_thread.cc
   ioctl_table.cc
+  own_files.cc
   proc_files.cc
+  reach.cc
   system_call_table.cc
   system_calls.cc
   system_calls_files.cc

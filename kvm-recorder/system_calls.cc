@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "kvm-recorder/interruptible_syscall.h"
+#include "kvm-recorder/reach.h"
 #include "recording/digest.h"
 #include "system-calls/system_call_names.h"
 
@@ -99,7 +100,8 @@ bool prepare(Call& call, std::array<uint64_t, 6>& args) {
         if (!call.process.descriptors.allowed(static_cast<int>(args[i]))) return false;
         break;
       case ArgKind::path:
-        args[i] = guest_pointer(args[i], 1);
+        args[i] = !call.instead.empty() && call.instead_of == i ? host_pointer(call.instead.c_str())
+                                                                : guest_pointer(args[i], 1);
         break;
       case ArgKind::length_inout:
         args[i] = guest_pointer(args[i], sizeof(uint32_t));
@@ -301,14 +303,13 @@ std::array<uint64_t, 6> stand_ins(Call& call, const std::array<uint64_t, 6>& arg
   return host;
 }
 
-// RLIMIT_NOFILE as the guest sees it ends below the recorder's own descriptors.
+}  // namespace
+
 long keep_below_floor(long fd) {
   if (fd < own_fd_floor()) return fd;
   host_call(SYS_close, static_cast<uint64_t>(fd));
   return -EMFILE;
 }
-
-}  // namespace
 
 long pass(Call& call) {
   std::array<uint64_t, 6> args;
@@ -390,7 +391,8 @@ CallOutcome make_system_call(GuestTask& task, Registers& registers) {
   if (row->klass == CallClass::refused) {
     call.outcome.value = refuse(call);
   } else {
-    const long value = row->handler ? row->handler(call) : pass(call);
+    long value = check_names(call);
+    if (value == 0) value = row->handler ? row->handler(call) : pass(call);
     if (call.outcome.kind == CallOutcome::Kind::result) call.outcome.value = value;
   }
   return std::move(call.outcome);

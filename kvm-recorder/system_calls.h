@@ -28,6 +28,9 @@ struct Call {
   Answer& answer = task.answer;
   CallBuffers& buffers = task.buffers;
   CallOutcome outcome{};
+  // The path that the kernel gets in the place of argument `instead_of`, if not empty (reach.h).
+  std::string instead{};
+  size_t instead_of = 0;
 
   int fd(size_t index) const { return static_cast<int>(args[index]); }
 };
@@ -58,6 +61,9 @@ long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args)
 bool may_block(const Call& call, int fd, uint64_t bytes);
 // Turns the host's EINTR into what the row's restart class says; anything else stays.
 long interrupted_result(const Call& call, long result);
+// RLIMIT_NOFILE as the guest sees it ends below the recorder's own descriptors: a new descriptor beyond is
+// closed again. The descriptor or -EMFILE.
+long keep_below_floor(long fd);
 // The notes after a call. Addresses are those that the kernel got, of guest memory or of stand-ins.
 void note_written(Call& call, uint64_t address, uint64_t size);
 void note_writes(Call& call, const std::array<uint64_t, 6>& args, long result);
@@ -107,6 +113,7 @@ long close(Call& call);
 long close_range(Call& call);
 long dup(Call& call);
 long dup2(Call& call);
+long two_descriptors(Call& call);  // pipe, pipe2, socketpair
 long getdents(Call& call);
 long name_to_handle_at(Call& call);
 // descriptor_calls: fcntl_table.cc, ioctl_table.cc
@@ -144,6 +151,9 @@ long getrlimit(Call& call);
 long setrlimit(Call& call);
 long prlimit64(Call& call);
 long membarrier(Call& call);
+long kcmp(Call& call);
+long io_priority(Call& call);  // ioprio_set, ioprio_get
+long set_clock(Call& call);
 long succeed(Call& call);  // 0, nothing done
 long personality(Call& call);
 long capget(Call& call);

@@ -82,6 +82,34 @@ long copy_control(GuestProcess& process, Message& message) {
   return 0;
 }
 
+// Descriptors that came in a message and lie beyond the guest's limit are closed again, and the control data
+// end before them, as the kernel does with those that find no room (scm_detach_fds, net/core/scm.c).
+void keep_rights_below_floor(msghdr& header) {
+  auto* const begin = static_cast<char*>(header.msg_control);
+  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
+      if (fd < own_fd_floor() && kept == i)
+        ++kept;
+      else
+        host_call(SYS_close, static_cast<uint64_t>(fd));
+    }
+    if (kept == count) continue;
+    header.msg_flags |= MSG_CTRUNC;
+    const auto at = static_cast<size_t>(reinterpret_cast<char*>(part) - begin);
+    const size_t old_end = std::min(at + CMSG_SPACE(count * sizeof(int)), header.msg_controllen);
+    const size_t end = kept == 0 ? at : at + CMSG_SPACE(kept * sizeof(int));
+    part->cmsg_len = CMSG_LEN(kept * sizeof(int));
+    std::memmove(begin + end, begin + old_end, header.msg_controllen - old_end);
+    header.msg_controllen -= old_end - end;
+    return;  // what followed has moved; a message carries rights once
+  }
+}
+
 // After a receive: what the kernel left in our copy of the header goes to the guest's.
 long finish_receive(Call& call, uint64_t address, const Message& message, uint64_t bytes) {
   const msghdr& header = message.header;
@@ -92,8 +120,10 @@ long finish_receive(Call& call, uint64_t address, const Message& message, uint64
                            sizeof header.msg_namelen))
       return -EFAULT;
   }
+  // Control data that find no memory are lost, and that is no error (put_cmsg, net/core/scm.c).
   if (message.control != 0)
-    note_written(call, address_of(header.msg_control), std::min(header.msg_controllen, message.control_size));
+    call.answer.write(message.control, header.msg_control,
+                      std::min(header.msg_controllen, message.control_size));
   const bool stored =
       call.answer.write(address + offsetof(msghdr, msg_flags), &header.msg_flags, sizeof header.msg_flags) &&
       call.answer.write(address + offsetof(msghdr, msg_controllen), &header.msg_controllen,
@@ -123,12 +153,15 @@ long receive_one(Call& call, uint64_t address, uint64_t flags) {
   header.msg_controllen = std::min<uint64_t>(header.msg_controllen, kMostControl);
   header.msg_name = pointer_to(call.buffers.stand_in(
       message.name, std::min<uint64_t>(message.name_size, kMostName), CallBuffers::Use::out));
-  header.msg_control =
-      pointer_to(call.buffers.stand_in(message.control, header.msg_controllen, CallBuffers::Use::out));
+  if (message.control != 0) {  // looked at before the guest has it
+    message.control_copy.resize(header.msg_controllen);
+    header.msg_control = message.control_copy.data();
+  }
   const long result =
       blocking_call(call, SYS_recvmsg, {call.args[0], host_pointer(&message.header), flags, 0, 0, 0});
   if (result == -EFAULT) note_reachable(call, message.host_pieces());
   if (result < 0) return result;
+  if (message.control != 0) keep_rights_below_floor(header);
   // With MSG_TRUNC the result is the length of the datagram, which may be more than what was stored.
   const long error = finish_receive(call, address, message, static_cast<uint64_t>(result));
   return error != 0 ? error : result;
