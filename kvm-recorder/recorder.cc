@@ -183,6 +183,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   if (!why_not_kvm_.empty() && options_.message)
     options_.message("KVM can't be used here (" + why_not_kvm_ +
                      "): recording on the soft vCPU, which is slower");
+  process_.own_files.protect(directory);
   meta_ = make_meta(options_, machine_->kind(), why_not_kvm_);
   recording::write_meta(directory, meta_);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
@@ -216,6 +217,10 @@ void Session::finish_log() {
       memory_.host_thread().run([&] { writer_->finish(); });
     } catch (const Error& error) {
       result_.log_error = error.what();
+      if (options_.on_log_error == OnLogError::stop) {
+        result_.signaled = false;
+        result_.status = exit_status(ErrorKind::io);
+      }
     }
   if (checkpoints_) try {
       checkpoints_->finish();

@@ -1,0 +1,107 @@
+// Where names of files lead, and that every call with names is looked at.
+#include "kvm-recorder/reach.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "base/fd.h"
+#include "kvm-recorder/file_names.h"
+#include "kvm-recorder/proc_files.h"
+#include "syscall_fixture.h"
+
+using namespace aftercheck;
+using namespace aftercheck::test;
+
+TEST_CASE("every name of a file in the table of calls is looked at", "[reach]") {
+  for (const SystemCall& row : system_call_table()) {
+    if (row.klass == CallClass::refused) continue;
+    for (uint8_t i = 0; i < 6; ++i) {
+      if (row.args[i].kind != ArgKind::path) continue;
+      INFO(row.name << ", argument " << static_cast<int>(i));
+      const auto names = file_names(row.number);
+      const auto found = std::ranges::find(names, i, &FileName::argument);
+      REQUIRE(found != names.end());
+      const bool relative = i > 0 && row.args[i - 1].kind == ArgKind::fd;
+      if (found->end == FileName::End::handler || found->end == FileName::End::no_file) continue;
+      CHECK((found->directory == FileName::kNone) == (!relative || row.number == SYS_inotify_add_watch));
+    }
+  }
+  CHECK(file_names(SYS_read).empty());
+  CHECK(file_names(60000).empty());
+}
+
+TEST_CASE("what lies in a protected folder is the recorder's, whatever leads there", "[reach]") {
+  SystemCalls guest;
+  const TemporaryDirectory recording;
+  std::filesystem::create_directory(recording.path() / "store");
+  const std::string log = recording.write("events", "x"), blob = recording.write("store/blob", "x");
+  guest.process.own_files.protect(recording.path());
+  const std::string link = guest.directory.file("link");
+  std::filesystem::create_symlink(log, link);
+  const std::string hard = guest.directory.file("hard");
+  for (const std::string& path : {log, blob, link, recording.file("store/../events")}) {
+    INFO(path);
+    CHECK(reach(guest.process, {.path = path}).error == EACCES);
+    CHECK(guest.call(SYS_open, guest.text(path), O_RDONLY) == -EACCES);
+    CHECK(guest.call(SYS_truncate, guest.text(path), 0) == -EACCES);
+    CHECK(guest.call(SYS_link, guest.text(path), guest.text(hard)) == (path == link ? 0 : -EACCES));
+  }
+  CHECK(reach(guest.process, {.path = link, .followed = false}).error == 0);
+  CHECK(reach(guest.process, {.path = recording.file("new"), .made = true}).error == EACCES);
+  CHECK(reach(guest.process, {.path = recording.file("new")}).error == 0);  // ENOENT is the kernel's to say
+  CHECK(reach(guest.process, {.path = guest.directory.file("new"), .made = true}).error == 0);
+  // An old file of the same device is not looked at twice; with a clock that was set, it is.
+  struct stat status {};
+  REQUIRE(stat(log.c_str(), &status) == 0);
+  CHECK(guest.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec));
+  CHECK_FALSE(guest.process.own_files.may_be_ours(status.st_dev, 1, status.st_ctim.tv_sec - 1000));
+  guest.process.own_files.distrust_times();
+  CHECK(guest.process.own_files.may_be_ours(status.st_dev, 1, status.st_ctim.tv_sec - 1000));
+}
+
+TEST_CASE("a thread of the recorder's is not there", "[reach]") {
+  SystemCalls guest;
+  std::atomic<int> thread = 0;
+  std::atomic<bool> over = false;
+  std::thread other([&] {
+    thread = gettid();
+    while (!over) std::this_thread::yield();
+  });
+  while (thread == 0) std::this_thread::yield();
+  const std::string number = std::to_string(thread);
+  CHECK(is_recorder_thread(thread));
+  for (const std::string folder : {"/proc/", "/proc/self/task/", "/proc/thread-self/../"})
+    for (const std::string entry : {"", "/mem", "/fd", "/fd/0", "/maps", "/exe", "/root/etc/passwd"}) {
+      const std::string path = folder + number + entry;
+      INFO(path);
+      CHECK(guest.call(SYS_open, guest.text(path), O_RDONLY) == -ENOENT);
+      CHECK(guest.call(SYS_access, guest.text(path), F_OK) == -ENOENT);
+      CHECK(guest.call(SYS_stat, guest.text(path), guest.room(144)) == -ENOENT);
+    }
+  CHECK(guest.call(SYS_ioprio_get, 1, thread.load()) == -ESRCH);
+  CHECK(guest.call(SYS_ioprio_set, 1, thread.load(), 0) == -ESRCH);
+  CHECK(guest.call(SYS_ioprio_get, 1, 0) >= 0);
+  CHECK(guest.call(SYS_kcmp, getpid(), thread.load(), 0, 0, 0) == -ESRCH);
+  const UniqueFd own = move_out_of_guest_reach(UniqueFd(open("/dev/null", O_RDWR)));
+  CHECK(guest.call(SYS_kcmp, getpid(), getpid(), 0, 0, own.get()) == -EBADF);
+  CHECK(guest.call(SYS_kcmp, getpid(), getpid(), 0, 0, 0) == 0);
+  over = true;
+  other.join();
+}
+
+TEST_CASE("a name that leads to the recorder's program leads to the guest's", "[reach]") {
+  SystemCalls guest;
+  guest.process.executable = guest.directory.write("program", "x", 0600);
+  const std::string link = guest.directory.file("link");
+  std::filesystem::create_symlink("/proc/self/exe", link);
+  CHECK(reach(guest.process, {.path = link}).instead == guest.process.executable);
+  REQUIRE(guest.call(SYS_chmod, guest.text(link), 0640) == 0);
+  struct stat status {};
+  REQUIRE(stat(guest.process.executable.c_str(), &status) == 0);
+  CHECK((status.st_mode & 0777) == 0640);
+  CHECK(guest.call(SYS_open, guest.text(link + "/x"), O_RDONLY) == -ENOTDIR);
+}
