@@ -23,7 +23,7 @@ constexpr FileName kNames[] = {
     {SYS_open, 0, handler},
     {SYS_stat, 0, handler},
     {SYS_lstat, 0, handler},
-    {SYS_access, 0, followed},
+    {SYS_access, 0, asked},
     {SYS_execve, 0, handler},
     {SYS_truncate, 0, followed},
     {SYS_chdir, 0, followed},
@@ -81,7 +81,7 @@ constexpr FileName kNames[] = {
     {SYS_symlinkat, 2, made, 1},
     {SYS_readlinkat, 1, handler, 0},
     {SYS_fchmodat, 1, followed, 0},
-    {SYS_faccessat, 1, followed, 0},
+    {SYS_faccessat, 1, asked, 0},
     {SYS_utimensat, 1, followed, 0, 3, AT_SYMLINK_NOFOLLOW},
     {SYS_name_to_handle_at, 1, itself, 0, 4, AT_SYMLINK_FOLLOW},
     {SYS_renameat2, 1, moved, 0},
@@ -90,7 +90,7 @@ constexpr FileName kNames[] = {
     {SYS_execveat, 1, handler, 0},
     {SYS_statx, 1, handler, 0},
     {SYS_openat2, 1, handler, 0},
-    {SYS_faccessat2, 1, followed, 0, 3, AT_SYMLINK_NOFOLLOW},
+    {SYS_faccessat2, 1, asked, 0, 3, AT_SYMLINK_NOFOLLOW},
     {SYS_fchmodat2, 1, followed, 0, 3, AT_SYMLINK_NOFOLLOW},
 };
 static_assert(std::ranges::is_sorted(kNames, {}, &FileName::call));

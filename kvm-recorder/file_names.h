@@ -10,6 +10,7 @@ namespace aftercheck {
 struct FileName {
   enum class End : uint8_t {
     followed,  // a link at the end is followed
+    asked,     // as `followed`, by a call that changes nothing
     itself,    // the link itself is meant
     moved,     // as `itself`, and it gets another name
     made,      // as `itself`, and it need not exist: then its folder is what counts

@@ -214,12 +214,34 @@ Reached reach(const GuestProcess& process, const NameOfFile& name) {
   return reached;
 }
 
+bool has_number(std::string_view path) {
+  constexpr std::string_view kDigits = "0123456789";
+  for (size_t begin = 0; begin < path.size();) {
+    const size_t end = std::min(path.find('/', begin), path.size());
+    if (end > begin && path.substr(begin, end - begin).find_first_not_of(kDigits) == std::string_view::npos)
+      return true;
+    begin = end + 1;
+  }
+  return false;
+}
+
+bool is_clearly_elsewhere(const GuestProcess& process, const NameOfFile& name) {
+  if (name.path.empty() || !process.descriptors.allowed(name.directory) || has_number(name.path))
+    return false;
+  struct stat status {};
+  const long error =
+      host_call(SYS_newfstatat, static_cast<uint64_t>(name.directory), host_pointer(name.path.c_str()),
+                host_pointer(&status), name.followed ? 0 : AT_SYMLINK_NOFOLLOW);
+  if (error != 0) return error == -ENOENT;
+  return !process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec);
+}
+
 namespace {
 
 NameOfFile name_in(const Call& call, const FileName& rule) {
   NameOfFile name;
   if (rule.directory != FileName::kNone) name.directory = call.fd(rule.directory);
-  name.followed = rule.end == FileName::End::followed;
+  name.followed = rule.end == FileName::End::followed || rule.end == FileName::End::asked;
   if (rule.flags != FileName::kNone && (call.args[rule.flags] & rule.flag)) name.followed = !name.followed;
   name.made = rule.end == FileName::End::made;
   // Of two names that are exchanged the second one moves, too.
@@ -251,6 +273,7 @@ long check_names(Call& call) {
     if (rule.end == FileName::End::handler || rule.end == FileName::End::no_file) continue;
     NameOfFile name = name_in(call, rule);
     if (!call.process.memory.read_string(call.args[rule.argument], name.path, PATH_MAX)) continue;
+    if (rule.end == FileName::End::asked && is_clearly_elsewhere(call.process, name)) continue;
     Reached reached = reach(call.process, name);
     if (reached.error != 0) return -reached.error;
     if (reached.instead.empty()) continue;

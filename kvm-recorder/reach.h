@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "base/fd.h"
 #include "kvm-recorder/guest_process.h"
@@ -31,6 +32,12 @@ struct Reached {
 
 // What somebody else does to the file system between this and the call is not seen; the guest itself waits.
 Reached reach(const GuestProcess& process, const NameOfFile& name);
+
+// True for nearly all names, by one call: nothing is there, or nothing of the recorder's. Of the links in
+// /proc it notices those with a number in the name only, so this is for calls that change nothing.
+bool is_clearly_elsewhere(const GuestProcess& process, const NameOfFile& name);
+// True for "/proc/123/root" and the like: through the folder of a thread one gets to any file.
+bool has_number(std::string_view path);
 
 // As reach() for something that is open already: 0 or a positive errno.
 int refusal(const GuestProcess& process, int fd);

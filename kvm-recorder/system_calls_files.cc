@@ -141,18 +141,20 @@ long open_reached(Call& call, const Name& name, const open_how& how, const std::
 
 // The descriptor, or a result as of blocking_call(). Most names lead through no link of /proc: the kernel
 // says so on the way, and what is open then is what is looked at.
-long open_file(Call& call, const Name& name, const open_how& how) {
+long open_file(Call& call, const Name& name, const open_how& how, bool& looked_at) {
   std::array<uint64_t, 6> args;
   if (!prepare(call, args)) return -EBADF;
   const bool changes = (how.flags & (O_CREAT | O_TRUNC)) && !(how.flags & O_PATH);
   const bool extended = call.row.number == SYS_openat2 && call.args[3] != sizeof how;
-  if (changes || extended) return open_reached(call, name, how, args);
+  looked_at = changes || extended;
+  if (looked_at) return open_reached(call, name, how, args);
   open_how plainly = how;
   plainly.resolve |= RESOLVE_NO_MAGICLINKS;
   const std::array<uint64_t, 6> host = {static_cast<uint64_t>(name.directory), args[name.index],
                                         host_pointer(&plainly), sizeof plainly};
   const long fd = blocking_call(call, SYS_openat2, host);
-  return fd == -ELOOP || fd == -ENOSYS || tells(fd) ? open_reached(call, name, how, args) : fd;
+  looked_at = fd == -ELOOP || fd == -ENOSYS || tells(fd);
+  return looked_at ? open_reached(call, name, how, args) : fd;
 }
 
 }  // namespace
@@ -162,11 +164,15 @@ namespace calls {
 long open(Call& call) {
   const Name name = name_of(call);
   const open_how how = how_of(call);
-  const long fd = interrupted_result(call, within_limit(call.process, open_file(call, name, how)));
+  bool looked_at = false;
+  const long fd = interrupted_result(call, within_limit(call.process, open_file(call, name, how, looked_at)));
   if (fd < 0) return fd;
   struct stat status {};
   if (fstat(static_cast<int>(fd), &status) != 0) return fd;
-  if (call.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec)) {
+  const bool doubtful =
+      looked_at ? is_proc_device(status.st_dev).value_or(true)
+                : call.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec);
+  if (doubtful) {
     const long answered = answered_by_guest(call, fd, how.flags);
     if (answered < 0) return answered;
   }
@@ -191,6 +197,13 @@ long readlink(Call& call) {
 
   NameOfFile file = name_for(call, name);
   file.followed = false;
+  const auto answer = [&](std::string_view text) -> long {
+    text = text.substr(0, static_cast<size_t>(room));
+    return call.answer.write(call.args[buffer], text.data(), text.size()) ? static_cast<long>(text.size())
+                                                                          : -EFAULT;
+  };
+  if (size > 0 && is_clearly_elsewhere(call.process, file))
+    return answer({target.data(), static_cast<size_t>(size)});
   Reached reached;
   if (file.path.empty()) {
     reached.error = refusal(call.process, name.directory);  // of the link that is open
@@ -203,9 +216,7 @@ long readlink(Call& call) {
   const std::optional<ProcEntry> entry =
       proc_entry(file.path.empty() ? name.directory : reached.object.get());
   if (entry && entry->name == "exe") text = call.process.executable;
-  text = text.substr(0, static_cast<size_t>(room));
-  if (!call.answer.write(call.args[buffer], text.data(), text.size())) return -EFAULT;
-  return static_cast<long>(text.size());
+  return answer(text);
 }
 
 namespace {
@@ -227,18 +238,6 @@ Identity identity_in(const Call& call, size_t buffer) {
   struct stat status {};
   call.process.memory.read_object(call.args[buffer], status);
   return {status.st_dev, status.st_ino, status.st_ctim.tv_sec};
-}
-
-// Through the folder of a recorder's thread in /proc one gets to any file (`root`, `cwd`).
-bool has_number(std::string_view path) {
-  constexpr std::string_view kDigits = "0123456789";
-  for (size_t begin = 0; begin < path.size();) {
-    const size_t end = std::min(path.find('/', begin), path.size());
-    if (end > begin && path.substr(begin, end - begin).find_first_not_of(kDigits) == std::string_view::npos)
-      return true;
-    begin = end + 1;
-  }
-  return false;
 }
 
 }  // namespace
