@@ -52,21 +52,22 @@ bool OwnFiles::holds(int fd, const struct stat& status, HostThread& host) const 
                   [&](const Directory& directory) { return directory.device == status.st_dev; });
   if (!same_device) return false;
   if (is_directory(status)) return true;
-  if (names_tell_) return lies_in(fd);
+  if (const std::optional<bool> found = names_tell_ ? lies_in(fd) : std::nullopt) return *found;
   bool found = false;
-  host.run([&] { found = lies_in(fd); });
+  host.run([&] { found = lies_in(fd).value_or(false); });
   return found;
 }
 
-// Where the kernel says that it lies has no links in it.
-bool OwnFiles::lies_in(int fd) const {
+// Where the kernel says that it lies has no links in it. Nothing when the caller can't look there.
+std::optional<bool> OwnFiles::lies_in(int fd) const {
   const std::string path = descriptor_path(fd);
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return false;
   std::string folder = path.substr(0, slash + 1);
   for (int level = 0; level < 2; ++level, folder += "../") {
     struct stat parent {};
-    if (stat(folder.c_str(), &parent) == 0 && is_directory(parent)) return true;
+    if (stat(folder.c_str(), &parent) != 0) return std::nullopt;
+    if (is_directory(parent)) return true;
   }
   return false;
 }

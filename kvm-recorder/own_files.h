@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -25,8 +26,8 @@ class OwnFiles {
   // of /proc. True is a reason to look. `changed` is the time of the last change of status (st_ctim) in
   // seconds.
   bool may_be_ours(uint64_t device, uint64_t inode, int64_t changed) const;
-  // True for the protected directory and what lies in it. `host` looks where the guest's root directory is
-  // no longer the recorder's.
+  // True for the protected directory and what lies in it. `host` looks where the guest can't, or has
+  // another root directory.
   bool holds(int fd, const struct stat& status, HostThread& host) const;
   // True for the protected directory itself.
   bool is_directory(const struct stat& status) const;
@@ -48,7 +49,7 @@ class OwnFiles {
   std::vector<std::pair<uint64_t, uint64_t>> above_;  // device, inode
   bool times_tell_ = true, names_tell_ = true;
 
-  bool lies_in(int fd) const;
+  std::optional<bool> lies_in(int fd) const;
 };
 
 }  // namespace aftercheck

@@ -15,12 +15,15 @@
 #include <cerrno>
 #include <charconv>
 #include <climits>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <utility>
 
 #include "base/fd.h"
+#include "kvm-recorder/process_numbers.h"
 
 namespace aftercheck {
 namespace {
@@ -51,8 +54,7 @@ ProcDevices& proc_devices() {
   return devices;
 }
 
-bool on_proc(int fd) {
-  struct stat file {};
+bool on_proc(int fd, struct stat& file) {
   if (fstat(fd, &file) != 0) return false;
   if (const std::optional<bool> known = is_proc_device(file.st_dev)) return *known;
   struct statfs status {};
@@ -62,17 +64,27 @@ bool on_proc(int fd) {
   return proc;
 }
 
-// "123/maps" for /proc/123/maps, wherever procfs is mounted.
-std::string below_proc(const std::string& path) {
+// Where something lies in the procfs that it is of.
+struct ProcPlace {
+  std::string root;   // where that is mounted, with a '/' at the end; empty where that can't be seen
+  std::string below;  // "123/maps"
+};
+
+ProcPlace place_in_proc(const std::string& path, dev_t device) {
   // "/proc/<this process>/fd", or what is left of it below a root directory of the guest's own
   const std::string own = descriptor_path(own_descriptor_folder());
   const size_t fd = own.rfind("/fd"), process = fd == std::string::npos ? fd : own.rfind('/', fd - 1);
   if (process != std::string::npos && path.starts_with(own.substr(0, process + 1)))
-    return path.substr(process + 1);
-  for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1))
-    if (slash + 1 < path.size() && path[slash + 1] >= '0' && path[slash + 1] <= '9')
-      return path.substr(slash + 1);
-  return {};
+    return {own.substr(0, process + 1), path.substr(process + 1)};
+  std::string likely;
+  for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    if (slash + 1 >= path.size() || path[slash + 1] < '0' || path[slash + 1] > '9') continue;
+    std::string root = path.substr(0, slash + 1);
+    struct stat status {};
+    if (stat(root.c_str(), &status) == 0 && status.st_dev == device) return {root, path.substr(slash + 1)};
+    if (likely.empty()) likely = path.substr(slash + 1);
+  }
+  return {{}, likely};
 }
 
 // The number that the text starts with, and which a '/' or the end follows; it is taken off.
@@ -189,7 +201,9 @@ namespace {
 // As that mount of /proc calls it, which may be of another namespace of processes.
 int own_process() {
   static const int process = [] {
-    std::string text = below_proc(descriptor_path(own_descriptor_folder()));
+    struct stat status {};
+    fstat(own_descriptor_folder(), &status);
+    std::string text = place_in_proc(descriptor_path(own_descriptor_folder()), status.st_dev).below;
     return take_number(text).value_or(getpid());
   }();
   return process;
@@ -213,24 +227,64 @@ std::optional<bool> is_proc_device(uint64_t device) {
   return std::nullopt;
 }
 
-bool is_recorder_thread(int thread) {
-  if (thread == own_process() || thread == gettid()) return false;
+namespace {
+
+// `thread` as the procfs of own_descriptor_folder() has it.
+Whose whose_here(int thread) {
+  if (thread == own_process() || thread == gettid()) return Whose::guest;
   const std::string name = fmt::format("../task/{}", thread);
-  return faccessat(own_descriptor_folder(), name.c_str(), F_OK, AT_EACCESS) == 0;
+  const bool ours = faccessat(own_descriptor_folder(), name.c_str(), F_OK, AT_EACCESS) == 0;
+  return ours ? Whose::recorder : Whose::other;
 }
 
+// The folder of a process or thread in another procfs, which may have other numbers (of a namespace above).
+// What the kernel tells there ends with the numbers as the process itself has them (proc.rst, 1.1).
+Whose whose_there(const std::string& folder) {
+  struct stat program {};
+  if (stat((folder + "/exe").c_str(), &program) != 0 || !is_recorder_program(program.st_dev, program.st_ino))
+    return Whose::other;
+  std::ifstream status(folder + "/status");
+  int process = -1, thread = -1;
+  for (std::string line; std::getline(status, line);) {
+    int* const number = line.starts_with("NStgid:")  ? &process
+                        : line.starts_with("NSpid:") ? &thread
+                                                     : nullptr;
+    if (number != nullptr) *number = std::atoi(line.c_str() + line.rfind('\t') + 1);
+  }
+  return process == getpid() ? whose(thread) : Whose::other;
+}
+
+}  // namespace
+
 std::optional<ProcEntry> proc_entry(int fd) {
-  if (!on_proc(fd)) return std::nullopt;
-  ProcEntry entry{false, below_proc(descriptor_path(fd))};
-  const std::optional<int> process = take_number(entry.name);
-  if (!process) return std::nullopt;
-  entry.of_recorder = is_recorder_thread(*process);
-  if (!entry.of_recorder && *process != own_process() && *process != gettid()) return std::nullopt;
-  if (!entry.name.starts_with("task/")) return entry;
-  entry.name.erase(0, std::strlen("task/"));
-  if (const std::optional<int> thread = take_number(entry.name))
-    entry.of_recorder = entry.of_recorder || is_recorder_thread(*thread);
+  struct stat file {
+  }, own{};
+  if (!on_proc(fd, file)) return std::nullopt;
+  ProcPlace place = place_in_proc(descriptor_path(fd), file.st_dev);
+  const bool here =
+      place.root.empty() || (fstat(own_descriptor_folder(), &own) == 0 && own.st_dev == file.st_dev);
+  const auto take_folder = [&] {
+    const std::optional<int> number = take_number(place.below);
+    if (!number) return Whose::other;
+    place.root += std::to_string(*number);
+    return here ? whose_here(*number) : whose_there(place.root);
+  };
+  const Whose process = take_folder();
+  if (process == Whose::other) return std::nullopt;
+  ProcEntry entry{process == Whose::recorder, {}};
+  if (place.below.starts_with("task/")) {
+    place.below.erase(0, std::strlen("task/"));
+    place.root += "/task/";
+    entry.of_recorder = take_folder() == Whose::recorder || entry.of_recorder;
+  }
+  entry.name = std::move(place.below);
   return entry;
+}
+
+bool is_recorder_thread(int folder, const char* name) {
+  const UniqueFd thread(openat(folder, name, O_PATH | O_CLOEXEC));
+  const std::optional<ProcEntry> entry = thread ? proc_entry(thread.get()) : std::nullopt;
+  return entry && entry->of_recorder;
 }
 
 bool is_own_descriptor_entry(const std::string& name) {

@@ -34,8 +34,8 @@ struct ProcEntry {
 std::optional<ProcEntry> proc_entry(int fd);
 // True for the link of a descriptor of the recorder: "fd/N", "fdinfo/N".
 bool is_own_descriptor_entry(const std::string& name);
-// True when this process has a thread of that number which is not the caller, nor the first one: the guest's.
-bool is_recorder_thread(int thread);
+// True when this name in a folder of /proc ("task") leads to a thread that is not the guest's.
+bool is_recorder_thread(int folder, const char* name);
 
 // Device and inode of the recorder's own program.
 bool is_recorder_program(uint64_t device, uint64_t inode);

@@ -11,7 +11,9 @@
 #include <algorithm>
 #include <array>
 #include <climits>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <string_view>
 #include <utility>
@@ -346,7 +348,8 @@ long pidfd_getfd(Call& call) {
 namespace {
 
 // Removes the recorder's descriptors or threads from directory entries; gives how many bytes remain.
-size_t without_own_entries(std::vector<char>& entries, size_t name_offset, bool (*is_own)(int)) {
+size_t without_own_entries(std::vector<char>& entries, size_t name_offset,
+                           const std::function<bool(const char*)>& is_own) {
   size_t kept = 0;
   constexpr size_t kLengthOffset = 16;  // d_reclen, after d_ino and d_off
   for (size_t at = 0; at + name_offset < entries.size();) {
@@ -355,7 +358,7 @@ size_t without_own_entries(std::vector<char>& entries, size_t name_offset, bool 
     if (length == 0 || at + length > entries.size()) break;
     const char* name = &entries[at + name_offset];
     const bool number = *name >= '0' && *name <= '9';
-    if (!number || !is_own(std::atoi(name))) {
+    if (!number || !is_own(name)) {
       std::memmove(&entries[kept], &entries[at], length);
       kept += length;
     }
@@ -378,7 +381,9 @@ long getdents(Call& call) {
     if (!threads && entry->name != "fd" && entry->name != "fdinfo") return size;
     std::vector<char> entries(static_cast<size_t>(size));
     call.process.memory.read(call.args[1], entries.data(), entries.size());
-    const size_t kept = without_own_entries(entries, name_offset, threads ? is_recorder_thread : is_own_fd);
+    const size_t kept = without_own_entries(entries, name_offset, [&](const char* name) {
+      return threads ? is_recorder_thread(call.fd(0), name) : is_own_fd(std::atoi(name));
+    });
     call.answer.write(call.args[1], entries.data(), kept);
     if (kept > 0) return static_cast<long>(kept);  // 0 would mean the end
   }

@@ -108,6 +108,10 @@ long execute(Call& call, std::string path, const std::string& shown, uint64_t ar
   int cause = ENOEXEC;
   try {
     Program program = find_program(path, arguments, environment, &cause);
+    // Files may name others (an interpreter).
+    const ProgramFiles& files = *program.files;
+    for (const UniqueFd* fd : {&files.program.fd, files.interpreter ? &files.interpreter->fd : nullptr})
+      if (const int error = fd != nullptr ? refusal(call.process, fd->get()) : 0) return -error;
     if (lost && program.script) return -ENOENT;
     program.execfn = shown;
     replace_image(call, program, environment);

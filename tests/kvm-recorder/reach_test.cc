@@ -2,10 +2,15 @@
 #include "kvm-recorder/reach.h"
 
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
+#include <functional>
 #include <thread>
 
 #include "base/fd.h"
@@ -73,7 +78,9 @@ TEST_CASE("a thread of the recorder's is not there", "[reach]") {
   });
   while (thread == 0) std::this_thread::yield();
   const std::string number = std::to_string(thread);
-  CHECK(is_recorder_thread(thread));
+  const UniqueFd tasks(open("/proc/self/task", O_PATH | O_DIRECTORY));
+  CHECK(is_recorder_thread(tasks.get(), number.c_str()));
+  CHECK_FALSE(is_recorder_thread(tasks.get(), std::to_string(getpid()).c_str()));
   for (const std::string folder : {"/proc/", "/proc/self/task/", "/proc/thread-self/../"})
     for (const std::string entry : {"", "/mem", "/fd", "/fd/0", "/maps", "/exe", "/root/etc/passwd"}) {
       const std::string path = folder + number + entry;
@@ -91,6 +98,77 @@ TEST_CASE("a thread of the recorder's is not there", "[reach]") {
   CHECK(guest.call(SYS_kcmp, getpid(), getpid(), 0, 0, 0) == 0);
   over = true;
   other.join();
+}
+
+// In a thread of its own, which alone sees what it mounts. Nothing when it may not mount.
+void with_second_proc(const std::string& at, const std::function<void()>& work) {
+  std::thread([&] {
+    std::filesystem::create_directories(at);
+    if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("proc", at.c_str(), "proc", 0, nullptr) != 0)
+      return;
+    work();
+    umount2(at.c_str(), MNT_DETACH);
+  }).join();
+}
+
+TEST_CASE("another procfs leads to the same threads, whatever its folder is called", "[reach]") {
+  const TemporaryDirectory directory;
+  const std::string proc = directory.file("2nd/1");
+  bool tried = false;
+  with_second_proc(proc, [&] {
+    tried = true;
+    SystemCalls guest;
+    const UniqueFd own = move_out_of_guest_reach(UniqueFd(open("/dev/null", O_RDWR)));
+    // The thread that makes the calls is the guest's here, and so is the first one; the fixture has another.
+    int other = 0;
+    guest.memory.host_thread().run([&] { other = gettid(); });
+    const std::string first = proc + "/" + std::to_string(getpid()),
+                      recorder = proc + "/" + std::to_string(other);
+    CHECK(guest.call(SYS_open, guest.text(first + "/mem"), O_RDWR) == -EACCES);
+    CHECK(guest.call(SYS_open, guest.text(first + "/fd/" + std::to_string(own.get())), O_RDWR) == -ENOENT);
+    CHECK(guest.call(SYS_open, guest.text(proc + "/self/pagemap"), O_RDONLY) == -EACCES);
+    CHECK(guest.call(SYS_open, guest.text(proc + "/thread-self/status"), O_RDONLY) >= 0);
+    for (const std::string entry : {"", "/mem", "/fd", "/maps", "/root"}) {
+      CHECK(guest.call(SYS_open, guest.text(recorder + entry), O_RDONLY) == -ENOENT);
+      CHECK(guest.call(SYS_open, guest.text(first + "/task/" + std::to_string(other) + entry), O_RDONLY) ==
+            -ENOENT);
+    }
+    CHECK(guest.call(SYS_open, guest.text(proc + "/1/status"), O_RDONLY) >= 0);
+  });
+  if (!tried) std::puts("SKIPPED: mounting is not allowed");
+}
+
+TEST_CASE("what leads to a protected folder keeps its name", "[reach]") {
+  SystemCalls guest;
+  const TemporaryDirectory above;
+  std::filesystem::create_directory(above.path() / "between");
+  std::filesystem::create_directory(above.path() / "between/recording");
+  std::filesystem::create_directory(above.path() / "beside");
+  guest.process.own_files.protect(above.path() / "between/recording");
+  const std::string between = above.file("between"), beside = above.file("beside"), free = above.file("free");
+  CHECK(guest.call(SYS_rename, guest.text(between), guest.text(free)) == -EACCES);
+  CHECK(guest.call(SYS_renameat2, AT_FDCWD, guest.text(beside), AT_FDCWD, guest.text(between), 2) == -EACCES);
+  CHECK(guest.call(SYS_renameat2, AT_FDCWD, guest.text(between), AT_FDCWD, guest.text(beside), 2) == -EACCES);
+  CHECK(guest.call(SYS_renameat, AT_FDCWD, guest.text(above.path()), AT_FDCWD, guest.text(free)) == -EACCES);
+  CHECK(guest.call(SYS_rename, guest.text(beside), guest.text(free)) == 0);
+}
+
+TEST_CASE("a descriptor of the recorder's is none in any argument", "[reach]") {
+  SystemCalls guest;
+  const UniqueFd own = move_out_of_guest_reach(UniqueFd(open("/dev/null", O_RDWR)));
+  const auto number = static_cast<uint64_t>(own.get());
+  for (const SystemCall& row : system_call_table()) {
+    if (row.klass != CallClass::pass) continue;
+    for (size_t i = 0; i < 6; ++i) {
+      if (row.args[i].kind != ArgKind::fd) continue;
+      INFO(row.name << ", argument " << i);
+      std::array<uint64_t, 6> args{};
+      args[i] = number;
+      CHECK(guest.call(row.number, args[0], args[1], args[2], args[3], args[4], args[5]) == -EBADF);
+    }
+  }
+  CHECK(fcntl(own.get(), F_GETFD) >= 0);
 }
 
 TEST_CASE("a name that leads to the recorder's program leads to the guest's", "[reach]") {
