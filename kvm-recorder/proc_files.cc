@@ -15,9 +15,7 @@
 #include <cerrno>
 #include <charconv>
 #include <climits>
-#include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -238,20 +236,9 @@ Whose whose_here(int thread) {
 }
 
 // The folder of a process or thread in another procfs, which may have other numbers (of a namespace above).
-// What the kernel tells there ends with the numbers as the process itself has them (proc.rst, 1.1).
 Whose whose_there(const std::string& folder) {
-  struct stat program {};
-  if (stat((folder + "/exe").c_str(), &program) != 0 || !is_recorder_program(program.st_dev, program.st_ino))
-    return Whose::other;
-  std::ifstream status(folder + "/status");
-  int process = -1, thread = -1;
-  for (std::string line; std::getline(status, line);) {
-    int* const number = line.starts_with("NStgid:")  ? &process
-                        : line.starts_with("NSpid:") ? &thread
-                                                     : nullptr;
-    if (number != nullptr) *number = std::atoi(line.c_str() + line.rfind('\t') + 1);
-  }
-  return process == getpid() ? whose(thread) : Whose::other;
+  const std::optional<pid_t> number = number_of_folder(folder);
+  return number ? whose(*number) : Whose::other;
 }
 
 }  // namespace

@@ -74,7 +74,7 @@ int main(int argc, char** argv) {
   fclose(maps);
   snprintf(name, sizeof name, "map_files/%lx-%lx", start, end);
   struct stat status;
-  REFUSED(openat(proc, name, O_RDONLY));
+  CHECK(openat(proc, name, O_RDONLY) == -1 && (errno == EACCES || errno == EPERM));  // EPERM: not root
   REFUSED(readlinkat(proc, name, text, sizeof text));
   REFUSED(openat(proc, "map_files", O_RDONLY | O_DIRECTORY));
   REFUSED(openat(proc, "mem", O_RDWR));
