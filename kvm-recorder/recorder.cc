@@ -183,9 +183,9 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   if (!why_not_kvm_.empty() && options_.message)
     options_.message("KVM can't be used here (" + why_not_kvm_ +
                      "): recording on the soft vCPU, which is slower");
-  process_.own_files.protect(directory);
   meta_ = make_meta(options_, machine_->kind(), why_not_kvm_);
   recording::write_meta(directory, meta_);
+  process_.own_files.protect(directory);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
   if (options_.write_log) start_trace(directory);
   if (writer_ && options_.checkpoint_every_ns)

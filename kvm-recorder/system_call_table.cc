@@ -256,7 +256,7 @@ constexpr SystemCall kRows[] = {
     own("arch_prctl", calls::arch_prctl),
     pass("adjtimex", {inout(208)}, never, calls::set_clock),
     own("setrlimit", calls::setrlimit),
-    pass("chroot", {path}, never, calls::chroot),
+    pass("chroot", {path}),
     pass("sync"),
     ends("acct", "process accounting", CAP_SYS_PACCT),
     pass("settimeofday", {in(16), in(8)}, never, calls::set_clock),

@@ -190,7 +190,6 @@ long prlimit64(Call& call);
 long membarrier(Call& call);
 long kcmp(Call& call);
 long set_clock(Call& call);
-long chroot(Call& call);
 long personality(Call& call);
 long capget(Call& call);
 long semctl(Call& call);

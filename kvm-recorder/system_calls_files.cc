@@ -146,7 +146,9 @@ long open_reached(Call& call, const Name& name, const open_how& how, const std::
 long open_file(Call& call, const Name& name, const open_how& how, bool& looked_at) {
   std::array<uint64_t, 6> args;
   if (!prepare(call, args)) return -EBADF;
-  const bool changes = (how.flags & (O_CREAT | O_TRUNC)) && !(how.flags & O_PATH);
+  // Of O_TMPFILE the name is the folder's.
+  const bool makes = (how.flags & O_CREAT) != 0 || (how.flags & O_TMPFILE) == O_TMPFILE;
+  const bool changes = (makes || (how.flags & O_TRUNC) != 0) && !(how.flags & O_PATH);
   const bool extended = call.row.number == SYS_openat2 && call.args[3] != sizeof how;
   looked_at = changes || extended;
   if (looked_at) return open_reached(call, name, how, args);

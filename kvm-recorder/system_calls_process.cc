@@ -273,12 +273,6 @@ long set_clock(Call& call) {
   return result;
 }
 
-long chroot(Call& call) {
-  const long result = pass(call);
-  if (result == 0) call.process.own_files.distrust_names();
-  return result;
-}
-
 long kcmp(Call& call) {
   const uint64_t type = call.args[2];
   const auto open_to_guest = [&](size_t index) { return call.process.descriptors.allowed(call.fd(index)); };
