@@ -48,8 +48,9 @@ fs::path prepare_directory(const fs::path& directory) {
          directory.string());
   fs::create_directories(directory, error);
   if (error) fail(ErrorKind::io, "{}: can't be created: {}", directory.string(), error.message());
-  // The guest may change its working directory.
-  return fs::absolute(directory);
+  // The guest may change its working directory, and where links lead.
+  const fs::path found = fs::canonical(directory, error);
+  return error ? fs::absolute(directory) : found;
 }
 
 std::string host_cpu() {
