@@ -139,6 +139,31 @@ TEST_CASE("another procfs leads to the same threads, whatever its folder is call
   if (!tried) std::puts("SKIPPED: mounting is not allowed");
 }
 
+TEST_CASE("a protected folder is told where paths mean something else", "[reach]") {
+  SystemCalls guest;
+  const TemporaryDirectory above;
+  std::filesystem::create_directory(above.path() / "recording");
+  std::filesystem::create_directory(above.path() / "view");
+  above.write("recording/events", "x");
+  guest.process.own_files.protect(above.path() / "recording");
+  // By a mount that only a thread had which is gone.
+  UniqueFd view;
+  std::thread([&] {
+    const std::string at = above.file("view");
+    if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount(above.path().c_str(), at.c_str(), nullptr, MS_BIND, nullptr) != 0)
+      return;
+    view.reset(open(at.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  }).join();
+  if (!view) {
+    std::puts("SKIPPED: mounting is not allowed");
+    return;
+  }
+  CHECK(guest.call(SYS_openat, view.get(), guest.text("recording/events"), O_RDWR) == -EACCES);
+  CHECK(guest.call(SYS_unlinkat, view.get(), guest.text("recording/events"), 0) == -EACCES);
+  CHECK(guest.call(SYS_openat, view.get(), guest.text("view"), O_RDONLY) >= 0);
+}
+
 TEST_CASE("what leads to a protected folder keeps its name", "[reach]") {
   SystemCalls guest;
   const TemporaryDirectory above;

@@ -10,6 +10,18 @@
 #define RENAME_EXCHANGE 2
 #endif
 
+// `path` and a file `events` in it, below `root`.
+static int make_folders(const char* root, const char* path) {
+  char name[4300];
+  for (const char* end = strchr(path + 1, '/');; end = strchr(end + 1, '/')) {
+    snprintf(name, sizeof name, "%s%.*s", root, end ? (int)(end - path) : (int)strlen(path), path);
+    CHECK(mkdir(name, 0777) == 0 || errno == EEXIST);
+    if (!end) break;
+  }
+  snprintf(name, sizeof name, "%s%s/events", root, path);
+  return close(open(name, O_CREAT | O_RDWR, 0666));
+}
+
 int main(int argc, char** argv) {
   CHECK(argc == 2);
   char parent[4096], name[4200], text[4200];
@@ -82,7 +94,8 @@ int main(int argc, char** argv) {
   REFUSED(openat(proc, "cwd/../../../../../../../../proc/self/mem", O_RDWR));
   REFUSED(openat(proc, "root/proc/self/mem", O_RDWR));
   // Another root directory, from which the old one is reached by descriptors only. (Root's alone.)
-  if (chroot("jail") == 0) {
+  // There the same path leads to something else.
+  if (make_folders("jail", argv[1]) == 0 && chroot("jail") == 0) {
     snprintf(name, sizeof name, "recording/events");
     REFUSED(openat(above, name, O_RDWR));
     REFUSED(openat(above, name, O_WRONLY | O_TRUNC));
