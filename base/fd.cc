@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,9 +19,19 @@ namespace {
 
 constexpr int kOwnFds = 64;  // KVM, vCPUs, log, store and console together stay far below this
 
-std::array<std::atomic<bool>, kOwnFds>& own_table() {
-  static std::array<std::atomic<bool>, kOwnFds> table{};
+struct OwnFd {
+  std::atomic<bool> open = false;
+  std::atomic<uint64_t> device = 0, inode = 0;
+};
+
+std::array<OwnFd, kOwnFds>& own_table() {
+  static std::array<OwnFd, kOwnFds> table{};
   return table;
+}
+
+void set_open(int fd, bool open) {
+  const int index = fd - own_fd_floor();
+  if (index >= 0 && index < kOwnFds) own_table()[static_cast<size_t>(index)].open = open;
 }
 
 thread_local bool has_own_table = false;
@@ -73,19 +84,29 @@ UniqueFd move_out_of_guest_reach(UniqueFd fd) {
          "no descriptor free at {} or above for the recorder's own files: {}; raise `ulimit -n`", floor,
          errno_text(high < 0 ? errno : EMFILE));
   }
-  own_table()[static_cast<size_t>(high - floor)] = true;
+  struct stat status {};
+  fstat(high, &status);
+  OwnFd& own = own_table()[static_cast<size_t>(high - floor)];
+  own.device = status.st_dev;
+  own.inode = status.st_ino;
+  own.open = true;
   return UniqueFd(high);
 }
 
 bool is_own_fd(int fd) {
   const int index = fd - own_fd_floor();
-  return index >= 0 && index < kOwnFds && own_table()[static_cast<size_t>(index)];
+  return index >= 0 && index < kOwnFds && own_table()[static_cast<size_t>(index)].open;
+}
+
+bool is_own_file(uint64_t device, uint64_t inode) {
+  return std::any_of(own_table().begin(), own_table().end(), [&](const OwnFd& own) {
+    return own.open && own.inode == inode && own.device == device;
+  });
 }
 
 void UniqueFd::reset(int fd) {
   if (fd_ >= 0) {
-    const int index = fd_ - own_fd_floor();
-    if (index >= 0 && index < kOwnFds) own_table()[static_cast<size_t>(index)] = false;
+    set_open(fd_, false);
     close(fd_);
   }
   fd_ = fd;

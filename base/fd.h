@@ -50,6 +50,11 @@ bool use_own_descriptor_table();
 // True for a descriptor registered by move_out_of_guest_reach and still open. Any thread.
 bool is_own_fd(int fd);
 
+// True when such a descriptor leads to the file with this device and inode. Any thread. Anonymous inodes
+// (epoll and the like) share one, and a terminal may be the guest's as well: true is a reason to look, no
+// verdict.
+bool is_own_file(uint64_t device, uint64_t inode);
+
 // Lowest number an own descriptor may have; what the guest is told is the end of its table. Fixed at first
 // use from RLIMIT_NOFILE (getrlimit(2)).
 int own_fd_floor();

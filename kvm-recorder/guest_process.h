@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "kvm-recorder/logged_space.h"
+#include "kvm-recorder/own_files.h"
 #include "kvm-recorder/unsupported_calls.h"
 #include "machine/cpu_model.h"
 #include "machine/registers.h"
@@ -29,6 +30,7 @@ struct GuestProcess {
   ProcessSignals& signals;
   Descriptors& descriptors;
   const CpuModel& cpu;
+  OwnFiles own_files{};  // what no name of the guest's leads to
 
   // Set by the loader, and again by a guest's execve.
   std::string executable{};                // absolute, symlinks resolved: /proc/self/exe

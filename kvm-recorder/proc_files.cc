@@ -17,26 +17,82 @@
 #include <climits>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <utility>
 
 #include "base/fd.h"
+#include "kvm-recorder/process_numbers.h"
 
 namespace aftercheck {
 namespace {
 
-std::string link_target(const std::string& path) {
+// The folder of this process's descriptors as it was before the guest could change its root directory. Kept
+// for good: /proc need not be there later, and other mounts of it may have other numbers for processes.
+int own_descriptor_folder() {
+  static const UniqueFd folder = [] {
+    UniqueFd opened(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    return opened ? move_out_of_guest_reach(std::move(opened)) : std::move(opened);
+  }();
+  return folder.get();
+}
+
+std::string link_at(int directory, const std::string& path) {
   std::array<char, PATH_MAX> target;
-  const ssize_t size = readlink(path.c_str(), target.data(), target.size());
+  const ssize_t size = readlinkat(directory, path.c_str(), target.data(), target.size());
   return size > 0 ? std::string(target.data(), static_cast<size_t>(size)) : std::string();
 }
 
-bool on_proc(int fd) {
-  struct statfs status {};
-  return fstatfs(fd, &status) == 0 && status.f_type == PROC_SUPER_MAGIC;
+// Those seen so far. File systems without a disk have major number 0.
+struct ProcDevices {
+  std::mutex mutex;
+  std::vector<std::pair<uint64_t, bool>> known;
+};
+ProcDevices& proc_devices() {
+  static ProcDevices devices;
+  return devices;
 }
 
-// The link or file that the name leads to, its last part not followed.
-UniqueFd open_unfollowed(int directory, const std::string& path) {
-  return UniqueFd(openat(directory, path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+bool on_proc(int fd, struct stat& file) {
+  if (fstat(fd, &file) != 0) return false;
+  if (const std::optional<bool> known = is_proc_device(file.st_dev)) return *known;
+  struct statfs status {};
+  const bool proc = fstatfs(fd, &status) == 0 && status.f_type == PROC_SUPER_MAGIC;
+  const std::lock_guard lock(proc_devices().mutex);
+  proc_devices().known.emplace_back(file.st_dev, proc);
+  return proc;
+}
+
+// Where something lies in the procfs that it is of.
+struct ProcPlace {
+  std::string root;   // where that is mounted, with a '/' at the end; empty where that can't be seen
+  std::string below;  // "123/maps"
+};
+
+ProcPlace place_in_proc(const std::string& path, dev_t device) {
+  // "/proc/<this process>/fd", or what is left of it below a root directory of the guest's own
+  const std::string own = descriptor_path(own_descriptor_folder());
+  const size_t fd = own.rfind("/fd"), process = fd == std::string::npos ? fd : own.rfind('/', fd - 1);
+  if (process != std::string::npos && path.starts_with(own.substr(0, process + 1)))
+    return {own.substr(0, process + 1), path.substr(process + 1)};
+  std::string likely;
+  for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    if (slash + 1 >= path.size() || path[slash + 1] < '0' || path[slash + 1] > '9') continue;
+    std::string root = path.substr(0, slash + 1);
+    struct stat status {};
+    if (stat(root.c_str(), &status) == 0 && status.st_dev == device) return {root, path.substr(slash + 1)};
+    if (likely.empty()) likely = path.substr(slash + 1);
+  }
+  return {{}, likely};
+}
+
+// The number that the text starts with, and which a '/' or the end follows; it is taken off.
+std::optional<int> take_number(std::string& text) {
+  int number = -1;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const auto size = static_cast<size_t>(rest - text.data());
+  if (error != std::errc() || (size < text.size() && text[size] != '/')) return std::nullopt;
+  text.erase(0, std::min(size + 1, text.size()));
+  return number;
 }
 
 std::optional<int> last_number(const std::string& path) {
@@ -138,36 +194,90 @@ std::string GuestProcess::executable_path() const {
   return executable_file ? fmt::format("/proc/self/fd/{}", executable_file.get()) : executable;
 }
 
-std::string descriptor_path(int fd) { return link_target(fmt::format("/proc/self/fd/{}", fd)); }
+namespace {
 
-std::optional<std::string> own_proc_entry(int fd) {
-  if (!on_proc(fd)) return std::nullopt;
-  const std::string path = descriptor_path(fd);
-  static const std::string self = fmt::format("/{}/", link_target("/proc/self"));
-  const size_t found = path.find(self);
-  if (found == std::string::npos) return std::nullopt;
-  std::string entry = path.substr(found + self.size());
-  if (entry.starts_with("task/")) {
-    const size_t slash = entry.find('/', 5);
-    if (slash == std::string::npos) return std::nullopt;
-    entry.erase(0, slash + 1);
+// As that mount of /proc calls it, which may be of another namespace of processes.
+int own_process() {
+  static const int process = [] {
+    struct stat status {};
+    fstat(own_descriptor_folder(), &status);
+    std::string text = place_in_proc(descriptor_path(own_descriptor_folder()), status.st_dev).below;
+    return take_number(text).value_or(getpid());
+  }();
+  return process;
+}
+
+}  // namespace
+
+void prepare_proc_files() {
+  own_process();
+  is_recorder_program(0, 0);
+}
+
+std::string descriptor_path(int fd) { return link_at(own_descriptor_folder(), std::to_string(fd)); }
+
+std::optional<bool> is_proc_device(uint64_t device) {
+  if (major(device) != 0) return false;
+  ProcDevices& devices = proc_devices();
+  const std::lock_guard lock(devices.mutex);
+  for (const auto& [known, proc] : devices.known)
+    if (known == device) return proc;
+  return std::nullopt;
+}
+
+namespace {
+
+// `thread` as the procfs of own_descriptor_folder() has it.
+Whose whose_here(int thread) {
+  if (thread == own_process() || thread == gettid()) return Whose::guest;
+  const std::string name = fmt::format("../task/{}", thread);
+  const bool ours = faccessat(own_descriptor_folder(), name.c_str(), F_OK, AT_EACCESS) == 0;
+  return ours ? Whose::recorder : Whose::other;
+}
+
+// The folder of a process or thread in another procfs, which may have other numbers (of a namespace above).
+Whose whose_there(const std::string& folder) {
+  const std::optional<pid_t> number = number_of_folder(folder);
+  return number ? whose(*number) : Whose::other;
+}
+
+}  // namespace
+
+std::optional<ProcEntry> proc_entry(int fd) {
+  struct stat file {
+  }, own{};
+  if (!on_proc(fd, file)) return std::nullopt;
+  ProcPlace place = place_in_proc(descriptor_path(fd), file.st_dev);
+  const bool here =
+      place.root.empty() || (fstat(own_descriptor_folder(), &own) == 0 && own.st_dev == file.st_dev);
+  const auto take_folder = [&] {
+    const std::optional<int> number = take_number(place.below);
+    if (!number) return Whose::other;
+    place.root += std::to_string(*number);
+    return here ? whose_here(*number) : whose_there(place.root);
+  };
+  const Whose process = take_folder();
+  if (process == Whose::other) return std::nullopt;
+  ProcEntry entry{process == Whose::recorder, {}};
+  if (place.below.starts_with("task/")) {
+    place.below.erase(0, std::strlen("task/"));
+    place.root += "/task/";
+    entry.of_recorder = take_folder() == Whose::recorder || entry.of_recorder;
   }
+  entry.name = std::move(place.below);
   return entry;
 }
 
-bool is_own_executable_link(int directory, const std::string& path) {
-  if (path.empty()) return own_proc_entry(directory) == "exe";  // AT_EMPTY_PATH
-  const UniqueFd link = open_unfollowed(directory, path);
-  return link && own_proc_entry(link.get()) == "exe";
+bool is_recorder_thread(int folder, const char* name) {
+  const UniqueFd thread(openat(folder, name, O_PATH | O_CLOEXEC));
+  const std::optional<ProcEntry> entry = thread ? proc_entry(thread.get()) : std::nullopt;
+  return entry && entry->of_recorder;
 }
 
-bool is_own_descriptor_link(int directory, const std::string& path) {
-  const std::optional<int> number = last_number(path);
-  if (!number || !is_own_fd(*number)) return false;
-  const UniqueFd link = open_unfollowed(directory, path);
-  if (!link) return false;
-  const std::optional<std::string> entry = own_proc_entry(link.get());
-  return entry && (entry->starts_with("fd/") || entry->starts_with("fdinfo/"));
+bool is_own_descriptor_entry(const std::string& name) {
+  if (!name.starts_with("fd/") && !name.starts_with("fdinfo/")) return false;
+  const std::optional<int> number = last_number(name);
+  return number && is_own_fd(*number);
 }
 
 bool is_recorder_program(uint64_t device, uint64_t inode) {

@@ -14,18 +14,29 @@ namespace aftercheck {
 // All descriptors open in this process, the recorder's own included.
 std::vector<int> open_descriptors();
 
-// What /proc shows as the target of a descriptor; empty when there is none.
+// Opens what the functions below need. Before the guest can change its root directory; the first of them does
+// it otherwise.
+void prepare_proc_files();
+
+// What /proc shows as the target of a descriptor, whatever the guest's root directory is by now; empty when
+// there is none.
 std::string descriptor_path(int fd);
 
-// The entry below /proc/<this process> that an open descriptor is: "maps", "fd" (task/<tid>/ left out);
-// nullopt for every other file.
-std::optional<std::string> own_proc_entry(int fd);
+// True for devices of procfs; nullopt while no descriptor of that device was looked at.
+std::optional<bool> is_proc_device(uint64_t device);
 
-// True when the name leads to this process's "exe" link itself (whatever the spelling), before it is
-// followed.
-bool is_own_executable_link(int directory, const std::string& path);
-// True when the name is that of a descriptor of the recorder below /proc/<this process>/fd.
-bool is_own_descriptor_link(int directory, const std::string& path);
+// What an open descriptor is below /proc/<this process>.
+struct ProcEntry {
+  bool of_recorder = false;  // it belongs to a thread of the recorder's, which the guest does not have
+  std::string name;          // "maps", "fd/3", "task", "": the folder itself; task/<tid>/ left out
+};
+// nullopt for every other file.
+std::optional<ProcEntry> proc_entry(int fd);
+// True for the link of a descriptor of the recorder: "fd/N", "fdinfo/N".
+bool is_own_descriptor_entry(const std::string& name);
+// True when this name in a folder of /proc ("task") leads to a thread that is not the guest's.
+bool is_recorder_thread(int folder, const char* name);
+
 // Device and inode of the recorder's own program.
 bool is_recorder_program(uint64_t device, uint64_t inode);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <string_view>
 
@@ -24,13 +26,24 @@ std::optional<pid_t> number_in(std::string_view text) {
   return number;
 }
 
+// A task's numbers, in the namespace of that procfs first, in its own last (proc.rst, 1.1).
+std::vector<pid_t> numbers_in(const std::string& path) {
+  std::vector<pid_t> numbers;
+  std::ifstream status(path);
+  constexpr std::string_view kField = "NSpid:";
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with(kField)) continue;
+    std::istringstream words(line.substr(kField.size()));
+    for (pid_t number = 0; words >> number;) numbers.push_back(number);
+  }
+  return numbers;
+}
+
 // A directory /proc/PID serves as a pidfd, too (pidfd_send_signal(2)).
 std::optional<pid_t> process_of_directory(int fd) {
   struct statfs system {};
   if (fstatfs(fd, &system) != 0 || system.f_type != PROC_SUPER_MAGIC) return std::nullopt;
-  std::error_code error;
-  const fs::path target = fs::read_symlink(fmt::format("/proc/self/fd/{}", fd), error);
-  return error ? std::nullopt : number_in(target.filename().string());
+  return number_of_folder(fmt::format("/proc/self/fd/{}", fd));
 }
 
 }  // namespace
@@ -39,6 +52,16 @@ Whose whose(pid_t number) {
   if (number <= 0) return Whose::other;
   if (number == getpid() || number == gettid()) return Whose::guest;
   return syscall(SYS_tgkill, getpid(), number, 0) == 0 ? Whose::recorder : Whose::other;
+}
+
+std::optional<pid_t> number_of_folder(const std::string& folder) {
+  struct stat there {
+  }, here{};
+  const std::vector<pid_t> numbers = numbers_in(folder + "/status");
+  if (numbers.empty() || stat((folder + "/ns/pid").c_str(), &there) != 0 ||
+      stat("/proc/self/ns/pid", &here) != 0 || there.st_ino != here.st_ino)
+    return std::nullopt;
+  return numbers.back();
 }
 
 std::vector<pid_t> others_in_group(pid_t group, HostThread& host) {
@@ -56,13 +79,11 @@ std::vector<pid_t> others_in_group(pid_t group, HostThread& host) {
 std::optional<pid_t> process_of_pidfd(int fd, HostThread& host) {
   std::optional<pid_t> result;
   host.run([&] {
-    std::ifstream information(fmt::format("/proc/self/fdinfo/{}", fd));
-    constexpr std::string_view kField = "Pid:\t";  // fs/pidfs.c, pidfd_show_fdinfo()
-    for (std::string line; std::getline(information, line);)
-      if (line.starts_with(kField)) {
-        result = number_in(std::string_view(line).substr(kField.size()));
-        return;
-      }
+    // Both lists start in the namespace of this procfs (fs/pidfs.c, pidfd_show_fdinfo()).
+    const std::vector<pid_t> numbers = numbers_in(fmt::format("/proc/self/fdinfo/{}", fd));
+    const size_t depth = numbers_in("/proc/self/status").size();
+    if (depth > 0 && depth <= numbers.size()) result = numbers[depth - 1];
+    if (!numbers.empty()) return;
     result = process_of_directory(fd);
   });
   return result;

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "kvm-recorder/host_thread.h"
@@ -20,6 +21,10 @@ enum class Whose : uint8_t {
 
 // `number` as the guest gave it. Called on a thread that runs the guest; 0 and negative numbers are `other`.
 Whose whose(pid_t number);
+
+// The number, in this process's namespace, of what a folder of any procfs shows: "/proc/123",
+// "/mnt/proc/123/task/124". nullopt for what is not in that very namespace.
+std::optional<pid_t> number_of_folder(const std::string& folder);
 
 // The processes of a process group but for this one, as /proc shows them to `host`.
 std::vector<pid_t> others_in_group(pid_t group, HostThread& host);

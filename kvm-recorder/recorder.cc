@@ -48,8 +48,9 @@ fs::path prepare_directory(const fs::path& directory) {
          directory.string());
   fs::create_directories(directory, error);
   if (error) fail(ErrorKind::io, "{}: can't be created: {}", directory.string(), error.message());
-  // The guest may change its working directory.
-  return fs::absolute(directory);
+  // The guest may change its working directory, and where links lead.
+  const fs::path found = fs::canonical(directory, error);
+  return error ? fs::absolute(directory) : found;
 }
 
 std::string host_cpu() {
@@ -185,6 +186,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
                      "): recording on the soft vCPU, which is slower");
   meta_ = make_meta(options_, machine_->kind(), why_not_kvm_);
   recording::write_meta(directory, meta_);
+  process_.own_files.protect(directory);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
   if (options_.write_log) start_trace(directory);
   if (writer_ && options_.checkpoint_every_ns)
@@ -216,6 +218,10 @@ void Session::finish_log() {
       memory_.host_thread().run([&] { writer_->finish(); });
     } catch (const Error& error) {
       result_.log_error = error.what();
+      if (options_.on_log_error == OnLogError::stop) {
+        result_.signaled = false;
+        result_.status = exit_status(ErrorKind::io);
+      }
     }
   if (checkpoints_) try {
       checkpoints_->finish();

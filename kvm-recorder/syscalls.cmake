@@ -3,11 +3,14 @@ set(SYSCALL_SOURCES
   descriptors.cc
   failed_writes.cc
   fcntl_table.cc
+  file_names.cc
   host_thread.cc
   ioctl_table.cc
   output_gate.cc
+  own_files.cc
   proc_files.cc
   process_numbers.cc
+  reach.cc
   resource_limits.cc
   system_call_table.cc
   system_calls.cc

@@ -18,6 +18,7 @@
 #include "kvm-recorder/interruptible_syscall.h"
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/process_numbers.h"
+#include "kvm-recorder/reach.h"
 #include "kvm-recorder/resource_limits.h"
 #include "system-calls/system_call_names.h"
 
@@ -104,7 +105,8 @@ bool prepare(Call& call, std::array<uint64_t, 6>& args) {
         if (!call.process.descriptors.allowed(static_cast<int>(args[i]))) return false;
         break;
       case ArgKind::path:
-        args[i] = guest_pointer(args[i], 1);
+        args[i] = !call.instead.empty() && call.instead_of == i ? host_pointer(call.instead.c_str())
+                                                                : guest_pointer(args[i], 1);
         break;
       case ArgKind::length_inout:
         args[i] = guest_pointer(args[i], sizeof(uint32_t));
@@ -453,10 +455,15 @@ CallOutcome make_system_call(GuestTask& task, Registers& registers) {
             registers,
             *row,
             {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9}};
-  const long value = names_recorder(call)               ? -ESRCH
-                     : row->klass == CallClass::refused ? refuse(call)
-                     : row->handler                     ? row->handler(call)
-                                                        : pass(call);
+  long value = 0;
+  if (names_recorder(call)) {
+    value = -ESRCH;
+  } else if (row->klass == CallClass::refused) {
+    value = refuse(call);
+  } else {
+    value = check_names(call);
+    if (value == 0) value = row->handler ? row->handler(call) : pass(call);
+  }
   if (call.outcome.kind == CallOutcome::Kind::result) call.outcome.value = value;
   return std::move(call.outcome);
 }

@@ -31,6 +31,9 @@ struct Call {
   Answer& answer = task.answer;
   CallBuffers& buffers = task.buffers;
   CallOutcome outcome{};
+  // The path that the kernel gets in the place of argument `instead_of`, if not empty (reach.h).
+  std::string instead{};
+  size_t instead_of = 0;
 
   int fd(size_t index) const { return static_cast<int>(args[index]); }
 };
@@ -141,6 +144,7 @@ long close_range(Call& call);
 long dup(Call& call);
 long dup2(Call& call);
 long pidfd_getfd(Call& call);
+long two_descriptors(Call& call);  // pipe, pipe2, socketpair
 long getdents(Call& call);
 long name_to_handle_at(Call& call);
 // descriptor_calls: fcntl_table.cc, ioctl_table.cc
@@ -184,6 +188,8 @@ long getrlimit(Call& call);
 long setrlimit(Call& call);
 long prlimit64(Call& call);
 long membarrier(Call& call);
+long kcmp(Call& call);
+long set_clock(Call& call);
 long personality(Call& call);
 long capget(Call& call);
 long semctl(Call& call);

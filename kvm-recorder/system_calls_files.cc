@@ -9,11 +9,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <climits>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <limits>
 #include <string_view>
+#include <utility>
 
 #include "base/fd.h"
 #include "kvm-recorder/proc_files.h"
+#include "kvm-recorder/process_numbers.h"
+#include "kvm-recorder/reach.h"
 #include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
@@ -31,24 +39,43 @@ Name name_of(const Call& call) {
   return {AT_FDCWD, 0};
 }
 
-// The name that the kernel has just read without complaint, so it is readable.
-std::string text_of(const Call& call, const Name& name) {
-  return reinterpret_cast<const char*>(call.args[name.index]);
+// As the call has it; empty where it can't be read, and the kernel will say so.
+NameOfFile name_for(const Call& call, const Name& name) {
+  NameOfFile file;
+  file.directory = name.directory;
+  if (!call.process.memory.read_string(call.args[name.index], file.path, PATH_MAX)) file.path.clear();
+  return file;
 }
 
-uint64_t open_flags(const Call& call) {
+// Of glibc's headers on x86-64 it is 0.
+constexpr uint64_t kLargeFile = 0100000;  // O_LARGEFILE, include/uapi/asm-generic/fcntl.h
+
+// What open and openat make of their arguments (build_open_how, fs/open.c): unlike openat2 they pass over
+// what they don't know.
+open_how plain_how(uint64_t flags, uint64_t mode) {
+  constexpr uint64_t kKnown = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK |
+                              O_SYNC | O_DSYNC | O_ASYNC | O_DIRECT | kLargeFile | O_DIRECTORY | O_NOFOLLOW |
+                              O_NOATIME | O_CLOEXEC | O_PATH | O_TMPFILE;
+  constexpr uint64_t kOfPath = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC;
+  open_how how{};
+  how.flags = static_cast<uint32_t>(flags) & kKnown;
+  if (how.flags & O_PATH) how.flags &= kOfPath;
+  if ((how.flags & O_CREAT) || (how.flags & O_TMPFILE) == O_TMPFILE) how.mode = mode & 07777;
+  return how;
+}
+
+open_how how_of(const Call& call) {
+  open_how how{};
   switch (call.row.number) {
     case SYS_open:
-      return call.args[1];
+      return plain_how(call.args[1], call.args[2]);
     case SYS_openat:
-      return call.args[2];
-    case SYS_openat2: {
-      open_how how{};
+      return plain_how(call.args[2], call.args[3]);
+    case SYS_openat2:
       call.process.memory.read_object(call.args[2], how);
-      return how.flags;
-    }
+      return how;
     default:
-      return O_WRONLY | O_CREAT | O_TRUNC;  // creat
+      return plain_how(O_WRONLY | O_CREAT | O_TRUNC, call.args[1]);  // creat
   }
 }
 
@@ -66,10 +93,17 @@ long replaced_by(long fd, long replacement, uint64_t flags) {
   return result;
 }
 
+// Errors that tell what is at the end of a name, or within it: for the guest it may not be there.
+bool tells(long result) {
+  return result == -ENOTDIR || result == -EISDIR || result == -EACCES || result == -EPERM || result == -ENXIO;
+}
+
+// Something that may be the recorder's, or of its process in /proc.
 long answered_by_guest(Call& call, long fd, uint64_t flags) {
-  const std::optional<std::string> entry = own_proc_entry(static_cast<int>(fd));
+  if (const int error = refusal(call.process, static_cast<int>(fd))) return replaced_by(fd, -error, flags);
+  const std::optional<ProcEntry> entry = proc_entry(static_cast<int>(fd));
   if (!entry) return fd;
-  const ProcAnswer answer = answer_proc_entry(call.process, *entry);
+  const ProcAnswer answer = answer_proc_entry(call.process, entry->name);
   switch (answer.kind) {
     case ProcAnswer::Kind::forbidden:
       return replaced_by(fd, -EACCES, flags);
@@ -82,19 +116,49 @@ long answered_by_guest(Call& call, long fd, uint64_t flags) {
 }
 
 // Another way to the recorder's output: /dev/stdout, /proc/self/fd/N, /dev/tty, or the name of a file.
-void find_stream(Call& call, int fd, std::string_view name) {
+void find_stream(Call& call, int fd, const Name& name, uint64_t flags) {
   Descriptors& descriptors = call.process.descriptors;
-  const bool error = name.ends_with("/stderr") || name.ends_with("/fd/2");
+  const std::string path = name_for(call, name).path;
+  const bool error = path.ends_with("/stderr") || path.ends_with("/fd/2");
   descriptors.arrived(fd, error ? 2 : 1);
   const uint8_t stream = descriptors.stream(fd);
-  if (stream != 0 && descriptors.place(stream).regular && (open_flags(call) & O_TRUNC) != 0)
+  if (stream != 0 && descriptors.place(stream).regular && (flags & O_TRUNC) != 0)
     output_resized(call, stream, 0);
 }
 
-bool ends_in_digit(const Call& call, const Name& name) {
-  const char* text = reinterpret_cast<const char*>(call.args[name.index]);
-  const size_t size = std::strlen(text);
-  return size > 0 && text[size - 1] >= '0' && text[size - 1] <= '9';
+// Where the name leads, before the file that is there is cut or one is made.
+long open_reached(Call& call, const Name& name, const open_how& how, const std::array<uint64_t, 6>& args) {
+  NameOfFile file = name_for(call, name);
+  file.followed = !(how.flags & O_NOFOLLOW) && (how.flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL);
+  file.made = (how.flags & O_CREAT) != 0;
+  file.resolve = how.resolve;
+  const Reached reached = reach(call.process, file);
+  if (reached.error != 0) return -reached.error;
+  if (reached.instead.empty()) return blocking_call(call, call.row.number, args);
+  // The program that runs (deny_write_access(), include/linux/fs.h).
+  if (!(how.flags & O_PATH) && (how.flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY) return -ETXTBSY;
+  const uint64_t plain = how.flags & ~static_cast<uint64_t>(O_CREAT | O_EXCL | O_TRUNC);
+  return host_call(SYS_open, host_pointer(reached.instead.c_str()), plain);
+}
+
+// The descriptor, or a result as of blocking_call(). Most names lead through no link of /proc: the kernel
+// says so on the way, and what is open then is what is looked at.
+long open_file(Call& call, const Name& name, const open_how& how, bool& looked_at) {
+  std::array<uint64_t, 6> args;
+  if (!prepare(call, args)) return -EBADF;
+  // Of O_TMPFILE the name is the folder's.
+  const bool makes = (how.flags & O_CREAT) != 0 || (how.flags & O_TMPFILE) == O_TMPFILE;
+  const bool changes = (makes || (how.flags & O_TRUNC) != 0) && !(how.flags & O_PATH);
+  const bool extended = call.row.number == SYS_openat2 && call.args[3] != sizeof how;
+  looked_at = changes || extended;
+  if (looked_at) return open_reached(call, name, how, args);
+  open_how plainly = how;
+  plainly.resolve |= RESOLVE_NO_MAGICLINKS;
+  const std::array<uint64_t, 6> host = {static_cast<uint64_t>(name.directory), args[name.index],
+                                        host_pointer(&plainly), sizeof plainly};
+  const long fd = blocking_call(call, SYS_openat2, host);
+  looked_at = fd == -ELOOP || fd == -ENOSYS || tells(fd);
+  return looked_at ? open_reached(call, name, how, args) : fd;
 }
 
 }  // namespace
@@ -102,81 +166,111 @@ bool ends_in_digit(const Call& call, const Name& name) {
 namespace calls {
 
 long open(Call& call) {
-  const long fd = pass(call);
+  const Name name = name_of(call);
+  const open_how how = how_of(call);
+  bool looked_at = false;
+  const long fd = interrupted_result(call, within_limit(call.process, open_file(call, name, how, looked_at)));
   if (fd < 0) return fd;
   struct stat status {};
   if (fstat(static_cast<int>(fd), &status) != 0) return fd;
-  const Name name = name_of(call);
-  if (ends_in_digit(call, name) && is_own_descriptor_link(name.directory, text_of(call, name)))
-    return replaced_by(fd, -ENOENT, 0);
-  if (is_recorder_program(status.st_dev, status.st_ino) &&
-      is_own_executable_link(name.directory, text_of(call, name))) {
-    const uint64_t flags = open_flags(call);
-    const uint64_t plain = flags & ~static_cast<uint64_t>(O_CREAT | O_EXCL | O_TRUNC);
-    if ((flags & O_ACCMODE) != O_RDONLY) return replaced_by(fd, -ETXTBSY, flags);
-    const std::string program = call.process.executable_path();
-    return replaced_by(fd, host_call(SYS_open, host_pointer(program.c_str()), plain | O_CLOEXEC), flags);
-  }
-  // File systems without a device (proc among them) have major number 0: the others need no further look.
-  if (major(status.st_dev) == 0 && !S_ISFIFO(status.st_mode)) {
-    const long answered = answered_by_guest(call, fd, open_flags(call));
+  const bool doubtful =
+      looked_at ? is_proc_device(status.st_dev).value_or(true)
+                : call.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec);
+  if (doubtful) {
+    const long answered = answered_by_guest(call, fd, how.flags);
     if (answered < 0) return answered;
   }
   if (S_ISREG(status.st_mode))
-    call.process.memory.opened(call.answer, static_cast<int>(fd), status, open_flags(call));
-  find_stream(call, static_cast<int>(fd), text_of(call, name));
+    call.process.memory.opened(call.answer, static_cast<int>(fd), status, how.flags);
+  find_stream(call, static_cast<int>(fd), name, how.flags);
   return fd;
 }
 
+// The kernel's answer is looked at before the guest has it: it may be a path of the recorder's.
 long readlink(Call& call) {
-  const long size = pass(call);
-  if (size <= 0) return size;
+  std::array<uint64_t, 6> args;
+  if (!prepare(call, args)) return -EBADF;
   const Name name = name_of(call);
   const size_t buffer = name.index + 1;
-  if (ends_in_digit(call, name) && is_own_descriptor_link(name.directory, text_of(call, name)))
-    return -ENOENT;
-  static const std::string recorder = [] {
-    std::array<char, 4096> target;
-    const ssize_t length = ::readlink("/proc/self/exe", target.data(), target.size());
-    return std::string(target.data(), static_cast<size_t>(std::max<ssize_t>(length, 0)));
-  }();
-  const auto* target = reinterpret_cast<const char*>(call.args[buffer]);
-  const auto length = static_cast<size_t>(size);
-  if (length > recorder.size() || std::memcmp(target, recorder.data(), length) != 0) return size;
-  if (!is_own_executable_link(name.directory, text_of(call, name))) return size;
-  const std::string& executable = call.process.executable;
-  const auto room = static_cast<size_t>(static_cast<uint32_t>(call.args[buffer + 1]));
-  const size_t shown = std::min(room, executable.size());
-  if (!call.answer.write(call.args[buffer], executable.data(), shown)) return -EFAULT;
-  return static_cast<long>(shown);
+  const auto room = static_cast<int32_t>(call.args[buffer + 1]);
+  std::array<char, PATH_MAX> target;
+  if (room > 0) args[buffer + 1] = std::min<size_t>(static_cast<size_t>(room), target.size());
+  args[buffer] = host_pointer(target.data());
+  const long size = host_call(call.row.number, args[0], args[1], args[2], args[3]);
+  if (size <= 0 && !tells(size)) return size;
+
+  NameOfFile file = name_for(call, name);
+  file.followed = false;
+  const auto answer = [&](std::string_view text) -> long {
+    text = text.substr(0, static_cast<size_t>(room));
+    return call.answer.write(call.args[buffer], text.data(), text.size()) ? static_cast<long>(text.size())
+                                                                          : -EFAULT;
+  };
+  if (size > 0 && is_clearly_elsewhere(call.process, file))
+    return answer({target.data(), static_cast<size_t>(size)});
+  Reached reached;
+  if (file.path.empty()) {
+    reached.error = refusal(call.process, name.directory);  // of the link that is open
+  } else {
+    reached = reach(call.process, file);
+  }
+  if (reached.error != 0) return -reached.error;
+  if (size <= 0) return size;
+  std::string_view text(target.data(), static_cast<size_t>(size));
+  const std::optional<ProcEntry> entry =
+      proc_entry(file.path.empty() ? name.directory : reached.object.get());
+  if (entry && entry->name == "exe") text = call.process.executable;
+  return answer(text);
 }
 
-// stat, newfstatat, statx of /proc/self/exe, which follow the link to the recorder's program.
+namespace {
+
+struct Identity {
+  uint64_t device = 0, inode = 0;
+  int64_t changed = 0;
+};
+
+// What the kernel has just told of the file.
+Identity identity_in(const Call& call, size_t buffer) {
+  if (call.row.number == SYS_statx) {
+    struct statx status {};
+    call.process.memory.read_object(call.args[buffer], status);
+    constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
+    return {makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino,
+            status.stx_mask & STATX_CTIME ? status.stx_ctime.tv_sec : kUnknown};
+  }
+  struct stat status {};
+  call.process.memory.read_object(call.args[buffer], status);
+  return {status.st_dev, status.st_ino, status.st_ctim.tv_sec};
+}
+
+}  // namespace
+
+// stat, lstat, newfstatat, statx. The kernel's answer tells whether a second look is needed.
 long stat(Call& call) {
   const long result = pass(call);
-  if (result != 0) return result;
+  if (result != 0 && !tells(result)) return result;
   const Name name = name_of(call);
   const bool extended = call.row.number == SYS_statx;
-  const uint64_t flags = name.index == 0 ? 0 : extended ? call.args[2] : call.args[3];
-  if (flags & AT_SYMLINK_NOFOLLOW) return result;
-  uint64_t device = 0, inode = 0;
-  if (extended) {
-    const auto& status = *reinterpret_cast<const struct statx*>(call.args[4]);
-    device = makedev(status.stx_dev_major, status.stx_dev_minor);
-    inode = status.stx_ino;
-  } else {
-    const auto& status = *reinterpret_cast<const struct stat*>(call.args[name.index + 1]);
-    device = status.st_dev;
-    inode = status.st_ino;
+  if (result == 0) {
+    const Identity found = identity_in(call, extended ? 4 : name.index + 1);
+    if (!call.process.own_files.may_be_ours(found.device, found.inode, found.changed) &&
+        !has_number(name_for(call, name).path))
+      return result;
   }
-  if (!is_recorder_program(device, inode) || call.args[name.index] == 0) return result;
-  if (!is_own_executable_link(name.directory, text_of(call, name))) return result;
-  std::array<uint64_t, 6> args = call.args;
-  const std::string program = call.process.executable_path();
-  args[name.index] = host_pointer(program.c_str());
-  const long renewed = host_call(call.row.number, args[0], args[1], args[2], args[3], args[4]);
-  note_writes(call, args, renewed);
-  return renewed;
+  NameOfFile file = name_for(call, name);
+  const uint64_t flags = name.index == 0 ? 0 : extended ? call.args[2] : call.args[3];
+  file.followed = call.row.number != SYS_lstat && !(flags & AT_SYMLINK_NOFOLLOW);
+  Reached reached = reach(call.process, file);
+  struct stat status {};
+  if (reached.error == EACCES && reached.object && fstat(reached.object.get(), &status) == 0 &&
+      call.process.own_files.is_directory(status))
+    return result;  // that it is there is no secret
+  if (reached.error != 0) return -reached.error;
+  if (reached.instead.empty()) return result;
+  call.instead = std::move(reached.instead);
+  call.instead_of = name.index;
+  return pass(call);
 }
 
 long close(Call& call) {
@@ -222,26 +316,32 @@ long dup2(Call& call) {
   return result;
 }
 
-namespace {
-
-// The process of a pidfd, by what the kernel tells of it (Documentation/filesystems/proc.rst, 3.8); 0: none.
-pid_t process_of(int pidfd) {
-  std::array<std::byte, 1024> text;
-  const UniqueFd info(::open(fmt::format("/proc/self/fdinfo/{}", pidfd).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!info) return 0;
-  const std::string_view all(reinterpret_cast<const char*>(text.data()), read_file(info.get(), 0, text));
-  constexpr std::string_view kField = "\nPid:\t";
-  const size_t at = all.find(kField);
-  return at == std::string_view::npos ? 0 : std::atoi(std::string(all.substr(at + kField.size())).c_str());
+// The kernel stores both before anybody can see whether they are the guest's to have: it stores them here.
+long two_descriptors(Call& call) {
+  std::array<uint64_t, 6> args;
+  if (!prepare(call, args)) return -EBADF;
+  const size_t index = call.row.number == SYS_socketpair ? 3 : 0;
+  std::array<int, 2> fds{-1, -1};
+  const uint64_t address = args[index];
+  args[index] = host_pointer(fds.data());
+  long result = host_call(call.row.number, args[0], args[1], args[2], args[3]);
+  const auto close_both = [&](long error) {
+    for (const int fd : fds) close_host(fd);
+    return error;
+  };
+  if (result == 0 && std::max(fds[0], fds[1]) >= end_of_descriptors(call.process)) return close_both(-EMFILE);
+  // socketpair may store both and fail afterwards (net/socket.c, __sys_socketpair).
+  const bool stored = result == 0 || fds[0] != -1;
+  if (stored && !call.answer.write(address, fds.data(), sizeof fds))
+    return result == 0 ? close_both(-EFAULT) : -EFAULT;
+  return result;
 }
 
-}  // namespace
-
 long pidfd_getfd(Call& call) {
-  const pid_t process = call.process.descriptors.allowed(call.fd(0)) ? process_of(call.fd(0)) : 0;
-  if (process == 0) return -EBADF;
-  const bool own = process > 0 && access(fmt::format("/proc/self/task/{}", process).c_str(), F_OK) == 0;
-  if (own && !call.process.descriptors.allowed(call.fd(1))) return -EBADF;
+  if (!call.process.descriptors.allowed(call.fd(0))) return -EBADF;
+  const std::optional<pid_t> process = process_of_pidfd(call.fd(0), call.process.memory.host_thread());
+  if (!process) return -EBADF;
+  if (whose(*process) != Whose::other && !call.process.descriptors.allowed(call.fd(1))) return -EBADF;
   const long fd = pass(call);
   if (fd >= 0) call.process.descriptors.arrived(static_cast<int>(fd));
   return fd;
@@ -249,8 +349,9 @@ long pidfd_getfd(Call& call) {
 
 namespace {
 
-// Removes the recorder's descriptors from `bytes` of directory entries; gives what remains.
-size_t without_own_entries(std::vector<char>& entries, size_t name_offset) {
+// Removes the recorder's descriptors or threads from directory entries; gives how many bytes remain.
+size_t without_own_entries(std::vector<char>& entries, size_t name_offset,
+                           const std::function<bool(const char*)>& is_own) {
   size_t kept = 0;
   constexpr size_t kLengthOffset = 16;  // d_reclen, after d_ino and d_off
   for (size_t at = 0; at + name_offset < entries.size();) {
@@ -259,7 +360,7 @@ size_t without_own_entries(std::vector<char>& entries, size_t name_offset) {
     if (length == 0 || at + length > entries.size()) break;
     const char* name = &entries[at + name_offset];
     const bool number = *name >= '0' && *name <= '9';
-    if (!number || !is_own_fd(std::atoi(name))) {
+    if (!number || !is_own(name)) {
       std::memmove(&entries[kept], &entries[at], length);
       kept += length;
     }
@@ -276,11 +377,15 @@ long getdents(Call& call) {
   for (;;) {
     const long size = pass(call);
     if (size <= 0) return size;
-    const std::optional<std::string> entry = own_proc_entry(call.fd(0));
-    if (entry != "fd" && entry != "fdinfo") return size;
+    const std::optional<ProcEntry> entry = proc_entry(call.fd(0));
+    if (!entry) return size;
+    const bool threads = entry->name == "task";
+    if (!threads && entry->name != "fd" && entry->name != "fdinfo") return size;
     std::vector<char> entries(static_cast<size_t>(size));
     call.process.memory.read(call.args[1], entries.data(), entries.size());
-    const size_t kept = without_own_entries(entries, name_offset);
+    const size_t kept = without_own_entries(entries, name_offset, [&](const char* name) {
+      return threads ? is_recorder_thread(call.fd(0), name) : is_own_fd(std::atoi(name));
+    });
     call.answer.write(call.args[1], entries.data(), kept);
     if (kept > 0) return static_cast<long>(kept);  // 0 would mean the end
   }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -82,23 +83,34 @@ long copy_control(GuestProcess& process, Message& message) {
   return 0;
 }
 
-// Descriptors in a received message may lead to the recorder's output.
-void find_received(Call& call, uint64_t address, size_t size) {
-  std::vector<char> control(size);
-  if (!call.process.memory.read(address, control.data(), control.size())) return;
-  msghdr received{};
-  received.msg_control = control.data();
-  received.msg_controllen = control.size();
-  for (cmsghdr* part = CMSG_FIRSTHDR(&received); part != nullptr; part = CMSG_NXTHDR(&received, part)) {
+// Descriptors that came in a message may lead to the recorder's output. Those from `end_of_numbers` on are
+// closed again, and the control data end before them, as the kernel does with those that find no room
+// (scm_detach_fds, net/core/scm.c).
+void take_rights(GuestProcess& process, msghdr& header, int end_of_numbers) {
+  auto* const begin = static_cast<char*>(header.msg_control);
+  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    const auto data = static_cast<size_t>(reinterpret_cast<const char*>(CMSG_DATA(part)) - control.data());
-    if (part->cmsg_len < sizeof(cmsghdr)) break;
-    const size_t room = std::min(part->cmsg_len - CMSG_LEN(0), control.size() - data);
-    for (size_t i = 0; i + sizeof(int) <= room; i += sizeof(int)) {
+    const size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
       int fd = -1;
-      std::memcpy(&fd, control.data() + data + i, sizeof fd);
-      call.process.descriptors.arrived(fd);
+      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
+      if (kept == i && fd < end_of_numbers) {
+        process.descriptors.arrived(fd);
+        ++kept;
+      } else {
+        host_call(SYS_close, static_cast<uint64_t>(fd));
+      }
     }
+    if (kept == count) continue;
+    header.msg_flags |= MSG_CTRUNC;
+    const auto at = static_cast<size_t>(reinterpret_cast<char*>(part) - begin);
+    const size_t old_end = std::min(at + CMSG_SPACE(count * sizeof(int)), header.msg_controllen);
+    const size_t end = kept == 0 ? at : at + CMSG_SPACE(kept * sizeof(int));
+    part->cmsg_len = CMSG_LEN(kept * sizeof(int));
+    std::memmove(begin + end, begin + old_end, header.msg_controllen - old_end);
+    header.msg_controllen -= old_end - end;
+    return;  // what followed has moved; a message carries rights once
   }
 }
 
@@ -106,14 +118,15 @@ void find_received(Call& call, uint64_t address, size_t size) {
 long finish_receive(Call& call, uint64_t address, const Message& message, uint64_t bytes) {
   const msghdr& header = message.header;
   note_iovecs(call, message.host_pieces(), bytes);
+  if (message.control != 0 && header.msg_controllen != 0)
+    call.answer.write(message.control, header.msg_control, header.msg_controllen);
   if (message.name != 0) {
-    note_written(call, address_of(header.msg_name), std::min(header.msg_namelen, message.name_size));
+    const socklen_t size = std::min(header.msg_namelen, message.name_size);
+    if (size != 0 && !call.answer.write(message.name, header.msg_name, size)) return -EFAULT;
     if (!call.answer.write(address + offsetof(msghdr, msg_namelen), &header.msg_namelen,
                            sizeof header.msg_namelen))
       return -EFAULT;
   }
-  if (message.control != 0)
-    note_written(call, address_of(header.msg_control), std::min(header.msg_controllen, message.control_size));
   const bool stored =
       call.answer.write(address + offsetof(msghdr, msg_flags), &header.msg_flags, sizeof header.msg_flags) &&
       call.answer.write(address + offsetof(msghdr, msg_controllen), &header.msg_controllen,
@@ -137,24 +150,31 @@ long receive_one(Call& call, uint64_t address, uint64_t flags) {
   Message message;
   if (const long error = copy_header(call.process, address, message)) return error;
   replace_pieces(call, message, CallBuffers::Use::out);
-  // Far more than the kernel stores of either.
-  constexpr uint64_t kMostName = sizeof(sockaddr_storage), kMostControl = 1 << 20;
+  // Looked at before the guest has it. Far more than the kernel stores.
+  constexpr uint64_t kMostControl = 1 << 20;
   msghdr& header = message.header;
+  sockaddr_storage name{};
+  message.name_size = std::min<socklen_t>(header.msg_namelen, sizeof name);
+  if (message.name != 0) header.msg_name = &name;
   header.msg_controllen = std::min<uint64_t>(header.msg_controllen, kMostControl);
-  header.msg_name = pointer_to(call.buffers.stand_in(
-      message.name, std::min<uint64_t>(message.name_size, kMostName), CallBuffers::Use::out));
-  header.msg_control =
-      pointer_to(call.buffers.stand_in(message.control, header.msg_controllen, CallBuffers::Use::out));
+  if (message.control != 0) {
+    message.control_copy.resize(header.msg_controllen);
+    header.msg_control = message.control_copy.data();
+  }
   FailedWrites watched;
-  watched.watch(address_of(header.msg_name), std::min<uint64_t>(message.name_size, kMostName));
-  watched.watch(address_of(header.msg_control), header.msg_controllen);
   for (const iovec& piece : message.host_pieces()) watched.watch(address_of(piece.iov_base), piece.iov_len);
   const long result =
       blocking_call(call, SYS_recvmsg, {call.args[0], host_pointer(&message.header), flags, 0, 0, 0});
   if (result < 0) watched.note(call);
   if (result == -EFAULT) note_reachable(call, message.host_pieces());
   if (result < 0) return result;
-  if (message.control != 0) find_received(call, message.control, header.msg_controllen);
+  if (message.control != 0) {
+    // Control data that find no memory are lost, and that is no error (put_cmsg).
+    const bool room =
+        call.process.memory.space().accessible(message.control, header.msg_controllen, PROT_WRITE);
+    take_rights(call.process, header, room ? end_of_descriptors(call.process) : 0);
+    if (!room) header.msg_controllen = 0;
+  }
   // With MSG_TRUNC the result is the length of the datagram, which may be more than what was stored.
   const long error = finish_receive(call, address, message, static_cast<uint64_t>(result));
   return error != 0 ? error : result;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/capability.h>
+#include <linux/kcmp.h>
 #include <linux/membarrier.h>
 #include <linux/prctl.h>
 #include <sched.h>
@@ -22,6 +23,7 @@
 #include "kvm-recorder/loader.h"
 #include "kvm-recorder/operations.h"
 #include "kvm-recorder/proc_files.h"
+#include "kvm-recorder/reach.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -100,10 +102,16 @@ long execute(Call& call, std::string path, const std::string& shown, uint64_t ar
   if (const long error = read_strings(call.process, argv, arguments, total)) return error;
   if (const long error = read_strings(call.process, envp, environment, total)) return error;
   if (arguments.empty()) arguments.emplace_back();  // as the kernel since 5.18
-  if (is_own_executable_link(AT_FDCWD, path)) path = call.process.executable_path();
+  Reached reached = reach(call.process, {AT_FDCWD, path});
+  if (reached.error != 0) return -reached.error;
+  if (!reached.instead.empty()) path = std::move(reached.instead);
   int cause = ENOEXEC;
   try {
     Program program = find_program(path, arguments, environment, &cause);
+    // Files may name others (an interpreter).
+    const ProgramFiles& files = *program.files;
+    for (const UniqueFd* fd : {&files.program.fd, files.interpreter ? &files.interpreter->fd : nullptr})
+      if (const int error = fd != nullptr ? refusal(call.process, fd->get()) : 0) return -error;
     if (lost && program.script) return -ENOENT;
     program.execfn = shown;
     replace_image(call, program, environment);
@@ -258,6 +266,29 @@ long get_robust_list(Call& call) {
 }
 
 long membarrier(Call& call) { return call.args[0] == MEMBARRIER_CMD_QUERY ? 0 : -EINVAL; }
+
+long set_clock(Call& call) {
+  const long result = pass(call);
+  if (result >= 0) call.process.own_files.distrust_times();
+  return result;
+}
+
+long kcmp(Call& call) {
+  const uint64_t type = call.args[2];
+  const auto open_to_guest = [&](size_t index) { return call.process.descriptors.allowed(call.fd(index)); };
+  if ((type == KCMP_FILE || type == KCMP_EPOLL_TFD) && !open_to_guest(3)) return -EBADF;
+  if (type == KCMP_FILE && !open_to_guest(4)) return -EBADF;
+  uint64_t last = call.args[4];
+  kcmp_epoll_slot slot{};
+  if (type == KCMP_EPOLL_TFD) {
+    if (!call.process.memory.read_object(last, slot)) return -EFAULT;
+    if (!call.process.descriptors.allowed(static_cast<int>(slot.efd)) ||
+        !call.process.descriptors.allowed(static_cast<int>(slot.tfd)))
+      return -EBADF;
+    last = host_pointer(&slot);
+  }
+  return host_call(SYS_kcmp, call.args[0], call.args[1], type, call.args[3], last);
+}
 
 long interrupted(Call&) { return -EINTR; }
 

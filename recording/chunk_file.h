@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "recording/byte_buffer.h"
 
+struct XXH3_state_s;
 struct ZSTD_CCtx_s;
 
 namespace aftercheck::recording {
@@ -95,6 +96,9 @@ class ChunkFileWriter {
 
   // Makes what was written last over a loss of power, the file's name included. Throws Error(io) as above.
   void sync();
+  // Reads the file back, all of it, and throws Error(io) when it is not there under its name any more, or is
+  // not what was written: somebody else changed it.
+  void verify() const;
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return end_; }           // of the file: where the next chunk will start
@@ -105,6 +109,9 @@ class ChunkFileWriter {
     void operator()(ZSTD_CCtx_s* context) const;
   };
   using Context = std::unique_ptr<ZSTD_CCtx_s, FreeContext>;
+  struct FreeHash {
+    void operator()(XXH3_state_s* state) const;
+  };
 
   static Context make_context(const std::string& path, const ChunkCompression& compression);
   void seal(std::span<std::byte> header);
@@ -119,6 +126,7 @@ class ChunkFileWriter {
   uint64_t raw_length_ = 0;  // of its payload
   uint64_t given_ = 0;       // by add()
   uint64_t sequence_ = 0, end_ = 0;
+  std::unique_ptr<XXH3_state_s, FreeHash> written_;  // running XXH3-64 of the file
 };
 
 // Where a chunk lies.

@@ -1,12 +1,17 @@
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <memory>
+#include <new>
 #include <utility>
+#include <vector>
 
 #include "recording/chunk_file.h"
 #include "recording/file_io.h"
@@ -26,6 +31,7 @@ uint64_t header_checksum(std::span<const std::byte> header) {
 }
 
 void ChunkFileWriter::FreeContext::operator()(ZSTD_CCtx_s* context) const { ZSTD_freeCCtx(context); }
+void ChunkFileWriter::FreeHash::operator()(XXH3_state_s* state) const { XXH3_freeState(state); }
 
 ChunkFileWriter::Context ChunkFileWriter::make_context(const std::string& path,
                                                        const ChunkCompression& compression) {
@@ -46,7 +52,11 @@ ChunkFileWriter::ChunkFileWriter(std::string path, const ChunkKind& kind, const 
     : path_(std::move(path)),
       kind_(kind),
       context_(make_context(path_, compression)),
-      file_(create_file(path_)) {}
+      file_(create_file(path_)),
+      written_(XXH3_createState()) {
+  if (written_ == nullptr) throw std::bad_alloc();
+  XXH3_64bits_reset(written_.get());
+}
 
 ChunkFileWriter::~ChunkFileWriter() = default;
 
@@ -98,6 +108,7 @@ void ChunkFileWriter::seal(std::span<std::byte> header) {
   put(header, header.size() - 8, header_checksum(std::span<const std::byte>(header)));
   std::memcpy(out_.data(), header.data(), header.size());
   if (const int error = write_all(file_.get(), out_.span(), end_); error != 0) broken(errno_text(error));
+  XXH3_64bits_update(written_.get(), out_.data(), out_.size());
   end_ += out_.size();
   ++sequence_;
 }
@@ -107,6 +118,33 @@ void ChunkFileWriter::sync() {
   const std::string folder = std::filesystem::path(path_).parent_path().string();
   const UniqueFd place(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!place || fsync(place.get()) != 0) broken("fsync of its folder: " + errno_text(errno));
+}
+
+void ChunkFileWriter::verify() const {
+  // Non-blocking, or a FIFO put in its place would hang us.
+  const UniqueFd found(::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+  struct stat ours {
+  }, there{};
+  if (!found || fstat(found.get(), &there) != 0 || fstat(file_.get(), &ours) != 0)
+    fail(ErrorKind::io, "{}: what was written can't be read back: {}", path_, errno_text(errno));
+  if (ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
+    fail(ErrorKind::io, "{}: another file has taken the place of the one that was written", path_);
+  if (static_cast<uint64_t>(there.st_size) != end_)
+    fail(ErrorKind::io, "{}: it has {} bytes instead of the {} that were written: somebody changed it", path_,
+         there.st_size, end_);
+  const std::unique_ptr<XXH3_state_s, FreeHash> read(XXH3_createState());
+  if (read == nullptr) throw std::bad_alloc();
+  XXH3_64bits_reset(read.get());
+  constexpr size_t kPiece = 1 << 20;
+  std::vector<std::byte> piece(std::min<uint64_t>(kPiece, end_));
+  for (uint64_t at = 0; at < end_;) {
+    const size_t n = read_at(found.get(), path_, at, std::span(piece).first(std::min(kPiece, end_ - at)));
+    if (n == 0) break;
+    XXH3_64bits_update(read.get(), piece.data(), n);
+    at += n;
+  }
+  if (XXH3_64bits_digest(read.get()) != XXH3_64bits_digest(written_.get()))
+    fail(ErrorKind::io, "{}: its {} bytes are not those that were written: somebody changed it", path_, end_);
 }
 
 void ChunkFileWriter::broken(const std::string& why) {

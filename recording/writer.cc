@@ -197,6 +197,7 @@ class Writer::Impl {
     if (failed_) return;
     try {
       file_.sync();
+      file_.verify();
     } catch (const Error& e) {
       set_error(e.what());
     }

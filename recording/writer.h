@@ -38,8 +38,8 @@ class Writer {
   void append(const Event& event);
   // Hands the current partial chunk to the writer thread.
   void flush();
-  // Writes everything out, fsyncs, ends the thread. Idempotent. Throws Error(io) if something could not be
-  // written.
+  // Writes everything out, fsyncs, reads the file back, ends the thread. Idempotent. Throws Error(io) if
+  // something could not be written, or if somebody else has changed what was.
   void finish();
 
   // Empty, or what went wrong ("DIR/events: No space left on device (ENOSPC)"). Cheap; any thread.

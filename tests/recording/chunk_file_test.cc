@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <fstream>
 #include <functional>
 
 #include "event_maker.h"
@@ -165,6 +166,38 @@ TEST_CASE("a chunk that no reader would take is not written") {
   CHECK_THROWS_WITH(ChunkFileWriter(directory / "other", kKind, {.level = 1000}),
                     Catch::Contains("zstd level 1000"));
   CHECK_FALSE(std::filesystem::exists(directory / "other"));
+}
+
+TEST_CASE("a file that somebody changed is told from the one that was written") {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "sample";
+  ChunkFileWriter file(path, kKind, {});
+  file.verify();
+  for (const size_t size : kSizes) append(file, some_bytes(size), 300'000);
+  file.sync();
+  file.verify();
+  const Bytes written = testing::read_file(path);
+  const auto complaint = [&]() -> std::string {
+    try {
+      file.verify();
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::io);
+      return error.what();
+    }
+    return {};
+  };
+  {
+    std::fstream in_place(path, std::ios::binary | std::ios::in | std::ios::out);
+    in_place.seekp(static_cast<std::streamoff>(written.size() / 2));
+    in_place.put(static_cast<char>(~static_cast<uint8_t>(written[written.size() / 2])));
+  }
+  CHECK(complaint().find(" are not those that were written: somebody changed it") != std::string::npos);
+  std::filesystem::resize_file(path, written.size() - 1);
+  CHECK(complaint().find(" instead of the ") != std::string::npos);
+  std::filesystem::rename(path, path + "-moved");
+  CHECK(complaint().find("No such file") != std::string::npos);
+  testing::write_file(path, written);
+  CHECK(complaint().find("another file") != std::string::npos);
 }
 
 }  // namespace aftercheck::recording

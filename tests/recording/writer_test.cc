@@ -94,6 +94,17 @@ void check_full(const std::filesystem::path& directory, const char* error) {
 
 }  // namespace
 
+TEST_CASE("a log that somebody changed meanwhile is told when it is finished") {
+  const TemporaryDirectory directory;
+  Writer writer(directory.path());
+  for (uint64_t i = 0; i < 1000; i++) writer.append(numbered(i));
+  writer.flush();
+  REQUIRE(wait_for([&] { return writer.statistics().chunks == 1; }));
+  std::fstream(directory / "events", std::ios::binary | std::ios::in | std::ios::out).write("damage", 6);
+  CHECK_THROWS_AS(writer.finish(), Error);
+  CHECK(writer.error().find("somebody changed it") != std::string::npos);
+}
+
 TEST_CASE("a partial chunk is written when its time is over, without another append") {
   TemporaryDirectory directory;
   WriterOptions options;
