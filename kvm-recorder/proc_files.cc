@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "base/fd.h"
+#include "kvm-recorder/proc_status.h"
 #include "kvm-recorder/process_numbers.h"
 
 namespace aftercheck {
@@ -155,6 +156,18 @@ std::string auxv(const GuestProcess& process) {
   return text;
 }
 
+// The kernel's text of an entry of this process.
+std::string of_kernel(const char* name) {
+  const UniqueFd file(
+      openat(own_descriptor_folder(), fmt::format("../{}", name).c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  std::array<char, 4096> part;
+  ssize_t size = 0;
+  while ((size = read(file.get(), part.data(), part.size())) > 0)
+    text.append(part.data(), static_cast<size_t>(size));
+  return text;
+}
+
 struct Entry {
   const char* name;
   std::string (*contents)(const GuestProcess&);  // null: EACCES, as for a process of somebody else
@@ -167,6 +180,10 @@ constexpr Entry kEntries[] = {
     {"environ", [](const GuestProcess& process) { return joined(process.environment); }},
     {"auxv", auxv},
     {"personality", [](const GuestProcess& process) { return fmt::format("{:08x}\n", process.personality); }},
+    {"status", [](const GuestProcess& process) { return proc_status(process, of_kernel("status")); }},
+    {"stat", [](const GuestProcess& process) { return proc_stat(process, of_kernel("stat")); }},
+    {"statm", [](const GuestProcess& process) { return proc_statm(process, of_kernel("statm")); }},
+    {"limits", proc_limits},
     {"mem", nullptr},
     {"pagemap", nullptr},
     {"clear_refs", nullptr},

@@ -139,6 +139,20 @@ bool ProcessSignals::ignored(int signal) const {
          (handler == kHandlerDefault && (bit_of(signal) & kIgnoredByDefault) != 0);
 }
 
+SignalSets ProcessSignals::sets() const {
+  SignalSets sets;
+  for (int signal = 1; signal <= kSignals; ++signal) {
+    const uint64_t handler = actions_[signal].handler;
+    if (handler == kHandlerIgnore) sets.ignored |= bit_of(signal);
+    if (handler > kHandlerIgnore) sets.caught |= bit_of(signal);
+  }
+  sets.shared_pending = pending_.bits();
+  if (threads_.empty()) return sets;
+  sets.pending = threads_.front()->pending().bits();
+  sets.blocked = threads_.front()->blocked();
+  return sets;
+}
+
 void ProcessSignals::reset_action(int signal) {
   actions_[signal].handler = kHandlerDefault;
   apply_host_action(signal);

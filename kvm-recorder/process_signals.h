@@ -22,6 +22,12 @@ namespace aftercheck {
 struct GuestTask;
 class ThreadSignals;
 
+// As /proc/self/status shows them.
+struct SignalSets {
+  uint64_t pending = 0, shared_pending = 0;  // what the host's kernel keeps for the guest left out
+  uint64_t blocked = 0, ignored = 0, caught = 0;
+};
+
 // One at a time, since it has the host process's actions. Used by the holder of the token.
 class ProcessSignals {
  public:
@@ -43,6 +49,10 @@ class ProcessSignals {
   long raise(ThreadSignals& by, int signal, const siginfo_t& info);
   // execve: handlers go back to default, ignored stay ignored; `left` is the thread that remains.
   void reset_for_exec(ThreadSignals& left);
+
+  // Of the first thread and the process.
+  SignalSets sets() const;
+  size_t threads() const { return threads_.size(); }
 
   // For ThreadSignals.
   const KernelSigaction& action(int signal) const { return actions_[static_cast<size_t>(signal)]; }

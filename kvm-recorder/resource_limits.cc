@@ -42,6 +42,21 @@ void take_over_limits(GuestProcess& process) {
   if (setrlimit(RLIMIT_FSIZE, &none) != 0) setrlimit(RLIMIT_FSIZE, &most);
 }
 
+long get_limit(const GuestProcess& process, int resource, ResourceLimit& limit) {
+  const auto kept = process.limits.find(resource);
+  if (kept != process.limits.end()) {
+    limit = kept->second;
+    return 0;
+  }
+  const long result = host_call(SYS_prlimit64, 0, static_cast<uint64_t>(resource), 0, host_pointer(&limit));
+  if (result == 0 && resource == RLIMIT_NOFILE) {
+    const auto most = static_cast<uint64_t>(own_fd_floor());
+    limit.soft = std::min(limit.soft, most);
+    limit.hard = std::min(limit.hard, most);
+  }
+  return result;
+}
+
 int end_of_descriptors(const GuestProcess& process) {
   const auto floor = static_cast<uint64_t>(own_fd_floor());
   return static_cast<int>(std::min(kept_limit(process, RLIMIT_NOFILE).value_or(floor), floor));

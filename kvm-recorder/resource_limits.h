@@ -14,6 +14,9 @@ struct Call;
 // becomes the guest's alone. Before the recording begins.
 void take_over_limits(GuestProcess& process);
 
+// getrlimit(2), as the guest sees it: 0 or -errno.
+long get_limit(const GuestProcess& process, int resource, ResourceLimit& limit);
+
 // The number that no descriptor of the guest's reaches: its RLIMIT_NOFILE, and the recorder's own.
 int end_of_descriptors(const GuestProcess& process);
 // A new descriptor: closed again, and -EMFILE, where the guest may not have it.

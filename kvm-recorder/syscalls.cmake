@@ -9,6 +9,7 @@ set(SYSCALL_SOURCES
   output_gate.cc
   own_files.cc
   proc_files.cc
+  proc_status.cc
   process_numbers.cc
   reach.cc
   resource_limits.cc

@@ -17,6 +17,7 @@
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/operations.h"
 #include "kvm-recorder/process_numbers.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -29,21 +30,6 @@ constexpr int kOwnLimits[] = {RLIMIT_AS,    RLIMIT_DATA,   RLIMIT_STACK,
 
 bool kept_here(int resource) {
   return std::find(std::begin(kOwnLimits), std::end(kOwnLimits), resource) != std::end(kOwnLimits);
-}
-
-long get_limit(GuestProcess& process, int resource, ResourceLimit& limit) {
-  const auto kept = process.limits.find(resource);
-  if (kept != process.limits.end()) {
-    limit = kept->second;
-    return 0;
-  }
-  const long result = host_call(SYS_prlimit64, 0, static_cast<uint64_t>(resource), 0, host_pointer(&limit));
-  if (result == 0 && resource == RLIMIT_NOFILE) {
-    const auto most = static_cast<uint64_t>(own_fd_floor());
-    limit.soft = std::min(limit.soft, most);
-    limit.hard = std::min(limit.hard, most);
-  }
-  return result;
 }
 
 long set_limit(GuestProcess& process, int resource, const ResourceLimit& limit) {

@@ -83,6 +83,7 @@ class ThreadSignals {
 
   // For ProcessSignals.
   uint64_t blocked() const { return blocked_; }
+  const PendingSignals& pending() const { return pending_; }
   // In a handler on this thread. False: the handler must leave realtime signals blocked, until update()
   // has made room for more.
   bool arrived(int signal, const siginfo_t& info) noexcept;
