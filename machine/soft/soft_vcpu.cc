@@ -246,9 +246,16 @@ void SoftVcpu::forget_specials(const std::vector<uint64_t>& pages) {
 
 // --- running ---
 
-FpuState SoftVcpu::fpu() { return read_fpu(engine_.get()); }
+FpuState SoftVcpu::fpu() {
+  FpuState state = read_fpu(engine_.get());
+  tell_last_x87(guard_.last_x87(), state);
+  return state;
+}
 
-void SoftVcpu::set_fpu(const FpuState& state) { write_fpu(engine_.get(), state); }
+void SoftVcpu::set_fpu(const FpuState& state) {
+  write_fpu(engine_.get(), state);
+  guard_.last_x87() = last_x87(state);
+}
 
 Exit SoftVcpu::run() {
   set_target(std::nullopt);
@@ -482,7 +489,7 @@ std::optional<Exit> SoftVcpu::special(bool single) {
 std::optional<Exit> SoftVcpu::host_executed(std::span<const uint8_t> code) {
   if (const auto fault = find_fault(registers_, machine_.tables())) return memory_fault(*fault);
   FpuState state = fpu();
-  if (!execute_on_host(code, registers_, state)) return exception(vector::kGeneralProtection);
+  if (const auto raised = execute_on_host(code, registers_, state)) return exception(*raised);
   set_fpu(state);
   return std::nullopt;
 }
