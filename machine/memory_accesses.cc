@@ -18,7 +18,6 @@ ZydisRegisterContext context_of(const Registers& r) {
     context.values[ZYDIS_REGISTER_RAX + i] = values[i];
     context.values[ZYDIS_REGISTER_EAX + i] = static_cast<uint32_t>(values[i]);
   }
-  context.values[ZYDIS_REGISTER_AL] = r.rax & 0xff;  // XLAT's index
   return context;
 }
 
@@ -84,13 +83,52 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
     if (operand.mem.segment == ZYDIS_REGISTER_GS) address += registers.gs_base;
     address += stack_displacement(decoded, operand);
     address += bit_string_displacement(decoded, context);
+    if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_XLAT) address += registers.rax & 0xff;
     const bool writes = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
     result.push_back({address, operand.size / 8U, writes ? Access::write : Access::read,
                       operand.mem.segment == ZYDIS_REGISTER_SS});
   }
+  // ENTER also looks at where the stack pointer will be, below the frame pointers that it copies (SDM vol. 2,
+  // ENTER).
+  if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_ENTER) {
+    constexpr uint64_t kLevels = 32, kPointer = 8;
+    const uint64_t frame = decoded.operands[0].imm.value.u, level = decoded.operands[1].imm.value.u % kLevels;
+    result.push_back({registers.rsp - kPointer * (level + 1), kPointer * (level + 1), Access::write});
+    result.push_back({registers.rsp - kPointer * (level + 1) - frame, 1, Access::write});
+    if (level > 1)
+      result.push_back({registers.rbp - kPointer * (level - 1), kPointer * (level - 1), Access::read});
+  }
   std::stable_partition(result.begin(), result.end(),
                         [](const MemoryAccess& a) { return a.access == Access::read; });
   return result;
+}
+
+bool is_xsave_or_hypercall(std::span<const uint8_t> code) {
+  constexpr std::array kCategories = {ZYDIS_CATEGORY_XSAVE, ZYDIS_CATEGORY_XSAVEOPT, ZYDIS_CATEGORY_VTX};
+  ZydisDecodedInstruction instruction;
+  return x86::decode(code, instruction) &&
+         (instruction.mnemonic == ZYDIS_MNEMONIC_VMMCALL ||
+          std::find(kCategories.begin(), kCategories.end(), instruction.meta.category) != kCategories.end());
+}
+
+bool protection_fault(std::span<const uint8_t> code, const Registers& registers) {
+  constexpr std::array kNeverUndefined = {ZYDIS_MNEMONIC_INT, ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_FXRSTOR,
+                                          ZYDIS_MNEMONIC_FXRSTOR64, ZYDIS_MNEMONIC_CMPXCHG16B};
+  Decoded decoded;
+  // Other encodings, and UD0 and UD1, are #UD whatever their operands are where the processor lacks them.
+  if (!x86::decode(code, decoded) || decoded.instruction.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+      decoded.instruction.mnemonic == ZYDIS_MNEMONIC_UD0 ||
+      decoded.instruction.mnemonic == ZYDIS_MNEMONIC_UD1)
+    return false;
+  if (std::find(kNeverUndefined.begin(), kNeverUndefined.end(), decoded.instruction.mnemonic) !=
+      kNeverUndefined.end())
+    return true;
+  const auto accesses = memory_accesses(code, registers);
+  if (!accesses) return false;
+  const bool aligned = x86::requires_alignment(decoded);
+  return std::any_of(accesses->begin(), accesses->end(), [aligned](const MemoryAccess& access) {
+    return !is_canonical(access.address) || (aligned && access.size == 16 && access.address % 16 != 0);
+  });
 }
 
 }  // namespace aftercheck

@@ -27,4 +27,14 @@ struct MemoryAccess {
 std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t> code,
                                                          const Registers& registers);
 
+// The instruction at the start of `code` faulted before its pages were looked at. Is that #GP(0), for where
+// its operands are (at a non-canonical address, or not aligned where they must be: SDM vol. 3, 6.15,
+// interrupt 13) or for reserved bits in them (vol. 2, LDMXCSR, FXRSTOR), rather than #UD? INT n is, too: its
+// gates are ring 0's.
+bool protection_fault(std::span<const uint8_t> code, const Registers& registers);
+
+// Instructions that KVM emulates, or replaces by others, although the guest has none of them (XSAVE without
+// CR4.OSXSAVE; hypercalls), and then fails for want of memory. To ring 3 they are undefined.
+bool is_xsave_or_hypercall(std::span<const uint8_t> code);
+
 }  // namespace aftercheck

@@ -11,6 +11,7 @@
 #include "recording/store.h"
 #include "replay-engine/restore.h"
 #include "replay-engine/segment.h"
+#include "replay-engine/untrapped_code.h"
 
 namespace aftercheck {
 namespace {
@@ -472,6 +473,7 @@ void Replay::Impl::diverged(const std::string& actual, const std::string& detail
     const std::string more = p.explain(*event_, reader_->number());
     if (!more.empty()) all += "\n  " + more;
   });
+  if (const std::string reason = untrapped_code(guest().space()); !reason.empty()) all += "\n  " + reason;
   all += fmt::format("\n  to look at the guest before it: aftercheck replay -v --to {} {}",
                      to_text(segment_start()), options_.directory.string());
   if (result_.checkpoint)

@@ -14,6 +14,7 @@
 #include "machine/flag_instructions.h"
 #include "machine/kvm/fault_address.h"
 #include "machine/kvm/kvm_machine.h"
+#include "machine/memory_accesses.h"
 
 namespace aftercheck::kvm {
 namespace {
@@ -29,6 +30,14 @@ constexpr uint64_t kFixedFlags = 0x202;
 
 constexpr size_t kFxsaveUsed = 416;  // legacy area up to XMM15; the rest is reserved (SDM vol. 1, table 10-2)
 constexpr size_t kXstateBv = 512;    // offset of XSTATE_BV in the XSAVE area (SDM vol. 1, 13.4.2)
+
+// The bytes from RIP on, as far as they can be read.
+std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
+                                 std::array<uint8_t, kLongestInstruction>& buffer) {
+  size_t size = 0;
+  while (size < buffer.size() && space.read(rip + size, &buffer[size], 1)) ++size;
+  return {buffer.data(), size};
+}
 
 }  // namespace
 
@@ -211,7 +220,7 @@ bool KvmVcpu::take_exit(int error, Exit& exit) {
   if (error == EAGAIN) return false;
   save_general_registers();
   if (error == EFAULT) {
-    registers_.rflags &= ~hidden_trap_flag_;
+    registers_.rflags &= ~(hidden_trap_flag_ | rflags::kResume);
     exit = memory_fault_exit();
     AFTERCHECK_LOG_TO(LogTopic::kvm, "EFAULT at {:#x} is {}", registers_.rip, describe(exit));
     return true;
@@ -273,21 +282,20 @@ Exit KvmVcpu::exception_exit(unsigned number) {
     --registers_.rip;
     return Exit{.kind = ExitKind::breakpoint};
   }
-  std::array<uint8_t, 15> code{};
-  size_t size = 0;
-  while (size < code.size() && machine_.space().read(registers_.rip + size, &code[size], 1)) ++size;
+  std::array<uint8_t, kLongestInstruction> buffer{};
+  const std::span<const uint8_t> code = code_at(machine_.space(), registers_.rip, buffer);
   if (number == vector::kInvalidOpcode)
     if (const CodePatch* patch = machine_.space().patch_at(registers_.rip);
-        patch != nullptr && size >= 2 && code[0] == kTrapBytes[0] && code[1] == kTrapBytes[1])
+        patch != nullptr && code.size() >= 2 && code[0] == kTrapBytes[0] && code[1] == kTrapBytes[1])
       return Exit{.kind = ExitKind::trapped_instruction, .instruction = patch->instruction};
   if (number == vector::kGeneralProtection)  // CR4.TSD
-    if (const auto trapped = decode_trapped({code.data(), size});
+    if (const auto trapped = decode_trapped(code);
         trapped && (trapped->kind == TrappedKind::rdtsc || trapped->kind == TrappedKind::rdtscp))
       return Exit{.kind = ExitKind::trapped_instruction, .instruction = *trapped};
-  // kvm_pvm reports INT n as #UD; and what the error code says is the host's business.
-  constexpr uint8_t kIntImmediate = 0xcd;
+  // kvm_pvm reports INT n, and what is wrong with an operand or its address, as #UD; and what the error code
+  // says is the host's business.
   if (number == vector::kGeneralProtection || number == vector::kStackFault ||
-      (number == vector::kInvalidOpcode && size >= 1 && code[0] == kIntImmediate))
+      (number == vector::kInvalidOpcode && protection_fault(code, registers_)))
     return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
   return Exit{.kind = ExitKind::exception, .vector = static_cast<uint8_t>(number), .error_code = error_code};
 }
@@ -304,6 +312,9 @@ Exit KvmVcpu::classify_page_fault(uint32_t error_code) {
 
 Exit KvmVcpu::memory_fault_exit() {
   const auto fault = find_faulting_access(machine_.space(), registers_);
+  std::array<uint8_t, kLongestInstruction> buffer{};
+  if (!fault && is_xsave_or_hypercall(code_at(machine_.space(), registers_.rip, buffer)))
+    return Exit{.kind = ExitKind::exception, .vector = vector::kInvalidOpcode};
   if (!fault)
     fail(ErrorKind::host_lacks,
          "KVM can't access the guest's memory for the instruction at {:#x}, and no access of it is "

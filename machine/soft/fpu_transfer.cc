@@ -3,8 +3,6 @@
 #include <array>
 #include <cstring>
 
-#include "machine/soft/sse_status.h"
-
 namespace aftercheck::soft {
 namespace {
 
@@ -48,7 +46,6 @@ FpuState read_fpu(uc_engine* engine) {
   Image image;
   std::array<void*, kCount> values = places(image);
   uc_reg_read_batch(engine, ids.data(), values.data(), kCount);
-  image.mxcsr = read_mxcsr(engine);
 
   FpuState state;
   std::memcpy(&state.fxsave[kControlWord], &image.control, sizeof image.control);

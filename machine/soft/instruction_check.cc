@@ -1,5 +1,6 @@
 #include "machine/soft/instruction_check.h"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
@@ -78,46 +79,26 @@ constexpr Rule kRules[] = {
     {ZYDIS_MNEMONIC_INT, Treatment::general_protection},
     {ZYDIS_MNEMONIC_INT1, Treatment::debug},
 
-    // Approximations whose bits differ between processors, and x87 functions that Unicorn computes in double
-    // precision.
-    {ZYDIS_MNEMONIC_RCPPS, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_RCPSS, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_RSQRTPS, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_RSQRTSS, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FSIN, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FCOS, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FSINCOS, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FPTAN, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FPATAN, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_F2XM1, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FYL2X, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FYL2XP1, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FLDL2T, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FLDL2E, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FLDPI, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FLDLG2, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FLDLN2, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FXTRACT, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FPREM, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FPREM1, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FISTTP, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FBSTP, Treatment::host_executed},
-    // Unicorn scales zeros and infinities wrongly, and leaves zeros in the reserved halves of an environment.
-    {ZYDIS_MNEMONIC_FSCALE, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FNSTENV, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FNSAVE, Treatment::host_executed},
-    // Unicorn adds the products in another order.
-    {ZYDIS_MNEMONIC_DPPS, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_DPPD, Treatment::host_executed},
+    // Of x87, what execution by its own function (x87.h) does not cover.
+    {ZYDIS_MNEMONIC_FCMOVB, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FCMOVBE, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FCMOVE, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FCMOVNB, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FCMOVNBE, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FCMOVNE, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FCMOVNU, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FCMOVU, Treatment::host_executed},
     // Unicorn 2.0.1 loses these CPUID bits when it combines its CPU model with what it can emulate, and
     // refuses them.
     {ZYDIS_MNEMONIC_POPCNT, Treatment::host_executed},
     {ZYDIS_MNEMONIC_PCLMULQDQ, Treatment::host_executed},
 
-    // Looked at: Unicorn raises no SIMD exception, so none may be unmasked.
-    {ZYDIS_MNEMONIC_LDMXCSR, Treatment::host_executed},
-    // Unicorn keeps the sticky flags elsewhere (sse_status.h).
-    {ZYDIS_MNEMONIC_STMXCSR, Treatment::host_executed},
+    // Unicorn does not refuse reserved bits of MXCSR.
+    {ZYDIS_MNEMONIC_FXRSTOR, Treatment::host_executed},
+    {ZYDIS_MNEMONIC_FXRSTOR64, Treatment::host_executed},
+
+    // Unicorn does not look at where the stack pointer will be.
+    {ZYDIS_MNEMONIC_ENTER, Treatment::host_executed},
 
     // They need the descriptor tables of a kernel, which the soft vCPU has not.
     {ZYDIS_MNEMONIC_IRET, Treatment::unsupported},
@@ -135,6 +116,41 @@ constexpr Rule kRules[] = {
     {ZYDIS_MNEMONIC_SLDT, Treatment::unsupported},
     {ZYDIS_MNEMONIC_STR, Treatment::unsupported},
     {ZYDIS_MNEMONIC_SMSW, Treatment::unsupported},
+};
+
+// Extensions that the portable model lacks and whose instructions are undefined then, those of ring 0 too.
+constexpr ZydisISAExt kAbsent[] = {
+    ZYDIS_ISA_EXT_AMD3DNOW,
+    ZYDIS_ISA_EXT_AMD_INVLPGB,
+    ZYDIS_ISA_EXT_CLFLUSHOPT,
+    ZYDIS_ISA_EXT_CLWB,
+    ZYDIS_ISA_EXT_CLZERO,
+    ZYDIS_ISA_EXT_ENQCMD,
+    ZYDIS_ISA_EXT_GFNI,
+    ZYDIS_ISA_EXT_HRESET,
+    ZYDIS_ISA_EXT_INVPCID,
+    ZYDIS_ISA_EXT_KEYLOCKER,
+    ZYDIS_ISA_EXT_KEYLOCKER_WIDE,
+    ZYDIS_ISA_EXT_MCOMMIT,
+    ZYDIS_ISA_EXT_MOVDIR,
+    ZYDIS_ISA_EXT_PADLOCK,
+    ZYDIS_ISA_EXT_PCONFIG,
+    ZYDIS_ISA_EXT_PT,
+    ZYDIS_ISA_EXT_RDPRU,
+    ZYDIS_ISA_EXT_SERIALIZE,
+    ZYDIS_ISA_EXT_SGX,
+    ZYDIS_ISA_EXT_SGX_ENCLV,
+    ZYDIS_ISA_EXT_SHA,
+    ZYDIS_ISA_EXT_SMAP,
+    ZYDIS_ISA_EXT_SMX,
+    ZYDIS_ISA_EXT_SNP,
+    ZYDIS_ISA_EXT_SVM,
+    ZYDIS_ISA_EXT_TDX,
+    ZYDIS_ISA_EXT_TSX_LDTRK,
+    ZYDIS_ISA_EXT_UINTR,
+    ZYDIS_ISA_EXT_VMFUNC,
+    ZYDIS_ISA_EXT_VTX,
+    ZYDIS_ISA_EXT_WAITPKG,
 };
 
 using Table = std::array<Treatment, ZYDIS_MNEMONIC_MAX_VALUE + 1>;
@@ -157,9 +173,21 @@ bool is_bit_scan(const ZydisDecodedInstruction& instruction) {
   return instruction.mnemonic == ZYDIS_MNEMONIC_BSF || instruction.mnemonic == ZYDIS_MNEMONIC_BSR;
 }
 
+// Of CET, what is no NOP where there is no CET.
+bool is_shadow_stack(const ZydisDecodedInstruction& instruction) {
+  constexpr std::array kNops = {ZYDIS_MNEMONIC_ENDBR32, ZYDIS_MNEMONIC_ENDBR64, ZYDIS_MNEMONIC_RDSSPD,
+                                ZYDIS_MNEMONIC_RDSSPQ};
+  return instruction.meta.isa_ext == ZYDIS_ISA_EXT_CET &&
+         std::find(kNops.begin(), kNops.end(), instruction.mnemonic) == kNops.end();
+}
+
 // Encodings of one mnemonic that need another treatment than the rest.
 Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code,
                  Treatment treatment) {
+  if (std::find(std::begin(kAbsent), std::end(kAbsent), instruction.meta.isa_ext) != std::end(kAbsent))
+    return Treatment::invalid_opcode;
+  if (is_shadow_stack(instruction)) return Treatment::invalid_opcode;
+  if (treatment == Treatment::invalid_opcode) return treatment;
   if ((instruction.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) != 0) return Treatment::general_protection;
   if (instruction.mnemonic == ZYDIS_MNEMONIC_INT && code[instruction.length - 1] == 3)
     return Treatment::breakpoint;
@@ -171,6 +199,11 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
     return Treatment::unsupported;  // MOV to a segment register
   if (instruction.mnemonic == ZYDIS_MNEMONIC_POP && instruction.opcode_map == ZYDIS_OPCODE_MAP_0F)
     return Treatment::unsupported;  // POP FS, POP GS
+  if (instruction.mnemonic == ZYDIS_MNEMONIC_ENTER && instruction.operand_width == 16)
+    return Treatment::unsupported;
+  constexpr uint64_t kNegative = 0x8000;  // Unicorn takes the number of bytes that RET drops for signed
+  if (instruction.mnemonic == ZYDIS_MNEMONIC_RET && instruction.raw.imm[0].value.u >= kNegative)
+    return Treatment::unsupported;
   if (is_bit_scan(instruction) && instruction.operand_width == 32 && instruction.address_width == 32)
     return Treatment::host_executed;       // Form::keeps_upper_half would be taken for the address
   constexpr uint8_t kEqualOrdered = 0x0c;  // SDM vol. 2, table 4-2
@@ -185,23 +218,52 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
 constexpr uint8_t kUndefined = 0x06;
 
 // Unicorn honours prefixes that processors ignore: the first of F3 and F2 where the last counts, 66 beside
-// them where they select the instruction, ES to DS after FS or GS, REX before another prefix. They are shown
-// to it as repetitions of one that counts. Of branches it knows AMD's meaning of 66, Zydis Intel's.
+// them where they select the instruction, ES to DS after FS or GS, REX before another prefix or at LAHF,
+// where it turns AH into SPL. They are shown to it as repetitions of one that counts. So is F3 of PAUSE,
+// after which it would not stop when stepped. Of branches it knows AMD's meaning of 66, Zydis Intel's.
 void replace_ignored_prefixes(const ZydisDecodedInstruction& instruction, Form& form) {
   const std::span prefixes(instruction.raw.prefixes, instruction.raw.prefix_count);
-  if (prefixes.size() < 2 || instruction.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) return;
-  constexpr uint8_t kDs = 0x3e, kRex = 0x40, kRexMask = 0xf0;
+  if (prefixes.empty() || instruction.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) return;
+  constexpr uint8_t kOperandSize = 0x66, kDs = 0x3e, kRepeat = 0xf3, kRex = 0x40, kRexMask = 0xf0;
+  const bool of_ah =
+      instruction.mnemonic == ZYDIS_MNEMONIC_LAHF || instruction.mnemonic == ZYDIS_MNEMONIC_SAHF;
+  const bool pause = instruction.mnemonic == ZYDIS_MNEMONIC_PAUSE;
+  // Zydis takes every 66 for one that counts. Beside an F3 or F2 that selects an SSE instruction it does not.
+  const bool selected = instruction.meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE &&
+                        std::any_of(prefixes.begin(), prefixes.end(), [](const auto& prefix) {
+                          return prefix.type == ZYDIS_PREFIX_TYPE_MANDATORY && prefix.value != kOperandSize;
+                        });
+  const auto counts = [=](const auto& prefix) {
+    return prefix.type != ZYDIS_PREFIX_TYPE_IGNORED && !(selected && prefix.value == kOperandSize) &&
+           !(of_ah && (prefix.value & kRexMask) == kRex) && !(pause && prefix.value == kRepeat);
+  };
+  if (std::all_of(prefixes.begin(), prefixes.end(), counts)) return;
   uint8_t filler = kDs;  // means nothing by itself
-  bool ignored = false;
-  for (const auto& prefix : prefixes) {
-    if (prefix.type == ZYDIS_PREFIX_TYPE_IGNORED)
-      ignored = true;
-    else if ((prefix.value & kRexMask) != kRex)
-      filler = prefix.value;
-  }
-  if (!ignored) return;
   for (const auto& prefix : prefixes)
-    form.bytes[form.replaced++] = prefix.type == ZYDIS_PREFIX_TYPE_IGNORED ? filler : prefix.value;
+    if (counts(prefix) && (prefix.value & kRexMask) != kRex) filler = prefix.value;
+  for (const auto& prefix : prefixes) form.bytes[form.replaced++] = counts(prefix) ? prefix.value : filler;
+}
+
+// Opcode and ModRM are those of another instruction, with the same operand in memory.
+void show_other_for_x87(std::span<const uint8_t> code, const ZydisDecodedInstruction& instruction,
+                        Form& form) {
+  constexpr uint8_t kFirst = 0xd8, kLast = 0xdf;
+  if (instruction.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || instruction.opcode < kFirst ||
+      instruction.opcode > kLast)
+    return;
+  x86::WithOperands decoded;
+  if (!x86::decode(code, decoded)) return;
+  form.x87 = x87_instruction(decoded, code);
+  if (!form.x87) return;
+  const size_t modrm = instruction.raw.modrm.offset;
+  for (size_t i = form.replaced; i < modrm - 1; ++i) form.bytes[i] = code[i];
+  const Shown shown = shown_for(*form.x87);
+  constexpr uint8_t kRegField = 7 << 3;
+  form.bytes[modrm - 1] = shown.opcode;
+  form.bytes[modrm] = form.x87->size == 0
+                          ? shown.modrm
+                          : static_cast<uint8_t>((code[modrm] & ~kRegField) | (shown.modrm & kRegField));
+  form.replaced = static_cast<uint8_t>(modrm + 1);
 }
 
 void fill_in(std::span<const uint8_t> code, const ZydisDecodedInstruction& instruction, Form& form) {
@@ -213,6 +275,7 @@ void fill_in(std::span<const uint8_t> code, const ZydisDecodedInstruction& instr
   }
   form.keeps_upper_half = is_bit_scan(instruction) && instruction.operand_width == 32;
   replace_ignored_prefixes(instruction, form);
+  show_other_for_x87(code, instruction, form);
 }
 
 // These fault or are refused when they are reached, and Unicorn is not to know more of them.

@@ -5,10 +5,12 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "machine/cpu_model.h"
+#include "machine/soft/x87.h"
 
 namespace aftercheck::soft {
 
@@ -37,6 +39,7 @@ struct Form {
   uint8_t replaced = 0;
   bool aligned = false;           // its memory operand must be aligned to 16 bytes
   bool keeps_upper_half = false;  // BSF, BSR with 32-bit operands
+  std::optional<X87Instruction> x87;
 };
 
 // Judges the instruction at the start of `code`; fills in `form` (a fresh one) unless null.

@@ -12,6 +12,7 @@
 #include "machine/soft/soft_machine.h"
 #include "machine/soft/unicorn_stores.h"
 #include "machine/trapped_answer.h"
+#include "x86/decode.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -109,12 +110,16 @@ bool SoftVcpu::on_unmapped(uc_engine*, uc_mem_type, uint64_t address, int, int64
 
 void SoftVcpu::on_block(uc_engine*, uint64_t address, uint32_t size, void* self) {
   auto* vcpu = static_cast<SoftVcpu*>(self);
+  vcpu->last_block_ = address;
+  vcpu->last_size_ = size;
   if (vcpu->bounded_ | vcpu->kicked_.load(std::memory_order_relaxed)) [[unlikely]]
     vcpu->block_starts(address, size);
 }
 
 void SoftVcpu::on_logged_block(uc_engine*, uint64_t address, uint32_t size, void* self) {
   auto* vcpu = static_cast<SoftVcpu*>(self);
+  vcpu->last_block_ = address;
+  vcpu->last_size_ = size;
   if (!vcpu->flow_log_.add(address, size)) [[unlikely]]
     vcpu->log_limit_reached(address, size);
 }
@@ -246,9 +251,16 @@ void SoftVcpu::forget_specials(const std::vector<uint64_t>& pages) {
 
 // --- running ---
 
-FpuState SoftVcpu::fpu() { return read_fpu(engine_.get()); }
+FpuState SoftVcpu::fpu() {
+  FpuState state = read_fpu(engine_.get());
+  tell_last_x87(guard_.last_x87(), state);
+  return state;
+}
 
-void SoftVcpu::set_fpu(const FpuState& state) { write_fpu(engine_.get(), state); }
+void SoftVcpu::set_fpu(const FpuState& state) {
+  write_fpu(engine_.get(), state);
+  guard_.last_x87() = last_x87(state);
+}
 
 Exit SoftVcpu::run() {
   set_target(std::nullopt);
@@ -313,12 +325,33 @@ std::optional<Exit> SoftVcpu::turn(bool single) {
   if (single) registers_.rflags |= rflags::kTrap;
   engine_.load(registers_);
   stop_ = Stop::none;
+  last_size_ = 0;
   const uc_err error = uc_emu_start(engine_.get(), rip, 0, 0, 0);
   engine_.store(registers_);
+  const bool nowhere = !is_canonical(registers_.rip);
+  if (nowhere) undo_branch();
   if (flow_) tell_stop(error);
   engine_.remove_holes();
   if (single) after_step(rip, trap_flag);
-  return after_stop(error, single);
+  if (!nowhere) return after_stop(error, single);
+  engine_.forget_exception();
+  return exception(vector::kGeneralProtection);
+}
+
+// A near branch to a non-canonical address faults before it has done anything (SDM vol. 2, CALL, JMP, RET).
+// Unicorn has jumped when it faults; what CALL has overwritten below the stack is lost.
+void SoftVcpu::undo_branch() {
+  uint64_t at = last_block_;
+  ZydisDecodedInstruction instruction{};
+  for (const uint64_t end = last_block_ + last_size_; at < end; at += instruction.length) {
+    if (!x86::decode(code_at(at, machine_.tables()), instruction)) return;
+    if (at + instruction.length >= end) break;
+  }
+  if (instruction.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR) return;
+  constexpr uint64_t kPointer = 8;
+  if (instruction.mnemonic == ZYDIS_MNEMONIC_CALL) registers_.rsp += kPointer;
+  if (instruction.mnemonic == ZYDIS_MNEMONIC_RET) registers_.rsp -= kPointer + instruction.raw.imm[0].value.u;
+  registers_.rip = at;
 }
 
 // Single-stepping is done with the trap flag, which the guest must not see.
@@ -482,7 +515,7 @@ std::optional<Exit> SoftVcpu::special(bool single) {
 std::optional<Exit> SoftVcpu::host_executed(std::span<const uint8_t> code) {
   if (const auto fault = find_fault(registers_, machine_.tables())) return memory_fault(*fault);
   FpuState state = fpu();
-  if (!execute_on_host(code, registers_, state)) return exception(vector::kGeneralProtection);
+  if (const auto raised = execute_on_host(code, registers_, state)) return exception(*raised);
   set_fpu(state);
   return std::nullopt;
 }

@@ -60,6 +60,8 @@ class SoftVcpu : public Vcpu {
   size_t chunks_added_ = 0;
 
   Stop stop_ = Stop::none;
+  uint64_t last_block_ = 0;                         // the block that was begun last
+  uint32_t last_size_ = 0;                          // its bytes; 0: none since the engine was started
   uint32_t interrupt_ = 0;                          // Stop::interrupt: its number
   uint64_t block_ = 0;                              // Stop::new_block: where it starts
   std::vector<uint64_t> found_;                     // Stop::new_block: special instructions in it
@@ -101,6 +103,7 @@ class SoftVcpu : public Vcpu {
   void inspect(const uc_tb& block);
   void apply_changes();
   void forget_specials(const std::vector<uint64_t>& pages);
+  void undo_branch();
 
   Exit execute(bool single);
   void set_target(std::optional<uint64_t> address);

@@ -16,6 +16,7 @@ using Generate = void (*)(void*, void*, int);
 using LoadByte = uint32_t (*)(void*, uint64_t);
 using MemoryOp = void (*)(void*, void*, void*, uint64_t, uint32_t);
 using Extend = void (*)(void*, void*, void*);
+using Constant = void* (*)(void*, int32_t);
 using AddImmediate = void (*)(void*, void*, void*, int64_t);
 using SlowLoad = uint64_t (*)(void*, uint64_t, uint32_t, uintptr_t);
 using SlowStore = void (*)(void*, uint64_t, uint64_t, uint32_t, uintptr_t);
@@ -28,6 +29,7 @@ struct Library {
   MemoryOp store = library_function<MemoryOp>("tcg_gen_qemu_st_i64_x86_64");
   Extend extend = library_function<Extend>("tcg_gen_ext32u_i64_x86_64");
   AddImmediate add_immediate = library_function<AddImmediate>("tcg_gen_addi_i64_x86_64");
+  Constant constant = library_function<Constant>("tcg_const_i32_x86_64");
   SlowLoad slow_load = library_function<SlowLoad>("helper_le_ldq_mmu_x86_64");
   SlowStore slow_store = library_function<SlowStore>("helper_le_stq_mmu_x86_64");
   Raise raise = library_function<Raise>("raise_exception_err_ra_x86_64");
@@ -48,12 +50,17 @@ bool misaligned(uint64_t address, uint32_t index) {
 }
 
 thread_local TranslationGuard* current = nullptr;
+
+constexpr int32_t kX87Number = 1 << 30;  // no translator's number is as large
+
 std::atomic<bool> seen{false};
 
 }  // namespace
 
-TranslationGuard::Scope::Scope(TranslationGuard& guard) : previous_(current) { current = &guard; }
-TranslationGuard::Scope::~Scope() { current = previous_; }
+TranslationGuard* TranslationGuard::current() { return soft::current; }
+
+TranslationGuard::Scope::Scope(TranslationGuard& guard) : previous_(soft::current) { soft::current = &guard; }
+TranslationGuard::Scope::~Scope() { soft::current = previous_; }
 
 bool TranslationGuard::interposed() { return seen.load(); }
 
@@ -69,6 +76,8 @@ void TranslationGuard::decode(uint64_t address) {
   form_ = {};
   const std::span<const uint8_t> code = code_at(address, tables_);
   const Verdict verdict = code.empty() ? Verdict{.complete = false} : judge(code, model_, &form_);
+  number_taken_ = false;
+  if (form_.x87) form_.x87->address = address;
   block_.push_back({address, verdict});
   next_ = address + verdict.length;
 }
@@ -82,6 +91,23 @@ bool TranslationGuard::take_alignment() {
   const bool wanted = form_.aligned;
   form_.aligned = false;
   return wanted;
+}
+
+// An instruction that is translated again keeps its number.
+std::optional<int32_t> TranslationGuard::take_x87_number() {
+  if (!form_.x87 || number_taken_) return std::nullopt;
+  number_taken_ = true;
+  const auto [first, last] = numbers_.equal_range(form_.x87->address);
+  for (auto it = first; it != last; ++it)
+    if (x87_[static_cast<size_t>(it->second)] == *form_.x87) return kX87Number | it->second;
+  const auto number = static_cast<int32_t>(x87_.size());
+  x87_.push_back(*form_.x87);
+  numbers_.emplace(form_.x87->address, number);
+  return kX87Number | number;
+}
+
+const X87Instruction* TranslationGuard::x87(int32_t number) const {
+  return (number & kX87Number) != 0 ? &x87_[static_cast<size_t>(number & ~kX87Number)] : nullptr;
 }
 
 namespace {
@@ -103,6 +129,11 @@ AFTERCHECK_INTERPOSED uint32_t cpu_ldub_code_x86_64(void* cpu, uint64_t address)
   if (current != nullptr)
     if (const uint8_t* byte = current->byte_at(address)) return *byte;
   return library().load_byte(cpu, address);
+}
+
+AFTERCHECK_INTERPOSED void* tcg_const_i32_x86_64(void* context, int32_t value) {
+  const auto number = current != nullptr ? current->take_x87_number() : std::nullopt;
+  return library().constant(context, number.value_or(value));
 }
 
 // Unicorn loads and stores 16 bytes as two halves; the lower one comes first.

@@ -10,7 +10,9 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "machine/soft/instruction_check.h"
@@ -54,6 +56,15 @@ class TranslationGuard {
   // leave the upper half of its register alone where Unicorn clears it?
   bool take_alignment();
   bool keeps_upper_half() const { return form_.keeps_upper_half; }
+  // The number that stands for it in place of the one that the translator takes from what it was shown
+  // (asked once), where it is of x87; and the instruction that a number stands for, null for others.
+  std::optional<int32_t> take_x87_number();
+  const X87Instruction* x87(int32_t number) const;
+
+  // Of the guest that runs.
+  LastX87& last_x87() { return last_x87_; }
+  // Whose Scope this thread is in; null: none.
+  static TranslationGuard* current();
 
  private:
   void decode(uint64_t address);
@@ -63,6 +74,10 @@ class TranslationGuard {
   std::vector<Instruction> block_;
   uint64_t start_ = 0, next_ = 0;  // the instruction at hand, and the one behind it
   Form form_;
+  bool number_taken_ = false;
+  std::vector<X87Instruction> x87_;                     // by number
+  std::unordered_multimap<uint64_t, int32_t> numbers_;  // by address
+  LastX87 last_x87_;
 };
 
 }  // namespace aftercheck::soft

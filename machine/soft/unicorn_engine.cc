@@ -8,7 +8,9 @@
 
 #include "base/error.h"
 #include "machine/soft/fpu_transfer.h"
+#include "machine/soft/sse_arithmetic.h"
 #include "machine/soft/translation_guard.h"
+#include "machine/soft/x87.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -53,6 +55,8 @@ void check(uc_err error, const char* call) {
 }
 
 UnicornEngine::UnicornEngine(PageTables& tables) : tables_(tables) {
+  check_sse_arithmetic();
+  check_x87();
   uc_engine* engine = nullptr;
   const uc_err error = uc_open(UC_ARCH_X86, UC_MODE_64, &engine);
   if (error != UC_ERR_OK)

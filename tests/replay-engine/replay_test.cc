@@ -1,6 +1,11 @@
 // A replay that is driven: where it stops, and that it is the recorded run all the same.
 #include "replay-engine/replay.h"
 
+#include <sys/mman.h>
+
+#include <array>
+
+#include "replay-engine/untrapped_code.h"
 #include "replay_fixture.h"
 
 namespace aftercheck::test {
@@ -557,6 +562,17 @@ ON_BOTH("fork: both go on to the end, the child first", check_fork(machine, true
 ON_BOTH("fork: both go on to the end, the parent first", check_fork(machine, false))
 ON_BOTH("fork: memory is not shared", check_fork_separates(machine))
 ON_BOTH("fork: more than once", check_fork_again(machine))
+
+TEST_CASE("CPUID in code that is written where it runs is told as a likely reason for a divergence") {
+  AddressSpace space;
+  const uint64_t code = kMainWindow.start + 0x10000;
+  constexpr std::array<uint8_t, 4> kCpuid = {0x90, 0x0f, 0xa2, 0xc3};
+  REQUIRE(space.map_anonymous({code, code + 2 * kPageSize}, PROT_READ | PROT_WRITE, false) == 0);
+  REQUIRE(space.write(code + kPageSize, kCpuid.data(), kCpuid.size()));
+  CHECK(untrapped_code(space).empty());
+  REQUIRE(space.protect({code, code + 2 * kPageSize}, PROT_READ | PROT_WRITE | PROT_EXEC) == 0);
+  CHECK_THAT(untrapped_code(space), Contains(fmt::format("cpuid at {:#x}", code + kPageSize + 1)));
+}
 
 TEST_CASE("fork: refused within a segment") { check_fork_is_refused_elsewhere(); }
 

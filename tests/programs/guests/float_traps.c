@@ -1,6 +1,5 @@
-// Floating point exceptions unmasked: SIGFPE by SSE and by x87, with the code that says why.
+// Floating-point exceptions unmasked: SIGFPE by SSE and by x87, with the code that says why.
 // flags: -lm
-// not-on: soft unmasks SIMD floating-point exceptions
 #include <fenv.h>
 #include <setjmp.h>
 #include <signal.h>

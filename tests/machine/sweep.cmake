@@ -1,0 +1,2 @@
+aftercheck_test(encoding_sweep_test SOURCES encoding_sweep_test.cc
+  LIBS aftercheck_machine aftercheck_machine_soft aftercheck_machine_kvm aftercheck_x86)
