@@ -121,6 +121,17 @@ TEST_CASE("Mapping, splitting, protecting, unmapping") {
   CHECK(space.map_anonymous({0x7f0000000000, 0x7f0000001000}, kReadWrite, false) == -ENOMEM);
 }
 
+TEST_CASE("Parts of a file's mapping show the file from where they are") {
+  AddressSpace space;
+  const UniqueFd fd = file_of(8 * kPageSize, 1);
+  REQUIRE(space.map_file(pages(0, 6), PROT_READ, fd.get(), kPageSize, false) == 0);
+  REQUIRE(space.protect(pages(2, 2), PROT_NONE) == 0);
+  REQUIRE(space.unmap(pages(5, 1)) == 0);
+  CHECK(space.find(pages(0, 1).start)->offset == kPageSize);
+  CHECK(space.find(pages(3, 1).start)->offset == 3 * kPageSize);
+  CHECK(space.find(pages(4, 1).start)->offset == 5 * kPageSize);
+}
+
 TEST_CASE("Host access does not care about protection, and survives missing pages") {
   AddressSpace space;
   REQUIRE(space.map_anonymous(pages(0, 2), PROT_NONE, false) == 0);
@@ -179,6 +190,34 @@ TEST_CASE("discard gives zeroes or the file again, and puts patches back") {
   CHECK(space.patch_at(kBase + 64) != nullptr);
   REQUIRE(space.unmap(pages(0, 1)) == 0);
   CHECK(space.patch_at(kBase + 64) == nullptr);
+}
+
+TEST_CASE("patches go with code that moves, whole ones only, and away when it becomes data") {
+  AddressSpace space;
+  const UniqueFd fd = file_of(2 * kPageSize, 0x90);
+  const uint8_t rdtsc[2] = {0x0f, 0x31}, cpuid_rdtsc[4] = {0x0f, 0xa2, 0x0f, 0x31};
+  REQUIRE(pwrite(fd.get(), rdtsc, 2, 64) == 2);
+  REQUIRE(pwrite(fd.get(), rdtsc, 2, kPageSize - 1) == 2);
+  REQUIRE(pwrite(fd.get(), cpuid_rdtsc, 4, kPageSize + 100) == 4);
+  REQUIRE(space.map_file(pages(0, 2), PROT_READ | PROT_EXEC, fd.get(), 0, false) == 0);
+  for (const uint64_t at : {uint64_t{64}, kPageSize - 1, kPageSize + 102}) {
+    CodePatch patch;
+    patch.address = kBase + at;
+    patch.instruction = {TrappedKind::rdtsc, 2, 0, 0};
+    patch.original = {0x0f, 0x31};
+    REQUIRE(space.apply_patch(patch));
+  }
+  // Only its first page: of the one that goes on into the second nothing is left to answer.
+  REQUIRE(space.remap(pages(0, 2), pages(20, 1)) == 0);
+  const uint64_t moved = pages(20, 1).start;
+  CHECK(space.patch_at(moved + 64) != nullptr);
+  CHECK(space.patches().size() == 1);
+  CHECK(space.patch_at(kBase + 64) == nullptr);
+
+  REQUIRE(space.protect(pages(20, 1), PROT_READ) == 0);
+  CHECK(space.patches().empty());
+  CHECK(byte_at(space, moved + 64) == 0x0f);
+  CHECK(byte_at(space, moved + 65) == 0x31);
 }
 
 TEST_CASE("find_free: highest place below, always free") {

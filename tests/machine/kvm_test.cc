@@ -101,6 +101,28 @@ TEST_CASE("KVM: no-execute follows every change, past a rebuild of all page tabl
   }
 }
 
+TEST_CASE("KVM: no-execute follows changes of single pages in the middle of code") {
+  if (no_kvm()) return;
+  Guest guest({0x0f, 0x05});  // syscall
+  constexpr std::array<uint8_t, 2> kSyscall = {0x0f, 0x05};
+  constexpr uint64_t kPages = 8, kStart = kMainWindow.start + (64 << 20) + 0x10000;
+  REQUIRE(guest.space.map_anonymous({kStart, kStart + kPages * kPageSize}, kReadExecute, false) == 0);
+  for (uint64_t page = 0; page < kPages; ++page)
+    REQUIRE(guest.space.write(kStart + page * kPageSize, kSyscall.data(), kSyscall.size()));
+  const auto runs = [&](uint64_t page) {
+    guest.vcpu->registers().rip = kStart + page * kPageSize;
+    return guest.vcpu->run().kind == ExitKind::syscall;
+  };
+  for (uint64_t page = 0; page < kPages; ++page) CHECK(runs(page));
+  const uint64_t middle = kStart + 3 * kPageSize;
+  for (int i = 0; i < 3; ++i) {
+    REQUIRE(guest.space.protect({middle, middle + kPageSize}, kReadWrite) == 0);
+    for (uint64_t page = 0; page < kPages; ++page) CHECK(runs(page) == (page != 3));
+    REQUIRE(guest.space.protect({middle, middle + kPageSize}, kReadExecute) == 0);
+    CHECK(runs(3));
+  }
+}
+
 TEST_CASE("KVM: memory in many gigabytes of the window") {
   if (no_kvm()) return;
   Guest guest({0x88, 0x00, 0x0f, 0x05});  // mov %al, (%rax); syscall

@@ -100,6 +100,22 @@ TEST_CASE("losing and regaining the right to write, with a warm TLB") {
   }
 }
 
+TEST_CASE("rights of single pages within 2 MiB that had the same") {
+  Soft soft;
+  soft.put({0x48, 0x89, 0x07, 0x0f, 0x05});  // mov [rdi], rax; syscall
+  constexpr uint64_t kLarge = 2 << 20, kStart = kMainWindow.start + 4 * kLarge;
+  REQUIRE(soft.space.map_anonymous({kStart, kStart + 2 * kLarge}, kRw, false) == 0);
+  const uint64_t closed = kStart + 5 * kPageSize;
+  REQUIRE(soft.space.protect({closed, closed + kPageSize}, PROT_READ) == 0);
+  for (const uint64_t open : {kStart, closed - 8, closed + kPageSize, kStart + kLarge - 8, kStart + kLarge}) {
+    soft.regs().rdi = open;
+    CHECK(soft.run_at(kCode).kind == ExitKind::syscall);
+  }
+  soft.regs().rdi = closed;
+  CHECK(soft.run_at(kCode) ==
+        Exit{.kind = ExitKind::memory_fault, .address = closed, .access = Access::write});
+}
+
 TEST_CASE("the guest rewrites its own code") {
   Soft soft(CpuModelKind::portable, kRwx);
   // mov byte [rip+1], bl (the immediate of the mov that follows); mov eax, 0; syscall

@@ -282,6 +282,9 @@ void check_overwritten_breakpoint(MachineChoice machine) {
   std::array<std::byte, 1> byte{};
   REQUIRE(replay.guest().read(value_of(tell_word), byte));
   CHECK(byte[0] == std::byte{6});
+  replay.remove_breakpoint(value_of(tell_word));
+  REQUIRE(replay.guest().read(value_of(tell_word), byte));
+  CHECK(byte[0] == std::byte{6});
   CHECK(ends_well(replay));
 }
 

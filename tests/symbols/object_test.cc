@@ -77,6 +77,15 @@ TEST_CASE("functions are found by address and by name, C++ ones demangled") {
   CHECK(object->function_at(~uint64_t{0}) == nullptr);
 }
 
+TEST_CASE("a function without a size reaches up to the next one") {
+  const auto object = Object::open(SYMBOLS_SAMPLE);
+  const Function &first = function(*object, "unsized_first"), &second = function(*object, "unsized_second");
+  CHECK(first.size == 3);
+  CHECK(object->function_at(first.address + 2) == &first);
+  CHECK(second.address == first.address + 3);
+  CHECK(object->function_at(second.address) == &second);
+}
+
 TEST_CASE("calls to other files go through entries with names") {
   const auto object = Object::open(SYMBOLS_SAMPLE_FOLDER "/sample.stripped");
   CHECK(object->functions_named("puts@plt").size() == 1);

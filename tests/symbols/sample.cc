@@ -39,4 +39,17 @@ int everything(int x) {
 
 }  // namespace sample
 
+// As assembler's routines often are: without sizes.
+asm(R"(
+    .text
+    .type unsized_first, @function
+unsized_first:
+    nop
+    nop
+    ret
+    .type unsized_second, @function
+unsized_second:
+    ret
+)");
+
 extern "C" int plain_c_function(int x) { return sample::everything(x); }

@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <string>
 
 #include "library.h"
@@ -75,6 +76,18 @@ TEST_CASE("An eager check that fails aborts, with file, line, function and text"
   CHECK(WTERMSIG(result.status) == SIGABRT);
   CHECK(result.error.find("eager_test.cc:") != std::string::npos);
   CHECK(result.error.find("half: VASSERT failed 'x % 2 == 0'\n") != std::string::npos);
+}
+
+TEST_CASE("Eager mode leaves no code writable") {
+  auto result = in_child([] {
+    if (vassert_enable_eager() < 2) _exit(9);
+    std::ifstream maps("/proc/self/maps");
+    int lines = 0;
+    for (std::string line; std::getline(maps, line); lines++)
+      if (line.find(" rwx") != std::string::npos) _exit(8);
+    if (lines == 0) _exit(7);
+  });
+  CHECK(result.status == 0);
 }
 
 TEST_CASE("The policy and the count hold for all modules, those loaded later too") {

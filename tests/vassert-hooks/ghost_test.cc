@@ -63,7 +63,11 @@ TEST_CASE("realloc keeps the contents, calloc clears, sizes that can't be are re
   }
   vassert_ghost_free(text);
   vassert_ghost_free(nullptr);
+  void* used = vassert_ghost_malloc(1000 * sizeof(int));
+  std::memset(used, 0xff, 1000 * sizeof(int));
+  vassert_ghost_free(used);
   auto* numbers = static_cast<int*>(vassert_ghost_calloc(1000, sizeof(int)));
+  CHECK(numbers == used);
   for (int i = 0; i < 1000; i++) REQUIRE(numbers[i] == 0);
   CHECK(vassert_ghost_malloc(SIZE_MAX) == nullptr);
   CHECK(vassert_ghost_malloc(SIZE_MAX - 8) == nullptr);

@@ -63,4 +63,32 @@ TEST_CASE("a repeat prefix counts on string instructions only") {
   }
 }
 
+TEST_CASE("alignment is asked of 16-byte operands of legacy SSE only, with its exceptions") {
+  struct Case {
+    Code code;
+    bool aligned;
+  };
+  const std::vector<Case> cases = {{{0x0f, 0x28, 0x00}, true},                     // movaps xmm0, [rax]
+                                   {{0x0f, 0x29, 0x00}, true},                     // movaps [rax], xmm0
+                                   {{0x66, 0x0f, 0x6f, 0x00}, true},               // movdqa xmm0, [rax]
+                                   {{0x66, 0x0f, 0xd4, 0x00}, true},               // paddq xmm0, [rax]
+                                   {{0x0f, 0x28, 0xc1}, false},                    // movaps xmm0, xmm1
+                                   {{0x0f, 0x10, 0x00}, false},                    // movups xmm0, [rax]
+                                   {{0xf3, 0x0f, 0x6f, 0x00}, false},              // movdqu xmm0, [rax]
+                                   {{0x66, 0x0f, 0x3a, 0x63, 0x00, 0x00}, false},  // pcmpistri xmm0, [rax], 0
+                                   {{0xf3, 0x0f, 0x10, 0x00}, false},              // movss xmm0, [rax]
+                                   {{0xf2, 0x0f, 0x58, 0x00}, false},              // addsd xmm0, [rax]
+                                   {{0x0f, 0x12, 0x00}, false},                    // movlps xmm0, [rax]
+                                   {{0x66, 0x0f, 0x38, 0x20, 0x00}, false},        // pmovsxbw xmm0, [rax]
+                                   {{0x0f, 0xd4, 0x00}, false},                    // paddq mm0, [rax]
+                                   {{0xc5, 0xf9, 0xd4, 0x00}, false},              // vpaddq xmm0, xmm0, [rax]
+                                   {{0x48, 0x8b, 0x00}, false}};                   // mov rax, [rax]
+  for (const Case& c : cases) {
+    WithOperands decoded;
+    REQUIRE(decode(c.code, decoded));
+    INFO(ZydisMnemonicGetString(decoded.instruction.mnemonic));
+    CHECK(requires_alignment(decoded) == c.aligned);
+  }
+}
+
 }  // namespace aftercheck::x86

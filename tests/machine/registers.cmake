@@ -1,0 +1,1 @@
+aftercheck_test(registers_test SOURCES registers_test.cc LIBS aftercheck_machine_core)

@@ -1,0 +1,273 @@
+// Asynchronous events among arrivals at the same address with the same registers: only the right one will do.
+#include <algorithm>
+#include <cstring>
+
+#include "machine/page_map.h"
+#include "replay_fixture.h"
+#include "rewritten.h"
+
+namespace aftercheck::test {
+namespace {
+
+using Catch::Matchers::Contains;
+using recording::Event;
+using recording::EventKind;
+
+enum { tell_memory = 1, tell_vector, tell_counter, tell_begin, tell_sealed };
+
+const std::filesystem::path& repeats() {
+  static const Workplace place;
+  static const std::filesystem::path recording = [] {
+    record_bare(place, REPEATS_GUEST);
+    return place / "recording";
+  }();
+  return recording;
+}
+
+uint64_t value_of(uint64_t what) { return told_by(repeats()).find(what)->second.value; }
+// The event whose segment has the loop.
+uint64_t begin_of(uint64_t loop) {
+  const auto told = told_by(repeats());
+  for (auto [it, end] = told.equal_range(tell_begin); it != end; ++it)
+    if (it->second.value == loop) return it->second.event;
+  FAIL("no loop " << loop);
+  return 0;
+}
+
+uint64_t counter_of(Guest& guest) {
+  uint64_t value = 0;
+  REQUIRE(guest.read(value_of(tell_counter), std::as_writable_bytes(std::span(&value, 1))));
+  return value;
+}
+// XMM0's low half.
+uint64_t vector_of(Guest& guest) {
+  uint64_t value = 0;
+  const FpuState fpu = guest.thread().vcpu().fpu();
+  std::memcpy(&value, &fpu.fxsave[160], sizeof value);  // SDM vol. 1, table 10-2
+  return value;
+}
+
+// Registers at every exit, and what the guest counts when it is at the one with this number.
+class Watcher : public Participant {
+ public:
+  explicit Watcher(uint64_t number) : number_(number) {}
+  void attach(Replay& replay) override { guest_ = &replay.guest(); }
+  void reached(const Event&, uint64_t number) override {
+    words_[number] = canonical_state(guest_->thread().registers());
+    if (number != number_) return;
+    counter_ = counter_of(*guest_);
+    vector_ = vector_of(*guest_);
+  }
+  std::map<uint64_t, RegisterWords> words_;
+  uint64_t counter_ = UINT64_MAX, vector_ = UINT64_MAX;
+
+ private:
+  const uint64_t number_;
+  Guest* guest_ = nullptr;
+};
+
+struct Instant {
+  uint64_t after;    // the event before it
+  uint64_t address;  // of its arrivals
+  uint64_t nth;
+};
+
+// All of the guest's own pages, as the recorder has them.
+std::vector<recording::MemoryDigest> memory_of(Guest& guest) {
+  std::vector<recording::MemoryDigest> digests;
+  const PageMap pages;
+  for (const auto& [start, mapping] : guest.space().mappings())
+    pages.own_pages(mapping, 1 << 20, [&](Range run) {
+      std::vector<std::byte> bytes(run.size());
+      REQUIRE(guest.read(run.start, bytes));
+      digests.push_back({run.start, run.size(), recording::digest128(bytes)});
+    });
+  REQUIRE_FALSE(digests.empty());
+  return digests;
+}
+
+// The recording with an asynchronous event at that instant, whose answer leaves the guest as it is. `sample`:
+// an address near which a sample stands before the other digests.
+void insert_event(const std::filesystem::path& to, const Instant& instant, uint64_t sample,
+                  const std::function<void(Event&)>& change = {}) {
+  Watcher watcher(0);
+  ReplayOptions options = options_for(repeats(), kSoft);
+  options.participants = {&watcher};
+  Replay replay(options);
+  recording::Position position;
+  position.event = instant.after;
+  position.instant = recording::Arrival{instant.address, instant.nth};
+  REQUIRE(replay.advance({.position = position}).why == Stop::Why::position);
+  Guest& guest = replay.guest();
+  Event event;
+  event.kind = EventKind::asynchronous;
+  event.rip = instant.address;
+  event.memory = memory_of(guest);
+  if (sample != 0) {
+    std::array<std::byte, 64> line{};
+    REQUIRE(guest.read(sample & ~uint64_t{63}, line));
+    event.memory.insert(event.memory.begin(), {sample & ~uint64_t{63}, 64, recording::digest128(line)});
+  }
+  const FpuState fpu = guest.thread().vcpu().fpu();
+  event.fpu_digest = recording::digest64(canonical_fpu(fpu));
+  event.fpu.assign(fpu.fxsave.begin(), fpu.fxsave.end());
+  constexpr uint8_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
+  event.registers = {{kFlags, guest.thread().registers().rflags}};
+  const RegisterWords words = canonical_state(guest.thread().registers());
+  REQUIRE(ends_well(replay));
+
+  recording::RunningDigest running;
+  rewrite(repeats(), to, [&](const Event& original, uint64_t number) {
+    std::vector<Event> events = {original};
+    if (watcher.words_.contains(number)) events[0].digest = running.update(watcher.words_.at(number));
+    if (number == instant.after) {
+      event.time_ns = original.time_ns;
+      event.digest = running.update(words);
+      if (change) change(event);
+      events.push_back(event);
+    }
+    return events;
+  });
+}
+
+constexpr uint64_t kNths[] = {1, 2, 7, 20};
+
+void check_memory(MachineChoice machine, bool with_sample) {
+  for (const uint64_t nth : kNths) {
+    INFO(nth);
+    const Workplace place;
+    const Instant instant{begin_of(0), value_of(tell_memory), nth};
+    insert_event(place / "bent", instant, with_sample ? value_of(tell_counter) : 0);
+    Watcher watcher(instant.after + 1);
+    ReplayOptions options = options_for(place / "bent", machine);
+    options.participants = {&watcher};
+    Replay replay(options);
+    CHECK(ends_well(replay));
+    CHECK(watcher.counter_ == nth - 1);
+  }
+}
+
+void check_vector(MachineChoice machine) {
+  for (const uint64_t nth : kNths) {
+    INFO(nth);
+    const Workplace place;
+    const Instant instant{begin_of(1), value_of(tell_vector), nth};
+    insert_event(place / "bent", instant, 0);
+    Watcher watcher(instant.after + 1);
+    ReplayOptions options = options_for(place / "bent", machine);
+    options.participants = {&watcher};
+    Replay replay(options);
+    CHECK(ends_well(replay));
+    CHECK(watcher.vector_ == nth - 1);
+  }
+}
+
+// A state that the guest is never in, in each part of it.
+void check_never(MachineChoice machine) {
+  struct Case {
+    const char* name;
+    void (*change)(Event&);
+  };
+  for (const Case& c :
+       {Case{"registers", [](Event& e) { e.digest ^= 1; }},
+        Case{"a sample", [](Event& e) { e.memory.front().digest[0] ^= 1; }},
+        Case{"memory", [](Event& e) { e.memory.back().digest[0] ^= 1; }},
+        Case{"FPU", [](Event& e) { *e.fpu_digest ^= 1; }}, Case{"RIP", [](Event& e) { e.rip += 0x1000; }}}) {
+    INFO(c.name);
+    const Workplace place;
+    const Instant instant{begin_of(0), value_of(tell_memory), 7};
+    insert_event(place / "bent", instant, value_of(tell_counter), c.change);
+    Replay replay(options_for(place / "bent", machine));
+    try {
+      ends_well(replay);
+      FAIL("no divergence");
+    } catch (const Divergence& divergence) {
+      CHECK(divergence.event() == instant.after + 1);
+      CHECK_THAT(divergence.what(), Contains("without passing the recorded state"));
+    }
+  }
+}
+
+// Does one of them cover the address?
+bool covers(const std::vector<recording::MemoryDigest>& digests, uint64_t address) {
+  return std::ranges::any_of(digests, [&](const recording::MemoryDigest& digest) {
+    return digest.address <= address && address - digest.address < digest.length;
+  });
+}
+
+// Whatever instant it is, the recorder writes down all that a landing needs.
+void check_recorded(const std::filesystem::path& recording) {
+  const uint64_t work = told_by(recording).find(1)->second.value;
+  uint64_t asynchronous = 0;
+  recording::Reader reader(recording);
+  while (const Event* event = reader.next()) {
+    if (event->kind != EventKind::asynchronous) continue;
+    ++asynchronous;
+    INFO("event " << reader.number());
+    CHECK(event->operands.empty());
+    CHECK(event->fpu_digest.has_value());
+    // Flags and FPU may differ in a replay where no digest sees it: the answer sets them in any case.
+    constexpr uint8_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
+    CHECK(std::ranges::any_of(event->registers, [](const auto& change) { return change.number == kFlags; }));
+    CHECK(event->fpu.size() == sizeof(FpuState::fxsave));
+    // Samples first, then everything: the loop's variable is in a sample and in the rest.
+    std::vector<recording::MemoryDigest> samples, rest;
+    for (const recording::MemoryDigest& digest : event->memory)
+      (digest.length <= 256 ? samples : rest).push_back(digest);
+    CHECK(covers(samples, work));
+    CHECK(covers(rest, work));
+    CHECK(event->memory.front().length <= 256);
+  }
+  CHECK(asynchronous >= 2);  // a timer may hit the call that sets it, if the host is slow
+}
+
+void check_alarms(MachineChoice machine) {
+  const Workplace place;
+  record_bare(place, ALARMS_GUEST);
+  check_recorded(place / "recording");
+  Replay replay(options_for(place / "recording", machine));
+  CHECK(ends_well(replay));
+}
+
+// The FPU of a copy is that of the replay it is made of.
+void check_fork(MachineChoice machine) {
+  Replay replay(options_for(repeats(), machine));
+  replay.advance({.event = begin_of(1) + 1});
+  const uint64_t vector = vector_of(replay.guest());
+  CHECK(vector == 20);
+  const pid_t child = replay.fork();
+  if (child == 0) end_child([&] { return vector_of(replay.guest()) == vector && ends_well(replay); });
+  CHECK(exit_status_of(child) == 0);
+  CHECK(ends_well(replay));
+}
+
+}  // namespace
+
+TEST_CASE("memory digests: at the end they are of all that is the guest's own, read-only or not") {
+  std::vector<recording::MemoryDigest> last;
+  recording::Reader reader(repeats());
+  while (const Event* event = reader.next())
+    if (!event->memory.empty()) last = event->memory;
+  CHECK(covers(last, value_of(tell_sealed)));
+  CHECK(covers(last, value_of(tell_counter)));
+  for (const recording::MemoryDigest& digest : last) CHECK(digest.length <= 1 << 20);
+}
+
+#define ON_BOTH(name, call)                  \
+  TEST_CASE(name ", on the soft vCPU") {     \
+    constexpr MachineChoice machine = kSoft; \
+    call;                                    \
+  }                                          \
+  TEST_CASE(name ", on KVM") {               \
+    constexpr MachineChoice machine = kKvm;  \
+    if (kvm_works(repeats())) call;          \
+  }
+
+ON_BOTH("landing: arrivals that differ in memory only", check_memory(machine, false))
+ON_BOTH("landing: arrivals that differ in memory only, told apart by a sample", check_memory(machine, true))
+ON_BOTH("landing: arrivals that differ in an SSE register only", check_vector(machine))
+ON_BOTH("landing: a state that the guest is never in", check_never(machine))
+ON_BOTH("landing: what the recorder writes down of an instant", check_alarms(machine))
+ON_BOTH("fork: the FPU comes along", check_fork(machine))
+
+}  // namespace aftercheck::test
