@@ -199,7 +199,7 @@ TEST_CASE("a branch whose target alone changes is another block") {
     size_t exits = 0;
   } sink;
   // jne over the syscall, or over the nop behind it too
-  for (const uint8_t distance : {2, 3})
+  for (const uint8_t distance : {uint8_t{2}, uint8_t{3}})
     sink.codes[distance - 2] =
         std::make_shared<const Bytes>(Bytes{0x75, distance, 0x0f, 0x05, 0x90, 0x90, 0x0f, 0x05});
   CodeImage image;
