@@ -32,4 +32,37 @@ TEST_CASE("ghosts: a filter changes what is reported, not what the checks find")
   CHECK(site_at(second, "28")["failed"] == 0);
 }
 
+TEST_CASE("ghosts: hits outside of the wanted events feed ghosts and are not counted") {
+  const Workplace place;
+  record_guest(place, {"verdicts"});
+  const char* const kLimit = "--check-limit=1";
+  const json all = check_json(place, {kLimit});
+  const json& logged = site_at(all, "27");
+  REQUIRE(logged["hits"] == 10);
+  const auto first = logged["logged"].front()["event"].get<uint64_t>(),
+             last = logged["logged"].back()["event"].get<uint64_t>();
+  REQUIRE(first > 0);
+  for (const std::string& events : {std::to_string(last + 1) + "-", "-" + std::to_string(first - 1)}) {
+    INFO(events);
+    const json none = check_json(place, {kLimit, "--events", events});
+    CHECK(site_at(none, "27")["hits"] == 0);
+    CHECK(site_at(none, "27")["checked"] == 0);
+  }
+}
+
+TEST_CASE("ghosts: their contents outlive changes of their page's rights, and checks that leave them alone") {
+  const Workplace place;
+  record_guest(place, {"memories"});
+  for (const char* machine : {"--machine=soft", "--machine=kvm"}) {
+    if (machine == std::string_view("--machine=kvm") && !kvm_works(place)) continue;
+    const json report = check_json(place, {machine});
+    for (const json& site : report["sites"]) {
+      INFO(site["line"] << ": " << site["failures"]);
+      CHECK(site["hits"] == (site["text"] == "i >= 0" ? 1500 : 6));
+      CHECK(site["failed"] == 0);
+      CHECK(site["passed"] == site["hits"]);
+    }
+  }
+}
+
 }  // namespace aftercheck::test

@@ -25,6 +25,17 @@ Replayed replay_with(const Workplace& place, MachineChoice machine, std::vector<
   return replayed;
 }
 
+// Digests of all memory at each event, that which the recorder saw no need to digest included.
+class MemoryAtEvents : public Participant {
+ public:
+  void attach(Replay& replay) override { guest_ = &replay.guest(); }
+  void reached(const recording::Event&, uint64_t) override { digests_.push_back(guest_->memory_digest()); }
+  std::vector<recording::Digest128> digests_;
+
+ private:
+  Guest* guest_ = nullptr;
+};
+
 // What a leak would be: one byte that a check left behind.
 class Leak : public Participant {
  public:
@@ -51,7 +62,7 @@ class Leak : public Participant {
 }  // namespace
 
 TEST_CASE("excursions: memory digests and output are the same with and without checks") {
-  for (const char* guest : {"verdicts", "nested", "exceptions"}) {
+  for (const char* guest : {"verdicts", "nested", "exceptions", "memories"}) {
     INFO(guest);
     const Workplace place;
     record_guest(place, {guest});
@@ -70,6 +81,23 @@ TEST_CASE("excursions: memory digests and output are the same with and without c
       CHECK(checked.result.events == plain.result.events);
       CHECK(checked.output == plain.output);
     }
+  }
+}
+
+TEST_CASE("excursions: all of the program's memory is the same with and without checks, under ghosts too") {
+  for (const char* guest : {"verdicts", "nested", "memories"}) {
+    INFO(guest);
+    const Workplace place;
+    record_guest(place, {guest});
+    CheckOptions options;
+    options.excursion.limit = 10'000'000;
+    Checker checker(options);
+    MemoryAtEvents plain, checked;
+    replay_with(place, MachineChoice::soft, {&plain});
+    replay_with(place, MachineChoice::soft, {&checker, &checked});
+    CHECK(checker.report().ghost_used == (guest != std::string_view("nested")));
+    CHECK(checked.digests_.size() > 5);
+    CHECK((checked.digests_ == plain.digests_));
   }
 }
 

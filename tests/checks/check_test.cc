@@ -178,6 +178,27 @@ TEST_CASE("check: nested, inlined and recursive sites") {
   CHECK(site_at(report, "n >= 0")["hits"].get<unsigned>() > 5);
 }
 
+TEST_CASE("check: checks that come by their own site") {
+  // Without optimisation the program goes on right behind the site, where a check is over, too.
+  for (const char* guest : {"recursive", "recursive-O0"}) {
+    INFO(guest);
+    const Workplace place;
+    REQUIRE(record_guest(place, {guest}).status == 0);
+    const json report = check_json(place);
+    // Of the program's own call it is told, too, not only of those within its check.
+    const json& again = site_at(report, "n == 0 || again(n - 1) < 0");
+    bool own = false;
+    for (const json& hit : again["failures"])
+      own = own || (!hit.contains("nested") && hit["verdict"] == "failed");
+    CHECK(own);
+    CHECK(again["failed"] == 2);
+    const json& for_ever = site_at(report, "for_ever(n + 1) == 0");
+    CHECK(for_ever["failures"][0]["verdict"] == "endless");
+    CHECK_THAT(for_ever["failures"][0]["detail"].get<std::string>(),
+               Contains("more than 256 checks inside one another"));
+  }
+}
+
 TEST_CASE("check: C++ with exceptions and templates") {
   for (const char* guest : {"exceptions", "exceptions-O0"}) {
     INFO(guest);

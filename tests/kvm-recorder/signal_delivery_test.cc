@@ -182,8 +182,8 @@ TEST_CASE("delivery: synchronous first, then by number, realtime in order and al
   guest.raise(41, SI_QUEUE, 1);
   guest.raise(40, SI_QUEUE, 1);
   guest.raise(40, SI_QUEUE, 2);
-  guest.raise(SIGTERM);
-  guest.raise(SIGTERM);  // standard signals don't queue
+  guest.raise(SIGTERM, SI_QUEUE, 7);
+  guest.raise(SIGTERM, SI_QUEUE, 8);  // standard signals don't queue: the first one counts
   guest.raise(SIGUSR1);
   guest.raise(SIGILL);
   guest.raise(SIGHUP);
@@ -199,7 +199,7 @@ TEST_CASE("delivery: synchronous first, then by number, realtime in order and al
                                                   {SIGILL, 0},
                                                   {SIGHUP, 0},
                                                   {SIGUSR1, 0},
-                                                  {SIGTERM, 0},
+                                                  {SIGTERM, 7},
                                                   {40, 1},
                                                   {40, 2},
                                                   {41, 1}};

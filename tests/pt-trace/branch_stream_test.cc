@@ -157,6 +157,23 @@ TEST_CASE("long segments pass through the hash in blocks, whatever the grouping"
   REQUIRE_FALSE(canonical(encode(steps, {})).exits[0].segment == plain.exits[0].segment);
 }
 
+TEST_CASE("the rolling digest depends on the order of segments") {
+  const auto rolling = [](bool first, bool second) {
+    Encoder encoder;
+    for (const bool taken : {first, second}) {
+      encoder.enable(0x1000);
+      encoder.conditional(taken, taken ? 0x2000 : 0x1002);
+      encoder.disable();
+    }
+    const Result result = canonical(encoder.bytes());
+    REQUIRE(result.exits.size() == 2);
+    return result.exits.back().rolling;
+  };
+  CHECK(rolling(true, false) == rolling(true, false));
+  CHECK_FALSE(rolling(true, false) == rolling(false, true));
+  CHECK_FALSE(rolling(true, true) == rolling(false, false));
+}
+
 TEST_CASE("an overflow makes its segment unverified and nothing else") {
   Random random(9);
   const auto steps = random_execution(random, 3000);

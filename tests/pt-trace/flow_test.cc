@@ -186,6 +186,42 @@ TEST_CASE("blocks that a change leaves as they were are the same blocks") {
   CHECK(same);
 }
 
+TEST_CASE("a branch whose target alone changes is another block") {
+  using Bytes = std::vector<uint8_t>;
+  class Remap : public Collector {
+   public:
+    void on_event(const FlowEvent& event) override {
+      Collector::on_event(event);
+      if (event.kind == FlowEventKind::disabled) image->map(0x2000, codes[++exits % 2]);
+    }
+    CodeImage* image = nullptr;
+    std::shared_ptr<const Bytes> codes[2];
+    size_t exits = 0;
+  } sink;
+  // jne over the syscall, or over the nop behind it too
+  for (const uint8_t distance : {uint8_t{2}, uint8_t{3}})
+    sink.codes[distance - 2] =
+        std::make_shared<const Bytes>(Bytes{0x75, distance, 0x0f, 0x05, 0x90, 0x90, 0x0f, 0x05});
+  CodeImage image;
+  sink.image = &image;
+  image.map(0x2000, sink.codes[0]);
+  Encoder encoder;
+  std::vector<uint64_t> expected;
+  for (int i = 0; i < 20; ++i) {
+    const bool near = i % 2 == 0;
+    encoder.enable(0x2000);
+    encoder.conditional(true, near ? 0x2004 : 0x2005);
+    encoder.disable();
+    expected.push_back(0x2000);
+    if (near) expected.push_back(0x2004);
+    expected.insert(expected.end(), {0x2005, 0x2006});
+  }
+  decode(image, sink, encoder.bytes());
+  CHECK(sink.errors.empty());
+  const bool same = sink.ips == expected;
+  CHECK(same);
+}
+
 TEST_CASE("a source gives code when it is asked for, which is no change") {
   const auto page = std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>{0x90, 0x0f, 0x05});
   CodeImage image;

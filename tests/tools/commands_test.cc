@@ -150,6 +150,7 @@ TEST_CASE("a recording cut short is replayed as far as it goes, with a warning")
   const Finished info = run_tool({"info", "recording"}, place.path());
   CHECK(info.status == 0);
   CHECK_THAT(info.out, Contains("cut short"));
+  CHECK(json::parse(run_tool({"info", "--json", "recording"}, place.path()).out)["complete"] == false);
   const Finished dump = run_tool({"dump", "recording"}, place.path());
   CHECK(dump.status == 0);
   CHECK_THAT(dump.err, Contains("no end"));
