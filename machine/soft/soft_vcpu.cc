@@ -513,7 +513,8 @@ std::optional<Exit> SoftVcpu::special(bool single) {
 }
 
 std::optional<Exit> SoftVcpu::host_executed(std::span<const uint8_t> code) {
-  if (const auto fault = find_fault(registers_, machine_.tables())) return memory_fault(*fault);
+  if (const auto fault = find_fault(registers_, machine_.tables()))
+    return is_canonical(fault->address) ? memory_fault(*fault) : exception(vector::kGeneralProtection);
   FpuState state = fpu();
   if (const auto raised = execute_on_host(code, registers_, state)) return exception(*raised);
   set_fpu(state);

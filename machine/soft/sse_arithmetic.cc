@@ -9,6 +9,8 @@
 #include "machine/exit.h"
 #include "machine/registers.h"
 #include "machine/soft/library_cpu.h"
+#include "machine/soft/library_function.h"
+#include "machine/soft/x87.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -74,7 +76,7 @@ template <typename Execute>
 // INSTRUCTION %[s], %[d]
 #define AFTERCHECK_TWO_OPERANDS(name, instruction, width)                                    \
   AFTERCHECK_INTERPOSED void helper_##name##_x86_64(void* cpu, void* to, const void* from) { \
-    const Xmm source = load_##width(from), old = load(to);                                   \
+    const Xmm source = load_##width(cpu, from), old = load(to);                              \
     Xmm target = old;                                                                        \
     under_guests_mxcsr(cpu, AFTERCHECK_CALLER, [&](uint32_t control) {                       \
       uint32_t after = 0;                                                                    \
@@ -85,12 +87,16 @@ template <typename Execute>
       target = d;                                                                            \
       return after;                                                                          \
     });                                                                                      \
-    store_##width(to, target);                                                               \
+    store_xmm(to, target);                                                                   \
   }
 
-// Of the operands' 16 bytes, or of an MMX register's 8.
-Xmm load_xmm(const void* from) { return load(from); }
+// Of the two forms: with XMM registers, and with an MMX register as the source.
+Xmm load_xmm(void*, const void* from) { return load(from); }
 void store_xmm(void* to, Xmm value) { store(to, value); }
+Xmm load_mmx(void* cpu, const void* from) {
+  enter_mmx(cpu, from);
+  return load(from);
+}
 
 #define AFTERCHECK_BOTH(name, instruction) AFTERCHECK_TWO_OPERANDS(name, instruction " %[s], %[d]", xmm)
 #define AFTERCHECK_FOUR(name)           \
@@ -137,11 +143,12 @@ AFTERCHECK_SAME(cvttpd2dq)
 
 // MMX registers are our own code's x87 stack: their instructions are replaced by ones of XMM registers with
 // the same results and exceptions.
-AFTERCHECK_TWO_OPERANDS(cvtpi2ps, "movq %[s], %[s]\n\tcvtdq2ps %[s], %[s]\n\tmovsd %[s], %[d]", xmm)
-AFTERCHECK_TWO_OPERANDS(cvtpi2pd, "cvtdq2pd %[s], %[d]", xmm)
+AFTERCHECK_TWO_OPERANDS(cvtpi2ps, "movq %[s], %[s]\n\tcvtdq2ps %[s], %[s]\n\tmovsd %[s], %[d]", mmx)
+AFTERCHECK_TWO_OPERANDS(cvtpi2pd, "cvtdq2pd %[s], %[d]", mmx)
 
 #define AFTERCHECK_TO_MMX(name, instruction)                                                 \
   AFTERCHECK_INTERPOSED void helper_##name##_x86_64(void* cpu, void* to, const void* from) { \
+    enter_mmx(cpu, to);                                                                      \
     const Xmm source = load(from);                                                           \
     Xmm target = source;                                                                     \
     under_guests_mxcsr(cpu, AFTERCHECK_CALLER, [&](uint32_t control) {                       \
@@ -153,7 +160,7 @@ AFTERCHECK_TWO_OPERANDS(cvtpi2pd, "cvtdq2pd %[s], %[d]", xmm)
       target = d;                                                                            \
       return after;                                                                          \
     });                                                                                      \
-    _mm_storel_epi64(static_cast<Xmm*>(to), target);                                         \
+    write_mmx(to, static_cast<uint64_t>(_mm_cvtsi128_si64(target)));                         \
   }
 AFTERCHECK_TO_MMX(cvtps2pi, "movq %[s], %[s]\n\tcvtps2dq %[s], %[d]")
 AFTERCHECK_TO_MMX(cvttps2pi, "movq %[s], %[s]\n\tcvttps2dq %[s], %[d]")
@@ -260,6 +267,28 @@ AFTERCHECK_IMMEDIATE(roundss)
 AFTERCHECK_IMMEDIATE(roundsd)
 AFTERCHECK_IMMEDIATE(dpps)
 AFTERCHECK_IMMEDIATE(dppd)
+
+// Of integers, but in the same way wrong: what they have written of their first operand they read again where
+// both are one register.
+#define AFTERCHECK_HORIZONTAL(name)                                                                     \
+  AFTERCHECK_INTERPOSED void helper_##name##_x86_64(void* cpu, void* to, void* from) {                  \
+    static const auto own = library_function<void (*)(void*, void*, void*)>("helper_" #name "_x86_64"); \
+    alignas(64) std::array<uint8_t, 64> copy{};                                                         \
+    if (to == from) std::memcpy(copy.data(), from, sizeof(Xmm));                                        \
+    own(cpu, to, to == from ? copy.data() : from);                                                      \
+  }
+AFTERCHECK_HORIZONTAL(phaddw_xmm)
+AFTERCHECK_HORIZONTAL(phaddd_xmm)
+AFTERCHECK_HORIZONTAL(phaddsw_xmm)
+AFTERCHECK_HORIZONTAL(phsubw_xmm)
+AFTERCHECK_HORIZONTAL(phsubd_xmm)
+AFTERCHECK_HORIZONTAL(phsubsw_xmm)
+AFTERCHECK_HORIZONTAL(phaddw_mmx)
+AFTERCHECK_HORIZONTAL(phaddd_mmx)
+AFTERCHECK_HORIZONTAL(phaddsw_mmx)
+AFTERCHECK_HORIZONTAL(phsubw_mmx)
+AFTERCHECK_HORIZONTAL(phsubd_mmx)
+AFTERCHECK_HORIZONTAL(phsubsw_mmx)
 
 // Reserved bits are #GP(0) (SDM vol. 2, LDMXCSR).
 AFTERCHECK_INTERPOSED void helper_ldmxcsr_x86_64(void* cpu, uint32_t value) {
