@@ -253,7 +253,7 @@ Exit KvmVcpu::port_access_exit() {
   registers_.rflags &= ~(hidden_trap_flag_ | rflags::kResume);
   // KVM reports the access with RIP on the instruction, or past it where it emulates.
   constexpr uint64_t kLongest = 3;  // but for more prefixes than one
-  for (const uint64_t back : {uint64_t{0}, uint64_t{1}, uint64_t{2}, kLongest}) {
+  for (const uint64_t back : {uint64_t{0}, kLongest, uint64_t{2}, uint64_t{1}}) {
     std::array<uint8_t, kLongestInstruction> buffer{};
     const uint64_t length = port_access_length(code_at(machine_.space(), registers_.rip - back, buffer));
     if (length == 0 || (back != 0 && length != back)) continue;

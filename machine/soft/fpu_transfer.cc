@@ -71,12 +71,6 @@ void write_fpu(uc_engine* engine, const FpuState& state) {
   std::memcpy(&image.status, &state.fxsave[kStatusWord], sizeof image.status);
   std::memcpy(&image.mxcsr, &state.fxsave[kMxcsr], sizeof image.mxcsr);
   image.mxcsr &= kMxcsrMaskValue;
-  // As FXRSTOR has it: reserved bits of the control word, and the bits that sum up what is pending (SDM vol.
-  // 1, figures 8-4 and 8-6).
-  constexpr unsigned kControlBits = 0x1f3f, kControlOne = 0x40, kFlags = 0x3f, kSummaries = 0x8080;
-  image.control = static_cast<uint16_t>((image.control & kControlBits) | kControlOne);
-  const bool pending = (image.status & ~image.control & kFlags) != 0;
-  image.status = static_cast<uint16_t>((image.status & ~kSummaries) | (pending ? kSummaries : 0));
   const auto abridged = std::to_integer<unsigned>(state.fxsave[kTag]);
   for (unsigned i = 0; i < kX87Count; ++i)
     if ((abridged >> i & 1) == 0) image.tag = static_cast<uint16_t>(image.tag | 3U << (2 * i));

@@ -172,6 +172,7 @@ bool fxrstor(std::span<const uint8_t> code, const Registers& registers, FpuState
   std::memcpy(&mxcsr, &state.fxsave[kMxcsr], sizeof mxcsr);
   if ((mxcsr & ~kDefined) != 0) return false;
   std::memcpy(&state.fxsave[kMask], &fpu.fxsave[kMask], sizeof(uint32_t));
+  state.settle_x87();
   fpu = state;
   return true;
 }
