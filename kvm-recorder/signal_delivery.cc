@@ -214,6 +214,7 @@ bool ThreadSignals::rt_sigreturn(GuestTask& task, Registers& registers, FpuState
   mxcsr &= kMxcsrBits;
   std::memcpy(&restored.fxsave[kMxcsrOffset], &mxcsr, sizeof mxcsr);
   std::fill(restored.fxsave.begin() + kFxsaveReserved, restored.fxsave.end(), std::byte{0});
+  restored.settle_x87();  // as the kernel's FXRSTOR; KVM gives back what it was given until x87 is used
   fpu = restored;
 
   for (const GeneralRegister& entry : kRegisters) registers.*entry.in_cpu = saved.*entry.in_frame;

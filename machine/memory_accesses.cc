@@ -95,8 +95,8 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
     const uint64_t frame = decoded.operands[0].imm.value.u, level = decoded.operands[1].imm.value.u % kLevels;
     result.push_back({registers.rsp - kPointer * (level + 1), kPointer * (level + 1), Access::write});
     result.push_back({registers.rsp - kPointer * (level + 1) - frame, 1, Access::write});
-    if (level > 1)
-      result.push_back({registers.rbp - kPointer * (level - 1), kPointer * (level - 1), Access::read});
+    for (uint64_t i = 1; i < level; ++i)
+      result.push_back({registers.rbp - kPointer * i, kPointer, Access::read});
   }
   std::stable_partition(result.begin(), result.end(),
                         [](const MemoryAccess& a) { return a.access == Access::read; });
@@ -109,6 +109,15 @@ bool is_xsave_or_hypercall(std::span<const uint8_t> code) {
   return x86::decode(code, instruction) &&
          (instruction.mnemonic == ZYDIS_MNEMONIC_VMMCALL ||
           std::find(kCategories.begin(), kCategories.end(), instruction.meta.category) != kCategories.end());
+}
+
+uint64_t port_access_length(std::span<const uint8_t> code) {
+  constexpr std::array kCategories = {ZYDIS_CATEGORY_IO, ZYDIS_CATEGORY_IOSTRINGOP};
+  ZydisDecodedInstruction instruction;
+  if (!x86::decode(code, instruction) ||
+      std::find(kCategories.begin(), kCategories.end(), instruction.meta.category) == kCategories.end())
+    return 0;
+  return instruction.length;
 }
 
 bool protection_fault(std::span<const uint8_t> code, const Registers& registers) {

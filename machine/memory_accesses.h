@@ -33,6 +33,9 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
 // gates are ring 0's.
 bool protection_fault(std::span<const uint8_t> code, const Registers& registers);
 
+// Bytes of the instruction at the start of `code` if it is IN, OUT, INS or OUTS; 0 otherwise.
+uint64_t port_access_length(std::span<const uint8_t> code);
+
 // Instructions that KVM emulates, or replaces by others, although the guest has none of them (XSAVE without
 // CR4.OSXSAVE; hypercalls), and then fails for want of memory. To ring 3 they are undefined.
 bool is_xsave_or_hypercall(std::span<const uint8_t> code);

@@ -26,6 +26,19 @@ std::string describe(const Registers& registers) {
   return text;
 }
 
+void FpuState::settle_x87() {
+  constexpr size_t kControlWord = 0, kStatusWord = 2;  // SDM vol. 1, table 10-2
+  constexpr unsigned kControlBits = 0x1f3f, kControlOne = 0x40, kFlags = 0x3f, kSummaries = 0x8080;
+  uint16_t control = 0, status = 0;
+  std::memcpy(&control, &fxsave[kControlWord], sizeof control);
+  std::memcpy(&status, &fxsave[kStatusWord], sizeof status);
+  control = static_cast<uint16_t>((control & kControlBits) | kControlOne);
+  const bool pending = (status & ~control & kFlags) != 0;
+  status = static_cast<uint16_t>((status & ~kSummaries) | (pending ? kSummaries : 0));
+  std::memcpy(&fxsave[kControlWord], &control, sizeof control);
+  std::memcpy(&fxsave[kStatusWord], &status, sizeof status);
+}
+
 RegisterWords canonical_state(const Registers& registers) {
   RegisterWords words = to_words(registers);
   constexpr size_t kFlagsIndex = offsetof(Registers, rflags) / sizeof(uint64_t);

@@ -57,6 +57,10 @@ struct FpuState {
 
   // As after FNINIT and with MXCSR = 0x1F80: what Linux gives a new process.
   static FpuState initial();
+
+  // What a processor makes of the control and status words when it loads them (FXRSTOR): reserved bits, and
+  // those that sum up what is pending (SDM vol. 1, figures 8-4 and 8-6).
+  void settle_x87();
 };
 
 // What must be the same in two runs of the same execution on any processor: the order of Registers, without

@@ -43,8 +43,11 @@ bool is_repeated(const ZydisDecodedInstruction& instruction) {
 
 bool requires_alignment(const WithOperands& decoded) {
   const ZydisDecodedInstruction& instruction = decoded.instruction;
+  // To Zydis those with MMX registers are of no class.
+  const bool to_mmx =
+      instruction.mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || instruction.mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
   if (instruction.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-      instruction.meta.exception_class == ZYDIS_EXCEPTION_CLASS_NONE)
+      (instruction.meta.exception_class == ZYDIS_EXCEPTION_CLASS_NONE && !to_mmx))
     return false;
   constexpr std::array kNeedNone = {
       ZYDIS_MNEMONIC_MOVUPS,    ZYDIS_MNEMONIC_MOVUPD,    ZYDIS_MNEMONIC_MOVDQU,

@@ -231,8 +231,10 @@ bool KvmVcpu::take_exit(int error, Exit& exit) {
     fail(ErrorKind::host_lacks, "KVM stopped the guest at {:#x} with exit reason {} (suberror {})",
          registers_.rip, run.exit_reason,
          run.exit_reason == KVM_EXIT_INTERNAL_ERROR ? run.internal.suberror : 0);
-  if (run.io.port == kSyscallPort && run.io.size == 4)
-    exit = in_syscall_stub() ? syscall_exit() : port_write_exit();
+  if (run.io.port == kSyscallPort && run.io.size == 4 && in_syscall_stub())
+    exit = syscall_exit();
+  else if (run.io.port >= kSyscallPort && run.io.port < kSyscallPort + kPortsAllowed)
+    exit = port_access_exit();
   else
     exit = exception_exit(run.io.port);
   return true;
@@ -245,18 +247,24 @@ Exit KvmVcpu::syscall_exit() {
   return Exit{.kind = ExitKind::syscall};
 }
 
-// The guest itself has written to the stub's port, which its rights allow on every host because one needs it.
-// To the guest it is what every port is.
-Exit KvmVcpu::port_write_exit() {
-  registers_.rflags &= ~hidden_trap_flag_;
-  constexpr uint8_t kOutImmediate = 0xe7, kOutDx = 0xef;
-  std::array<uint8_t, 2> before{};
-  const uint64_t rip = registers_.rip;
-  // KVM reports the write with RIP on the instruction, or past it where it emulates.
-  uint8_t here = 0;
-  const bool on_it = machine_.space().read(rip, &here, 1) && (here == kOutImmediate || here == kOutDx);
-  if (!on_it && machine_.space().read(rip - before.size(), before.data(), before.size()))
-    registers_.rip -= before[0] == kOutImmediate ? 2 : 1;
+// The guest itself has used the stub's port or those beside it, which its rights allow on every host because
+// one needs it. To the guest they are what every port is.
+Exit KvmVcpu::port_access_exit() {
+  registers_.rflags &= ~(hidden_trap_flag_ | rflags::kResume);
+  // KVM reports the access with RIP on the instruction, or past it where it emulates.
+  constexpr uint64_t kLongest = 3;  // but for more prefixes than one
+  for (const uint64_t back : {uint64_t{0}, kLongest, uint64_t{2}, uint64_t{1}}) {
+    std::array<uint8_t, kLongestInstruction> buffer{};
+    const uint64_t length = port_access_length(code_at(machine_.space(), registers_.rip - back, buffer));
+    if (length == 0 || (back != 0 && length != back)) continue;
+    registers_.rip -= back;
+    break;
+  }
+  // An IN is completed when KVM is run next: now, lest it be taken for done when it is tried again.
+  kvm_run& run = fd_.run_area();
+  run.immediate_exit = 1;
+  static_cast<void>(fd_.run());
+  run.immediate_exit = kicked_.load() ? 1 : 0;
   return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
 }
 

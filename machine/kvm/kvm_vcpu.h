@@ -42,7 +42,7 @@ class KvmVcpu final : public Vcpu {
   // Called after KVM_RUN came back; nothing when the guest must simply go on.
   bool take_exit(int error, Exit& exit);
   Exit syscall_exit();
-  Exit port_write_exit();
+  Exit port_access_exit();
   Exit exception_exit(unsigned number);
   Exit memory_fault_exit();
   Exit classify_page_fault(uint32_t error_code);

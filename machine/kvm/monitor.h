@@ -31,6 +31,7 @@ constexpr uint64_t kTablePool = 2 << 20;  // page tables made at run time; up to
 
 // Ports that tell the host which stub ran. Vectors write one byte to the port of their own number.
 constexpr uint16_t kSyscallPort = 0x44, kUpdatePort = 0x45;
+constexpr uint16_t kPortsAllowed = 4;  // from kSyscallPort on
 constexpr unsigned kVectors = 32;
 
 constexpr uint16_t kKernelCode = 0x08, kKernelData = 0x10, kUserData = 0x1b, kUserCode = 0x23,

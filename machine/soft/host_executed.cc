@@ -98,6 +98,48 @@ void bit_scan(const Decoded& decoded, std::span<const uint8_t> code, Registers& 
                                                                                : std::bit_width(source) - 1);
 }
 
+// The status flags after `instruction`, which works on `operands`, as the processor has them.
+#define AFTERCHECK_FLAGS_OF(flags, instruction, ...)                                                      \
+  asm volatile("lea -128(%%rsp), %%rsp\n\t" instruction "\n\tpushfq\n\tpop %[f]\n\tlea 128(%%rsp), %%rsp" \
+               : [f] "=&r"(flags), __VA_ARGS__                                                            \
+               :                                                                                          \
+               : "cc", "memory")
+
+// LOCK NEG, whose memory was checked.
+void negate(const Decoded& decoded, std::span<const uint8_t> code, Registers& registers) {
+  void* at = reinterpret_cast<void*>(memory_accesses(code, registers).value().at(0).address);
+  uint64_t flags = 0;
+  switch (decoded.operands[0].size) {
+    case 8:
+      AFTERCHECK_FLAGS_OF(flags, "lock negb (%[at])", [at] "+r"(at));
+      break;
+    case 16:
+      AFTERCHECK_FLAGS_OF(flags, "lock negw (%[at])", [at] "+r"(at));
+      break;
+    case 32:
+      AFTERCHECK_FLAGS_OF(flags, "lock negl (%[at])", [at] "+r"(at));
+      break;
+    default:
+      AFTERCHECK_FLAGS_OF(flags, "lock negq (%[at])", [at] "+r"(at));
+  }
+  registers.rflags = (registers.rflags & ~rflags::kStatus) | (flags & rflags::kStatus);
+}
+
+// With two registers of 32 bits: the upper half of the one that is not written to stays (as processors have
+// it; SDM vol. 2, CMPXCHG, does not say).
+void compare_and_exchange(const Decoded& decoded, Registers& registers) {
+  uint64_t& target = general_register(registers, decoded.operands[0].reg.value);
+  auto present = static_cast<uint32_t>(target), expected = static_cast<uint32_t>(registers.rax);
+  auto wanted = static_cast<uint32_t>(general_register(registers, decoded.operands[1].reg.value));
+  uint64_t flags = 0;
+  AFTERCHECK_FLAGS_OF(flags, "cmpxchgl %[s], %[d]", [d] "+r"(present), "+a"(expected), [s] "+r"(wanted));
+  if ((flags & rflags::kZero) != 0)
+    target = present;
+  else
+    registers.rax = expected;
+  registers.rflags = (registers.rflags & ~rflags::kStatus) | (flags & rflags::kStatus);
+}
+
 // SDM vol. 2, ENTER; all that it touches was checked.
 void enter(const Decoded& decoded, Registers& registers) {
   constexpr uint64_t kLevels = 32, kPointer = 8;
@@ -130,6 +172,7 @@ bool fxrstor(std::span<const uint8_t> code, const Registers& registers, FpuState
   std::memcpy(&mxcsr, &state.fxsave[kMxcsr], sizeof mxcsr);
   if ((mxcsr & ~kDefined) != 0) return false;
   std::memcpy(&state.fxsave[kMask], &fpu.fxsave[kMask], sizeof(uint32_t));
+  state.settle_x87();
   fpu = state;
   return true;
 }
@@ -194,6 +237,8 @@ std::optional<uint8_t> execute_on_host(std::span<const uint8_t> code, Registers&
       !fxrstor(code, registers, fpu))
     return vector::kGeneralProtection;
   if (mnemonic == ZYDIS_MNEMONIC_ENTER) enter(decoded, registers);
+  if (mnemonic == ZYDIS_MNEMONIC_NEG) negate(decoded, code, registers);
+  if (mnemonic == ZYDIS_MNEMONIC_CMPXCHG) compare_and_exchange(decoded, registers);
   if (mnemonic == ZYDIS_MNEMONIC_POPCNT) popcnt(decoded, code, registers, fpu);
   if (mnemonic == ZYDIS_MNEMONIC_BSF || mnemonic == ZYDIS_MNEMONIC_BSR)
     bit_scan(decoded, code, registers, fpu);

@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 
+#include "machine/soft/shown_code.h"
 #include "x86/decode.h"
 
 namespace aftercheck::soft {
@@ -199,6 +200,13 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
     return Treatment::unsupported;  // MOV to a segment register
   if (instruction.mnemonic == ZYDIS_MNEMONIC_POP && instruction.opcode_map == ZYDIS_OPCODE_MAP_0F)
     return Treatment::unsupported;  // POP FS, POP GS
+  // Unicorn sets its flags by the old value; and it clears the upper half of a register that is not changed.
+  if (instruction.mnemonic == ZYDIS_MNEMONIC_NEG && (instruction.attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0)
+    return Treatment::host_executed;
+  constexpr uint8_t kRegister = 3;  // ModRM.mod
+  if (instruction.mnemonic == ZYDIS_MNEMONIC_CMPXCHG && instruction.operand_width == 32 &&
+      instruction.raw.modrm.mod == kRegister)
+    return Treatment::host_executed;
   if (instruction.mnemonic == ZYDIS_MNEMONIC_ENTER && instruction.operand_width == 16)
     return Treatment::unsupported;
   constexpr uint64_t kNegative = 0x8000;  // Unicorn takes the number of bytes that RET drops for signed
@@ -216,67 +224,6 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
 // PUSH ES, undefined in 64-bit mode: Unicorn stops with RIP on it. One byte, so that a block that ends a page
 // stays within it.
 constexpr uint8_t kUndefined = 0x06;
-
-// Unicorn honours prefixes that processors ignore: the first of F3 and F2 where the last counts, 66 beside
-// them where they select the instruction, ES to DS after FS or GS, REX before another prefix or at LAHF,
-// where it turns AH into SPL. They are shown to it as repetitions of one that counts. So is F3 of PAUSE,
-// after which it would not stop when stepped. Of branches it knows AMD's meaning of 66, Zydis Intel's.
-void replace_ignored_prefixes(const ZydisDecodedInstruction& instruction, Form& form) {
-  const std::span prefixes(instruction.raw.prefixes, instruction.raw.prefix_count);
-  if (prefixes.empty() || instruction.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) return;
-  constexpr uint8_t kOperandSize = 0x66, kDs = 0x3e, kRepeat = 0xf3, kRex = 0x40, kRexMask = 0xf0;
-  const bool of_ah =
-      instruction.mnemonic == ZYDIS_MNEMONIC_LAHF || instruction.mnemonic == ZYDIS_MNEMONIC_SAHF;
-  const bool pause = instruction.mnemonic == ZYDIS_MNEMONIC_PAUSE;
-  // Zydis takes every 66 for one that counts. Beside an F3 or F2 that selects an SSE instruction it does not.
-  const bool selected = instruction.meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE &&
-                        std::any_of(prefixes.begin(), prefixes.end(), [](const auto& prefix) {
-                          return prefix.type == ZYDIS_PREFIX_TYPE_MANDATORY && prefix.value != kOperandSize;
-                        });
-  const auto counts = [=](const auto& prefix) {
-    return prefix.type != ZYDIS_PREFIX_TYPE_IGNORED && !(selected && prefix.value == kOperandSize) &&
-           !(of_ah && (prefix.value & kRexMask) == kRex) && !(pause && prefix.value == kRepeat);
-  };
-  if (std::all_of(prefixes.begin(), prefixes.end(), counts)) return;
-  uint8_t filler = kDs;  // means nothing by itself
-  for (const auto& prefix : prefixes)
-    if (counts(prefix) && (prefix.value & kRexMask) != kRex) filler = prefix.value;
-  for (const auto& prefix : prefixes) form.bytes[form.replaced++] = counts(prefix) ? prefix.value : filler;
-}
-
-// Opcode and ModRM are those of another instruction, with the same operand in memory.
-void show_other_for_x87(std::span<const uint8_t> code, const ZydisDecodedInstruction& instruction,
-                        Form& form) {
-  constexpr uint8_t kFirst = 0xd8, kLast = 0xdf;
-  if (instruction.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || instruction.opcode < kFirst ||
-      instruction.opcode > kLast)
-    return;
-  x86::WithOperands decoded;
-  if (!x86::decode(code, decoded)) return;
-  form.x87 = x87_instruction(decoded, code);
-  if (!form.x87) return;
-  const size_t modrm = instruction.raw.modrm.offset;
-  for (size_t i = form.replaced; i < modrm - 1; ++i) form.bytes[i] = code[i];
-  const Shown shown = shown_for(*form.x87);
-  constexpr uint8_t kRegField = 7 << 3;
-  form.bytes[modrm - 1] = shown.opcode;
-  form.bytes[modrm] = form.x87->size == 0
-                          ? shown.modrm
-                          : static_cast<uint8_t>((code[modrm] & ~kRegField) | (shown.modrm & kRegField));
-  form.replaced = static_cast<uint8_t>(modrm + 1);
-}
-
-void fill_in(std::span<const uint8_t> code, const ZydisDecodedInstruction& instruction, Form& form) {
-  constexpr uint8_t kRegister = 3;  // ModRM.mod
-  if (instruction.meta.exception_class != ZYDIS_EXCEPTION_CLASS_NONE &&
-      instruction.raw.modrm.mod != kRegister) {
-    x86::WithOperands decoded;
-    form.aligned = x86::decode(code, decoded) && x86::requires_alignment(decoded);
-  }
-  form.keeps_upper_half = is_bit_scan(instruction) && instruction.operand_width == 32;
-  replace_ignored_prefixes(instruction, form);
-  show_other_for_x87(code, instruction, form);
-}
 
 // These fault or are refused when they are reached, and Unicorn is not to know more of them.
 bool hidden_from_unicorn(Treatment treatment) {
@@ -301,7 +248,7 @@ Verdict judge_only(std::span<const uint8_t> code, CpuModelKind model, Form& form
   // Under the host's model they are not invalid, only beyond this backend.
   if (verdict.treatment == Treatment::invalid_opcode && model == CpuModelKind::host)
     verdict.treatment = Treatment::unsupported;
-  if (verdict.treatment == Treatment::run) fill_in(code, instruction, form);
+  if (verdict.treatment == Treatment::run) show(code, instruction, form);
   return verdict;
 }
 

@@ -32,6 +32,14 @@ struct Verdict {
   bool complete = true;  // false: `code` ends inside it
 };
 
+// Is an MMX register among the operands, or does it end the use of them (EMMS)? Which is written to; -1:
+// none.
+struct MmxUse {
+  bool any = false;
+  int8_t target = -1;
+  bool converts = false;  // its function in sse_arithmetic.cc does what is to be done to x87
+};
+
 // How Unicorn's translator must be helped with an instruction.
 struct Form {
   // The bytes that it is given in place of the instruction's first ones.
@@ -39,6 +47,8 @@ struct Form {
   uint8_t replaced = 0;
   bool aligned = false;           // its memory operand must be aligned to 16 bytes
   bool keeps_upper_half = false;  // BSF, BSR with 32-bit operands
+  uint8_t loads = 0;  // bytes of its operand in memory, where Unicorn would load 16; 0: it does not
+  MmxUse mmx;
   std::optional<X87Instruction> x87;
 };
 

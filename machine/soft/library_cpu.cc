@@ -107,14 +107,14 @@ std::optional<LibraryCpu> find_x87() {
 
 const LibraryCpu& LibraryCpu::places() {
   static const LibraryCpu found = [] {
-    const auto mxcsr = find_mxcsr(), flags = find_flags();
-    const auto x87 = find_x87();
-    if (!mxcsr || !flags || !x87)
+    const auto word = find_mxcsr(), compared = find_flags();
+    const auto stack = find_x87();
+    if (!word || !compared || !stack)
       fail(
           ErrorKind::host_lacks,
           "this Unicorn keeps its floating-point state in an unknown place; Debian's shared libunicorn 2.0.1 "
           "does not");
-    return LibraryCpu{*mxcsr, *flags, x87->x87, x87->x87_registers};
+    return LibraryCpu{*word, *compared, stack->x87, stack->x87_registers};
   }();
   return found;
 }

@@ -10,6 +10,7 @@
 #include "machine/soft/fpu_transfer.h"
 #include "machine/soft/host_executed.h"
 #include "machine/soft/soft_machine.h"
+#include "machine/soft/sse_arithmetic.h"
 #include "machine/soft/unicorn_stores.h"
 #include "machine/trapped_answer.h"
 #include "x86/decode.h"
@@ -326,6 +327,7 @@ std::optional<Exit> SoftVcpu::turn(bool single) {
   engine_.load(registers_);
   stop_ = Stop::none;
   last_size_ = 0;
+  forget_sse_flags();
   const uc_err error = uc_emu_start(engine_.get(), rip, 0, 0, 0);
   engine_.store(registers_);
   const bool nowhere = !is_canonical(registers_.rip);
@@ -513,7 +515,8 @@ std::optional<Exit> SoftVcpu::special(bool single) {
 }
 
 std::optional<Exit> SoftVcpu::host_executed(std::span<const uint8_t> code) {
-  if (const auto fault = find_fault(registers_, machine_.tables())) return memory_fault(*fault);
+  if (const auto fault = find_fault(registers_, machine_.tables()))
+    return is_canonical(fault->address) ? memory_fault(*fault) : exception(vector::kGeneralProtection);
   FpuState state = fpu();
   if (const auto raised = execute_on_host(code, registers_, state)) return exception(*raised);
   set_fpu(state);

@@ -11,4 +11,8 @@ namespace aftercheck::soft {
 // comparison? Throws Error(host_lacks) otherwise. Any thread.
 void check_sse_arithmetic();
 
+// To be called before the engine runs on MXCSR that was changed from outside: flags that this thread's
+// processor has gathered are not the guest's.
+void forget_sse_flags();
+
 }  // namespace aftercheck::soft

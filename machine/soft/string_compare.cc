@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 
 #include "machine/registers.h"
+#include "machine/soft/library_function.h"
 
 namespace aftercheck::soft {
 namespace {
@@ -69,5 +71,46 @@ StringComparison find_ordered(const Vector& needle, const Vector& hay, uint8_t c
                  ((bits & 1) != 0 ? rflags::kOverflow : 0);
   return result;
 }
+
+namespace {
+
+// qemu/target/i386/{ops_sse.h,cpu.h} of Unicorn 2.0.1: the CPU begins with its general registers.
+using Compare = void (*)(void*, void*, void*, uint32_t);
+constexpr size_t kRax = 0, kRdx = 2;
+
+// SDM vol. 2, 4.1.4: a length is an absolute value that saturates. The library's function takes the absolute
+// value of -2^31 for negative and then reads far outside its operands.
+uint64_t saturated(uint64_t value, uint32_t control) {
+  constexpr uint32_t kWide = 0x100;  // the library's word for REX.W
+  constexpr uint64_t kMost = 16;
+  const int64_t length = (control & kWide) != 0 ? static_cast<int64_t>(value) : static_cast<int32_t>(value);
+  if (length == INT64_MIN) return kMost;
+  return std::min<uint64_t>(static_cast<uint64_t>(length < 0 ? -length : length), kMost);
+}
+
+void with_saturated_lengths(Compare compare, void* cpu, void* first, void* second, uint32_t control) {
+  auto* registers = static_cast<uint64_t*>(cpu);
+  const uint64_t rax = registers[kRax], rdx = registers[kRdx];
+  registers[kRax] = saturated(rax, control);
+  registers[kRdx] = saturated(rdx, control);
+  compare(cpu, first, second, control);
+  registers[kRax] = rax;
+  registers[kRdx] = rdx;
+}
+
+#define AFTERCHECK_INTERPOSED extern "C" __attribute__((visibility("default")))
+
+AFTERCHECK_INTERPOSED void helper_pcmpestri_xmm_x86_64(void* cpu, void* first, void* second,
+                                                       uint32_t control) {
+  static const auto own = library_function<Compare>("helper_pcmpestri_xmm_x86_64");
+  with_saturated_lengths(own, cpu, first, second, control);
+}
+AFTERCHECK_INTERPOSED void helper_pcmpestrm_xmm_x86_64(void* cpu, void* first, void* second,
+                                                       uint32_t control) {
+  static const auto own = library_function<Compare>("helper_pcmpestrm_xmm_x86_64");
+  with_saturated_lengths(own, cpu, first, second, control);
+}
+
+}  // namespace
 
 }  // namespace aftercheck::soft

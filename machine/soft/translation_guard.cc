@@ -1,7 +1,9 @@
 #include "machine/soft/translation_guard.h"
 
+#include <array>
 #include <atomic>
 #include <cstring>
+#include <utility>
 
 #include "machine/soft/fault_analysis.h"
 #include "machine/soft/library_function.h"
@@ -17,6 +19,7 @@ using LoadByte = uint32_t (*)(void*, uint64_t);
 using MemoryOp = void (*)(void*, void*, void*, uint64_t, uint32_t);
 using Extend = void (*)(void*, void*, void*);
 using Constant = void* (*)(void*, int32_t);
+using Call = void (*)(void*, void*, void*, int, void**);
 using AddImmediate = void (*)(void*, void*, void*, int64_t);
 using SlowLoad = uint64_t (*)(void*, uint64_t, uint32_t, uintptr_t);
 using SlowStore = void (*)(void*, uint64_t, uint64_t, uint32_t, uintptr_t);
@@ -30,6 +33,9 @@ struct Library {
   Extend extend = library_function<Extend>("tcg_gen_ext32u_i64_x86_64");
   AddImmediate add_immediate = library_function<AddImmediate>("tcg_gen_addi_i64_x86_64");
   Constant constant = library_function<Constant>("tcg_const_i32_x86_64");
+  Call call = library_function<Call>("tcg_gen_callN_x86_64");
+  void* enter_mmx = dlsym(RTLD_DEFAULT, "helper_enter_mmx_x86_64");
+  void* with_number = dlsym(RTLD_DEFAULT, "helper_ffree_STN_x86_64");
   SlowLoad slow_load = library_function<SlowLoad>("helper_le_ldq_mmu_x86_64");
   SlowStore slow_store = library_function<SlowStore>("helper_le_stq_mmu_x86_64");
   Raise raise = library_function<Raise>("raise_exception_err_ra_x86_64");
@@ -42,6 +48,9 @@ const Library& library() {
 
 // qemu/include/exec/memop.h: the alignment that an access needs, as a power of two in bits 4 to 6.
 constexpr uint32_t kAlign16 = 4 << 4, kAlignMask = 7 << 4;
+// And there: the size, as a power of two in bits 0 and 1.
+constexpr uint32_t kSizeMask = 3, kSize32 = 2;
+constexpr uint8_t kHalfWord = 4;
 // A slow access is told as its memory operation and, in the low four bits, the MMU's index.
 constexpr uint32_t kOperationShift = 4;
 
@@ -77,6 +86,7 @@ void TranslationGuard::decode(uint64_t address) {
   const std::span<const uint8_t> code = code_at(address, tables_);
   const Verdict verdict = code.empty() ? Verdict{.complete = false} : judge(code, model_, &form_);
   number_taken_ = false;
+  first_address_ = nullptr;
   if (form_.x87) form_.x87->address = address;
   block_.push_back({address, verdict});
   next_ = address + verdict.length;
@@ -94,16 +104,28 @@ bool TranslationGuard::take_alignment() {
 }
 
 // An instruction that is translated again keeps its number.
-std::optional<int32_t> TranslationGuard::take_x87_number() {
-  if (!form_.x87 || number_taken_) return std::nullopt;
-  number_taken_ = true;
-  const auto [first, last] = numbers_.equal_range(form_.x87->address);
+int32_t TranslationGuard::number_of(const X87Instruction& instruction) {
+  const auto [first, last] = numbers_.equal_range(instruction.address);
   for (auto it = first; it != last; ++it)
-    if (x87_[static_cast<size_t>(it->second)] == *form_.x87) return kX87Number | it->second;
+    if (x87_[static_cast<size_t>(it->second)] == instruction) return kX87Number | it->second;
   const auto number = static_cast<int32_t>(x87_.size());
-  x87_.push_back(*form_.x87);
-  numbers_.emplace(form_.x87->address, number);
+  x87_.push_back(instruction);
+  numbers_.emplace(instruction.address, number);
   return kX87Number | number;
+}
+
+std::optional<int32_t> TranslationGuard::take_x87_number() {
+  if (!form_.x87 || std::exchange(number_taken_, true)) return std::nullopt;
+  return number_of(*form_.x87);
+}
+
+std::optional<int32_t> TranslationGuard::take_mmx_number() {
+  if (!form_.mmx.any || std::exchange(number_taken_, true)) return std::nullopt;
+  X87Instruction instruction;
+  instruction.mmx = true;
+  instruction.only_checks = form_.mmx.converts;
+  instruction.modrm = form_.mmx.target < 0 ? kNoRegister : static_cast<uint8_t>(form_.mmx.target);
+  return number_of(instruction);
 }
 
 const X87Instruction* TranslationGuard::x87(int32_t number) const {
@@ -136,9 +158,35 @@ AFTERCHECK_INTERPOSED void* tcg_const_i32_x86_64(void* context, int32_t value) {
   return library().constant(context, number.value_or(value));
 }
 
-// Unicorn loads and stores 16 bytes as two halves; the lower one comes first.
+// Calls of the library's functions for instructions. Before the first of an MMX instruction, which always has
+// the CPU as its first argument, one of x87.cc's is put, and helper_enter_mmx, which does less, is dropped;
+// it is also where no MMX register is used (CVTPI2PD with memory).
+AFTERCHECK_INTERPOSED void tcg_gen_callN_x86_64(void* context, void* function, void* result, int count,
+                                                void** arguments) {
+  if (current != nullptr && count > 0) {
+    if (const auto number = current->take_mmx_number()) {
+      // A TCGv is the offset of its TCGTemp in the context (qemu/include/tcg/tcg.h).
+      void* temporary =
+          static_cast<char*>(context) + reinterpret_cast<uintptr_t>(library().constant(context, *number));
+      std::array<void*, 2> both = {arguments[0], temporary};
+      library().call(context, library().with_number, nullptr, static_cast<int>(both.size()), both.data());
+    }
+    if (function == library().enter_mmx) return;
+  }
+  library().call(context, function, result, count, arguments);
+}
+
+// Unicorn loads and stores 16 bytes as two halves; the lower one comes first. Where an instruction loads
+// fewer, the second is loaded from where the first was.
 AFTERCHECK_INTERPOSED void tcg_gen_qemu_ld_i64_x86_64(void* context, void* value, void* address,
                                                       uint64_t index, uint32_t operation) {
+  if (current != nullptr && current->loads() != 0) {
+    void*& first = current->first_address();
+    if (first == nullptr) first = address;
+    if (current->loads() == kHalfWord) operation = (operation & ~kSizeMask) | kSize32;
+    library().load(context, value, first, index, operation);
+    return;
+  }
   const bool aligned = current != nullptr && current->take_alignment();
   library().load(context, value, address, index, aligned ? operation | kAlign16 : operation);
 }

@@ -60,6 +60,14 @@ class TranslationGuard {
   // (asked once), where it is of x87; and the instruction that a number stands for, null for others.
   std::optional<int32_t> take_x87_number();
   const X87Instruction* x87(int32_t number) const;
+  // The same for what comes before an MMX instruction.
+  std::optional<int32_t> take_mmx_number();
+  bool uses_mmx() const { return form_.mmx.any; }
+
+  // Bytes that the instruction at hand loads where Unicorn loads 16 in two halves; 0: as it does.
+  uint8_t loads() const { return form_.loads; }
+  // The address of the first half, kept for the second.
+  void*& first_address() { return first_address_; }
 
   // Of the guest that runs.
   LastX87& last_x87() { return last_x87_; }
@@ -68,6 +76,7 @@ class TranslationGuard {
 
  private:
   void decode(uint64_t address);
+  int32_t number_of(const X87Instruction& instruction);
 
   const PageTables& tables_;
   CpuModelKind model_;
@@ -75,6 +84,7 @@ class TranslationGuard {
   uint64_t start_ = 0, next_ = 0;  // the instruction at hand, and the one behind it
   Form form_;
   bool number_taken_ = false;
+  void* first_address_ = nullptr;
   std::vector<X87Instruction> x87_;                     // by number
   std::unordered_multimap<uint64_t, int32_t> numbers_;  // by address
   LastX87 last_x87_;

@@ -28,8 +28,12 @@ struct X87Instruction {
   bool waits = true;        // faults where an unmasked exception is pending
   bool has_address = true;  // is told as the last instruction (SDM vol. 1, 8.1.8)
   bool compares = false;    // FCOMI and its kin: sets EFLAGS
+  bool mmx = false;  // none of x87: before an MMX instruction that writes register `modrm` (kNoRegister)
+  bool only_checks = false;  // `mmx`: the instruction's own function does the rest (enter_mmx)
   bool operator==(const X87Instruction&) const = default;
 };
+
+constexpr uint8_t kNoRegister = 0xff;
 
 // The last x87 instruction, as this host's processor tells of it in an environment; address 0: there was
 // none.
@@ -58,6 +62,12 @@ bool x87_error_pending(const FpuState& fpu);
 // What `fpu` says of the last x87 instruction, and to have it say that.
 LastX87 last_x87(const FpuState& fpu);
 void tell_last_x87(const LastX87& last, FpuState& fpu);
+
+// What an MMX instruction makes of the x87 registers (SDM vol. 1, 9.5): `cpu` is the library's CPU, `place`
+// where it keeps an MMX register. Nothing where `place` is another's, a copy of an operand in memory.
+void enter_mmx(void* cpu, const void* place);
+// Writes the register there.
+void write_mmx(void* place, uint64_t value);
 
 // Can it be done with this library? Throws Error(host_lacks) otherwise. Any thread.
 void check_x87();

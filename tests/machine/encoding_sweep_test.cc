@@ -15,6 +15,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "both_machines.h"
 #include "machine/memory_accesses.h"
 #include "machine/trapped_instruction.h"
 #include "machine/vcpu.h"
@@ -22,12 +23,6 @@
 
 namespace aftercheck {
 namespace {
-
-using Code = std::vector<uint8_t>;
-
-constexpr uint64_t kCode = kMainWindow.start + 0x10'0000, kData = kMainWindow.start + 0x400000;
-constexpr uint64_t kSlot = 32, kBatch = 4096, kCodeEnd = kCode + kSlot * kBatch;
-constexpr uint64_t kDataSize = 2 * kPageSize, kDataMiddle = kData + kPageSize;
 
 struct Map {
   const char* name;
@@ -102,31 +97,15 @@ std::string hexadecimal(const Code& code) {
 class Bench {
  public:
   Bench() {
-    const CpuModel cpu(CpuModelKind::portable);
-    machines_.push_back(create_soft_machine(space_, cpu));
-    try {
-      machines_.push_back(create_kvm_machine(space_, cpu));
-    } catch (const Error& error) {
-    }
-    check(space_.map_anonymous({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_WRITE, false));
-    check(space_.map_anonymous({kData, kData + kDataSize}, PROT_READ | PROT_WRITE, false));
-    for (const auto& machine : machines_) vcpus_.push_back(machine->create_vcpu());
     for (size_t i = 0; i < pattern_.size(); ++i) pattern_[i] = static_cast<uint8_t>(i * 37 + i / 256);
   }
 
-  bool compares() const { return machines_.size() == 2; }
-
-  void put(std::span<const Code> batch) {
-    check(space_.protect({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_WRITE));
-    std::memset(reinterpret_cast<void*>(kCode), 0x90, kSlot * kBatch);
-    for (size_t i = 0; i < batch.size(); ++i)
-      std::memcpy(reinterpret_cast<void*>(kCode + i * kSlot), batch[i].data(), batch[i].size());
-    check(space_.protect({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_EXEC));
-  }
+  bool compares() const { return both_.has_kvm(); }
+  void put(std::span<const Code> batch) { both_.put(batch); }
 
   Outcome run(size_t machine, uint64_t slot) {
     std::memcpy(reinterpret_cast<void*>(kData), pattern_.data(), kDataSize);
-    Vcpu& vcpu = *vcpus_[machine];
+    Vcpu& vcpu = both_.vcpu(machine);
     Registers& r = vcpu.registers();
     r = Registers();
     r.rax = 0x1122334455667788, r.rcx = 3, r.rdx = 0x99, r.rbx = 0x123456789abc, r.rbp = kDataMiddle + 0x200;
@@ -149,12 +128,7 @@ class Bench {
   }
 
  private:
-  static void check(int error) {
-    if (error != 0) fail(ErrorKind::internal, "no memory for the encodings: {}", error);
-  }
-  AddressSpace space_;
-  std::vector<std::unique_ptr<Machine>> machines_;
-  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  BothMachines both_;
   std::array<uint8_t, kDataSize> pattern_{};
 };
 

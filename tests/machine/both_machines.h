@@ -1,0 +1,64 @@
+// The soft vCPU and KVM's, where there is KVM, on the same memory, with room for many instructions.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "machine/vcpu.h"
+
+namespace aftercheck {
+
+using Code = std::vector<uint8_t>;
+
+// An instruction has a slot of its own; slots are filled a batch at a time, because KVM looks anew at changed
+// code.
+constexpr uint64_t kCode = kMainWindow.start + 0x10'0000, kData = kMainWindow.start + 0x400000;
+constexpr uint64_t kSlot = 32, kBatch = 4096, kCodeEnd = kCode + kSlot * kBatch;
+// Writable, with nothing mapped before or behind.
+constexpr uint64_t kDataSize = 2 * kPageSize, kDataMiddle = kData + kPageSize;
+
+class BothMachines {
+ public:
+  BothMachines() {
+    const CpuModel cpu(CpuModelKind::portable);
+    machines_.push_back(create_soft_machine(space_, cpu));
+    try {
+      machines_.push_back(create_kvm_machine(space_, cpu));
+    } catch (const Error& error) {
+      why_not_kvm_ = error.what();
+    }
+    check(space_.map_anonymous({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_WRITE, false));
+    check(space_.map_anonymous({kData, kData + kDataSize}, PROT_READ | PROT_WRITE, false));
+    for (const auto& machine : machines_) vcpus_.push_back(machine->create_vcpu());
+  }
+
+  bool has_kvm() const { return machines_.size() == 2; }
+  const std::string& why_not_kvm() const { return why_not_kvm_; }
+  Vcpu& vcpu(size_t machine) { return *vcpus_[machine]; }  // 0: soft, 1: KVM
+
+  // Instructions, each with NOPs behind it.
+  void put(std::span<const Code> batch) {
+    constexpr int kNop = 0x90;
+    check(space_.protect({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_WRITE));
+    std::memset(reinterpret_cast<void*>(kCode), kNop, kSlot * kBatch);
+    for (size_t i = 0; i < batch.size(); ++i)
+      std::memcpy(reinterpret_cast<void*>(kCode + i * kSlot), batch[i].data(), batch[i].size());
+    check(space_.protect({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_EXEC));
+  }
+
+ private:
+  static void check(int error) {
+    if (error != 0) fail(ErrorKind::internal, "no memory for instructions: {}", error);
+  }
+  AddressSpace space_;
+  std::string why_not_kvm_;
+  std::vector<std::unique_ptr<Machine>> machines_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+};
+
+}  // namespace aftercheck
