@@ -97,6 +97,15 @@ void SoftVcpu::stop(Stop why) {
   uc_emu_stop(engine_.get());
 }
 
+// RIP is where the engine last stored it, which it does not do between blocks that follow each other
+// directly, and when it leaves a block that it has not begun it makes up for that only where there are no
+// code hooks (cpu_tb_exec() in the library's qemu/accel/tcg/cpu-exec.c).
+void SoftVcpu::stop_before(uint64_t block, Stop why) {
+  if (stop_ != Stop::none) return;
+  stopped_before_ = block;
+  stop(why);
+}
+
 void SoftVcpu::on_syscall(uc_engine*, void* self) { static_cast<SoftVcpu*>(self)->stop(Stop::syscall); }
 
 void SoftVcpu::on_interrupt(uc_engine*, uint32_t number, void* self) {
@@ -141,18 +150,18 @@ void SoftVcpu::block_starts(uint64_t address, uint32_t size) {
   if (!kicked_) return;
   // Each iteration of a repeated string instruction is a block event; its end is near enough.
   if (is_repeated_string(code_at(address, machine_.tables()))) return;
-  stop(Stop::kick);
+  stop_before(address, Stop::kick);
 }
 
 bool SoftVcpu::leaves_bounds(uint64_t address, uint32_t size) {
   if (stop_ != Stop::none) return true;  // comes again
   if (address == end_ && !std::exchange(leaving_end_, false)) {
-    stop(Stop::arrival);
+    stop_before(address, Stop::arrival);
     return true;
   }
   if (code_left_ <= size) {
     code_left_ = 0;
-    stop(Stop::used_up);
+    stop_before(address, Stop::used_up);
     return true;
   }
   code_left_ -= size;
@@ -326,10 +335,12 @@ std::optional<Exit> SoftVcpu::turn(bool single) {
   if (single) registers_.rflags |= rflags::kTrap;
   engine_.load(registers_);
   stop_ = Stop::none;
+  stopped_before_.reset();
   last_size_ = 0;
   forget_sse_flags();
   const uc_err error = uc_emu_start(engine_.get(), rip, 0, 0, 0);
   engine_.store(registers_);
+  if (stopped_before_ && error == UC_ERR_OK) registers_.rip = *stopped_before_;
   const bool nowhere = !is_canonical(registers_.rip);
   if (nowhere) undo_branch();
   if (flow_) tell_stop(error);

@@ -60,6 +60,7 @@ class SoftVcpu : public Vcpu {
   size_t chunks_added_ = 0;
 
   Stop stop_ = Stop::none;
+  std::optional<uint64_t> stopped_before_;          // the block that was not begun
   uint64_t last_block_ = 0;                         // the block that was begun last
   uint32_t last_size_ = 0;                          // its bytes; 0: none since the engine was started
   uint32_t interrupt_ = 0;                          // Stop::interrupt: its number
@@ -104,6 +105,7 @@ class SoftVcpu : public Vcpu {
   void apply_changes();
   void forget_specials(const std::vector<uint64_t>& pages);
   void undo_branch();
+  void stop_before(uint64_t block, Stop why);
 
   Exit execute(bool single);
   void set_target(std::optional<uint64_t> address);
