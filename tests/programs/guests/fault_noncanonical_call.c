@@ -24,15 +24,19 @@ int main(void) {
   CHECK(sigaction(SIGSEGV, &action, NULL) == 0);
   const uintptr_t nowhere = 0x1234567890123456;
   if (sigsetjmp(back, 1) == 0)
-    __asm__ volatile("mov %%rsp, %1; .globl call_at; call_at: call *%0" ::"a"(nowhere), "m"(stack_before) : "memory");
+    __asm__ volatile("mov %%rsp, %1; .globl call_at; call_at: call *%0" ::"a"(nowhere), "m"(stack_before)
+                     : "memory");
   CHECK(at == (uintptr_t)call_at && stack == stack_before);
   if (sigsetjmp(back, 1) == 0)
-    __asm__ volatile("mov %%rsp, %1; .globl jump_at; jump_at: jmp *%0" ::"a"(nowhere), "m"(stack_before) : "memory");
+    __asm__ volatile("mov %%rsp, %1; .globl jump_at; jump_at: jmp *%0" ::"a"(nowhere), "m"(stack_before)
+                     : "memory");
   CHECK(at == (uintptr_t)jump_at && stack == stack_before);
   if (sigsetjmp(back, 1) == 0)
-    __asm__ volatile("push %0; push %0; mov %%rsp, %%rcx; mov %%rcx, %1; .globl return_at; return_at: ret $8" ::"a"(nowhere),
-                     "m"(stack_before)
-                     : "memory", "rcx");
+    __asm__ volatile(
+        "push %0; push %0; mov %%rsp, %%rcx; mov %%rcx, %1; .globl return_at; return_at: ret $8" ::"a"(
+            nowhere),
+        "m"(stack_before)
+        : "memory", "rcx");
   CHECK(at == (uintptr_t)return_at);
   puts("nowhere");
   return 0;

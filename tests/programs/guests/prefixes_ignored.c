@@ -1,4 +1,5 @@
-// Prefixes that processors ignore: the first of F3 and F2, 66 beside them, DS after FS, REX before another prefix.
+// Prefixes that processors ignore: the first of F3 and F2, 66 beside them, DS after FS, REX before another
+// prefix.
 #include <stdint.h>
 
 #include "check.h"
@@ -9,15 +10,21 @@ int main(void) {
   double pair[2] __attribute__((aligned(16))) = {1.5, 2.5}, other[2] __attribute__((aligned(16))) = {10, 20};
   // F3 F2 0F 58: addsd, not addss
   __asm__ volatile("movapd %0, %%xmm0; .byte 0xf3, 0xf2, 0x0f, 0x58, 0x06; movapd %%xmm0, %0"
-                   : "+m"(pair) : "S"(other), "m"(other) : "xmm0");
+                   : "+m"(pair)
+                   : "S"(other), "m"(other)
+                   : "xmm0");
   CHECK(pair[0] == 11.5 && pair[1] == 2.5);
   // 66 F2 0F 58: addsd, not addpd
   __asm__ volatile("movapd %0, %%xmm0; .byte 0x66, 0xf2, 0x0f, 0x58, 0x06; movapd %%xmm0, %0"
-                   : "+m"(pair) : "S"(other), "m"(other) : "xmm0");
+                   : "+m"(pair)
+                   : "S"(other), "m"(other)
+                   : "xmm0");
   CHECK(pair[0] == 21.5 && pair[1] == 2.5);
   // F2 F3 0F 10: movss
   __asm__ volatile("movapd %0, %%xmm0; .byte 0xf2, 0xf3, 0x0f, 0x10, 0x06; movapd %%xmm0, %0"
-                   : "+m"(pair) : "S"(other), "m"(other) : "xmm0");
+                   : "+m"(pair)
+                   : "S"(other), "m"(other)
+                   : "xmm0");
   CHECK(pair[0] == 0 && pair[1] == 0);
   // 48 66 89: mov word, REX.W ignored
   uint64_t word = 0;

@@ -1,5 +1,5 @@
-// Operands of 16 bytes that must be aligned: SIGSEGV from the kernel, without an address. MOVUPS, scalars and string
-// comparisons need none.
+// Operands of 16 bytes that must be aligned: SIGSEGV from the kernel, without an address. MOVUPS, scalars and
+// string comparisons need none.
 // flags: -msse4.2
 #include <setjmp.h>
 #include <signal.h>
@@ -8,19 +8,19 @@
 
 static char memory[64] __attribute__((aligned(64)));
 static sigjmp_buf back;
-static void handler(int number, siginfo_t *info, void *context) {
+static void handler(int number, siginfo_t* info, void* context) {
   CHECK(number == SIGSEGV && info->si_code == SI_KERNEL && info->si_addr == NULL);
   siglongjmp(back, 1);
 }
 
-#define FAULTS(instruction)                                                      \
-  do {                                                                           \
-    if (sigsetjmp(back, 1) == 0) {                                               \
-      __asm__ volatile(instruction ::"S"(memory + 4) : "xmm0", "memory", "cc");  \
-      printf("no fault: %s\n", instruction);                                     \
-      CHECK(0);                                                                  \
-    }                                                                            \
-    __asm__ volatile(instruction ::"S"(memory + 16) : "xmm0", "memory", "cc");   \
+#define FAULTS(instruction)                                                     \
+  do {                                                                          \
+    if (sigsetjmp(back, 1) == 0) {                                              \
+      __asm__ volatile(instruction ::"S"(memory + 4) : "xmm0", "memory", "cc"); \
+      printf("no fault: %s\n", instruction);                                    \
+      CHECK(0);                                                                 \
+    }                                                                           \
+    __asm__ volatile(instruction ::"S"(memory + 16) : "xmm0", "memory", "cc");  \
   } while (0)
 #define WORKS(instruction) __asm__ volatile(instruction ::"S"(memory + 4) : "xmm0", "memory", "cc", "ecx")
 

@@ -1,4 +1,5 @@
-// What x87 keeps besides its results: sticky flags, stack faults, the last instruction's address, what MMX does to it.
+// What x87 keeps besides its results: sticky flags, stack faults, the last instruction's address, what MMX
+// does to it.
 #include <stdint.h>
 
 #include "check.h"
@@ -10,7 +11,16 @@ static uint16_t status(void) {
 }
 
 int main(void) {
-  enum { kInvalid = 1, kDenormal = 2, kZeroDivide = 4, kOverflow = 8, kUnderflow = 16, kInexact = 32, kStack = 64, kC1 = 0x200 };
+  enum {
+    kInvalid = 1,
+    kDenormal = 2,
+    kZeroDivide = 4,
+    kOverflow = 8,
+    kUnderflow = 16,
+    kInexact = 32,
+    kStack = 64,
+    kC1 = 0x200
+  };
   const float third = 3, zero = 0;
   const uint64_t tiny = 1;
   float result;
