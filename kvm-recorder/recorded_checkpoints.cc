@@ -19,7 +19,8 @@ class LiveMappings {
       if (mapping.number != 0) by_file_[mapping.number].push_back(mapping);
     // A private mapping may have pages of its own in the place of the file's.
     for (auto& [number, mappings] : by_file_)
-      std::ranges::stable_partition(mappings, [](const Mapping& mapping) { return mapping.shared; });
+      std::stable_partition(mappings.begin(), mappings.end(),
+                            [](const Mapping& mapping) { return mapping.shared; });
   }
 
   std::vector<CheckpointFile> files() const {

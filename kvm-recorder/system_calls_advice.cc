@@ -176,7 +176,7 @@ long mincore(Call& call) {
 }
 
 long msync(Call& call) {
-  const auto [start, length, flags, d, e, f] = call.args;
+  const uint64_t start = call.args[0], length = call.args[1], flags = call.args[2];
   if ((flags & ~static_cast<uint64_t>(MS_ASYNC | MS_INVALIDATE | MS_SYNC)) != 0 || !page_aligned(start) ||
       (flags & (MS_ASYNC | MS_SYNC)) == (MS_ASYNC | MS_SYNC))
     return -EINVAL;

@@ -32,8 +32,8 @@ struct Range {
 
 // Where guest memory may be; nothing of the host's own is ever inside.
 // Low: for non-PIE programs (0x400000) and MAP_32BIT. Starts at the usual vm.mmap_min_addr, ends where
-// AddressSanitizer's shadow begins.
-constexpr Range kLowWindow{0x10000, 0x7fff'8000};
+// AddressSanitizer's shadow begins (a page of it lies before the offset that it adds).
+constexpr Range kLowWindow{0x10000, 0x7fff'7000};
 // Main: everything movable. In one PML4 entry, as many GiB as there are memory slots below 2^39, clear of
 // AddressSanitizer's shadow and of where Linux puts PIE programs (0x55..), libraries and stacks (0x7f..) of
 // the host process itself.
@@ -43,7 +43,7 @@ constexpr Range kMainWindow{0x2000'0000'0000, 0x207d'0000'0000};
 constexpr Range kGhostWindow{0x207d'0000'0000, 0x207e'0000'0000};
 
 // Beyond the windows a guest may ask for addresses of its own choice: sanitizers and language runtimes do
-// (the shadow of AddressSanitizer from 0x7fff8000 on, its heap at 0x600000000000). They are reserved when
+// (the shadow of AddressSanitizer from 0x7fff7000 on, its heap at 0x600000000000). They are reserved when
 // they are first asked for, in whole stretches of this size, and count as windows from then on
 // (AddressSpace::claim).
 constexpr uint64_t kClaimSize = uint64_t{1} << 30;

@@ -329,7 +329,7 @@ void begin_mmx(void* cpu, const X87Instruction& instruction, uintptr_t caller) {
     raise_in_library(cpu, vector::kX87Error, caller);
   if (instruction.only_checks) return;
   LibraryCpu::at<uint32_t>(cpu, at.top) = 0;
-  LibraryCpu::at<uint64_t>(cpu, at.empty) = 0;
+  std::memset(&LibraryCpu::at<uint8_t>(cpu, at.empty), 0, kRegisters);  // not aligned as a word
   if (instruction.modrm != kNoRegister)
     LibraryCpu::at<uint16_t>(cpu, at.registers + kRegisterSlot * instruction.modrm + kExponent) = 0xffff;
 }
@@ -461,7 +461,7 @@ void enter_mmx(void* cpu, const void* operand) {
   const auto* where = static_cast<const uint8_t*>(operand);
   if (where < registers || where >= registers + kRegisters * kRegisterSlot) return;
   LibraryCpu::at<uint32_t>(cpu, at.top) = 0;
-  LibraryCpu::at<uint64_t>(cpu, at.empty) = 0;
+  std::memset(&LibraryCpu::at<uint8_t>(cpu, at.empty), 0, kRegisters);
 }
 
 void write_mmx(void* operand, uint64_t value) {

@@ -46,7 +46,7 @@ TEST_CASE("Windows: no overflow, whole ranges only") {
 }
 
 TEST_CASE("Memory beyond the windows is claimed, and never what the host needs") {
-  constexpr uint64_t kShadow = 0x7fff'8000, kShadowEnd = 0x1000'7fff'8000, kHeap = 0x6000'0000'0000;
+  constexpr uint64_t kShadow = 0x7fff'8000, kShadowEnd = 0x1000'7fff'8000, kHeap = 0x2800'0000'0000;
   AddressSpace space;
   CHECK_FALSE(in_windows(kHeap, kPageSize));
   CHECK(space.map_anonymous({kHeap, kHeap + kPageSize}, kReadWrite, false) == -ENOMEM);
