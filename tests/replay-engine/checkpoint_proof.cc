@@ -82,7 +82,7 @@ Run run(const std::filesystem::path& directory, MachineChoice machine, uint64_t 
   return run;
 }
 
-// How long it takes to read all memory, in the middle of the recording.
+// How long it takes to read all memory at an event.
 double digest_seconds(const std::filesystem::path& directory, MachineChoice machine, uint64_t event) {
   ReplayOptions options;
   options.directory = directory;
@@ -127,8 +127,10 @@ void prove(const std::filesystem::path& directory, const std::vector<MachineChoi
     std::printf("%lu events: too few to start in between\n", events);
     return;
   }
-  const auto digests = std::max<uint64_t>(
-      static_cast<uint64_t>(kDigestSeconds / digest_seconds(directory, machines.front(), events / 2)), 2);
+  // Memory may grow at any time.
+  const double digest_took = std::max(digest_seconds(directory, machines.front(), events / 2),
+                                      digest_seconds(directory, machines.front(), events - 1));
+  const auto digests = std::max<uint64_t>(static_cast<uint64_t>(kDigestSeconds / digest_took), 2);
   const uint64_t every = std::max<uint64_t>(events / std::min(digests, kMostMemoryDigests), 1);
   const Run whole = run(directory, machines.front(), 0, every);
   uint64_t compared = 0, replays = 0;

@@ -1,10 +1,10 @@
-// Every other page of 2.4 GB: more separate stretches of memory than an event of the log can hold.
+// Every other page of 650 MB: more separate stretches of memory than an event of the log can hold.
 #include <sys/mman.h>
 
 #include "check.h"
 
 int main(void) {
-  const size_t count = 300000, stride = 8192;
+  const size_t count = 80000, stride = 8192;
   unsigned char* m =
       mmap(NULL, count * stride, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(m != MAP_FAILED);
