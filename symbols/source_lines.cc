@@ -3,22 +3,42 @@
 #include <dwarf.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 
 namespace aftercheck::symbols {
 namespace {
 
-// libdw allocates lists of DIEs for the caller to free.
-struct Scopes {
-  Dwarf_Die* list = nullptr;
-  int count = 0;
-  Scopes() = default;
-  Scopes(const Scopes&) = delete;
-  Scopes& operator=(const Scopes&) = delete;
-  ~Scopes() { std::free(list); }
-};
+// As deep as scopes may be nested: no compiler comes near it, a forged file may.
+constexpr size_t kDeepest = 256;
+
+// Appends the scopes below `parent` that have code at `address`, outermost first. (dwarf_getscopes() passes
+// by what is within a namespace, where clang has its functions.)
+bool append_scopes(Dwarf_Die* parent, Dwarf_Addr address, size_t depth, std::vector<Dwarf_Die>& scopes) {
+  Dwarf_Die child;
+  if (depth == kDeepest || dwarf_child(parent, &child) != 0) return false;
+  do {
+    switch (dwarf_tag(&child)) {
+      case DW_TAG_namespace:
+      case DW_TAG_module:
+        if (append_scopes(&child, address, depth + 1, scopes)) return true;
+        break;
+      case DW_TAG_subprogram:
+      case DW_TAG_inlined_subroutine:
+      case DW_TAG_lexical_block:
+      case DW_TAG_with_stmt:
+      case DW_TAG_try_block:
+      case DW_TAG_catch_block:
+        if (dwarf_haspc(&child, address) <= 0) break;
+        scopes.push_back(child);
+        append_scopes(&child, address, depth + 1, scopes);
+        return true;
+      default:
+        break;
+    }
+  } while (dwarf_siblingof(&child, &child) == 0);
+  return false;
+}
 
 std::string name_of(Dwarf_Die* die) {
   const char* name = dwarf_diename(die);  // follows DW_AT_abstract_origin
@@ -105,16 +125,12 @@ SourceLine SourceLines::call_site(Dwarf_Die* inlined, Dwarf_Die* unit) {
 std::vector<Frame> SourceLines::frames_at(uint64_t address) {
   Dwarf_Die unit;
   if (!unit_of(address, unit)) return {};
-  Scopes scopes, nested;
-  scopes.count = dwarf_getscopes(&unit, address, &scopes.list);
-  if (scopes.count <= 0) return {};
-  // The innermost scope's own ancestry: dwarf_getscopes leaves it for that of the abstract function at the
-  // first inlined one.
-  nested.count = dwarf_getscopes_die(&scopes.list[0], &nested.list);
+  std::vector<Dwarf_Die> scopes;
+  append_scopes(&unit, address, 0, scopes);
   std::vector<Frame> frames;
   SourceLine here = line_at(address);
-  for (int i = 0; i < nested.count; ++i) {
-    Dwarf_Die* const die = &nested.list[i];
+  for (auto scope = scopes.rbegin(); scope != scopes.rend(); ++scope) {
+    Dwarf_Die* const die = &*scope;
     const int tag = dwarf_tag(die);
     if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram) continue;
     const bool inlined = tag == DW_TAG_inlined_subroutine;

@@ -79,7 +79,7 @@ TEST_CASE("trace by the processor: what it wrote is in the recording") {
   {
     const auto recorded = trace_by_processor(kernel, pmu(), folder.path, small_rings());
     CHECK(kernel.enabled);
-    CHECK(kernel.filter == "filter 0x10000/0x6fff0000,filter 0x200000000000/0x7d00000000");
+    CHECK(kernel.filter == "filter 0x10000/0x7ffe7000,filter 0x200000000000/0x7d00000000");
     kernel.produce(std::span(trace).first(3000));
     kernel.produce(std::span(trace).subspan(3000));
     recorded->finish();

@@ -182,7 +182,7 @@ std::vector<std::string> writes(Caller& caller, Channel kind) {
 }  // namespace
 
 TEST_CASE("transfers over memory that ends are what they are natively", "[blocking]") {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef AFTERCHECK_SANITIZED
   WARN(
       "SKIPPED: AddressSanitizer stands between this test's native calls and the kernel, and looks at their "
       "memory itself");

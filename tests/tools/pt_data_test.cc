@@ -105,8 +105,12 @@ TEST_CASE("a trace cut at any byte gives what comes before the cut") {
     const std::string bytes = read_file(*folder + "/" + trace.name + "/trace.pt").substr(0, 60'000);
     write_file(place / "whole", bytes);
     const std::string whole = run({"dump", "whole"}, place).out;
-    // Every byte of the smallest, some of the others.
+    // Every byte of the smallest, some of the others; fewer under sanitizers.
+#ifdef AFTERCHECK_SANITIZED
+    const size_t step = bytes.size() < 1000 ? 3 : bytes.size() / 5 + 1;
+#else
     const size_t step = bytes.size() < 1000 ? 1 : bytes.size() / 12 + 1;
+#endif
     for (size_t size = 0; size < bytes.size(); size += step) {
       INFO(trace.name << " cut at " << size);
       write_file(place / "cut", bytes.substr(0, size));
@@ -122,12 +126,15 @@ TEST_CASE("a trace cut at any byte gives what comes before the cut") {
         std::getline(theirs, line);
         REQUIRE(lines[i] == line);
       }
-      if (step == 1 && size % 8 != 0) continue;
+      if (step <= 3 && size % 8 != 0) continue;
       std::vector<std::string> flow{"flow", "--stats", "--json", "cut"};
       flow.insert(flow.end() - 1, trace.code.begin(), trace.code.end());
       const Finished done = run(flow, place);
       CHECK(done.signal == 0);
-      CHECK(json::parse(done.out)["instructions"].get<uint64_t>() <= trace.instructions);
+      // As libipt does, flow goes on behind the last packet to where it needs another, and the packet that
+      // was cut off may have told that an interrupt or a system call came before.
+      constexpr uint64_t kStraightCode = 64;
+      CHECK(json::parse(done.out)["instructions"].get<uint64_t>() <= trace.instructions + kStraightCode);
       CHECK(run({"digest", "--totals", "cut"}, place).signal == 0);
     }
   }

@@ -12,8 +12,9 @@
 
 struct vassert_control vassert_control_ = {.version = 1};
 /* The note (thunks.S) comes along with whatever is taken from the archive, for all of that needs the control
- * block: a module whose checks use no thunk is found, too. */
-__asm__(".pushsection .text\n.reloc ., R_X86_64_NONE, vassert_note_\n.popsection");
+ * block: a module whose checks use no thunk is found, too. (A word, for clang's assembler drops a .reloc of
+ * R_X86_64_NONE.) */
+__asm__(".pushsection .rodata,\"a\"\n.balign 4\n.long vassert_note_ - .\n.popsection");
 
 struct module_search {
   int (*each)(const struct vassert_module*, void*);

@@ -1,4 +1,5 @@
 // Addresses that a program asks for without insisting: given where they are free.
+// not-sanitized: its shadow is in the last 2 MiB of the low window
 #include <stdint.h>
 #include <sys/mman.h>
 
