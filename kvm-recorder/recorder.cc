@@ -257,6 +257,8 @@ void Session::start_trace(const fs::path& directory) {
   if (!asked && (options_.pt != PtChoice::automatic || machine_->kind() != MachineKind::kvm)) return;
   try {
     const std::optional<pt::PtPmu> pmu = pt::PtPmu::read();
+    // Most hosts have none: nothing to tell at every recording.
+    if (!pmu && !asked) return;
     if (!pmu)
       fail(ErrorKind::host_lacks,
            "Intel PT: this host has no intel_pt PMU ({} is missing); see `aftercheck doctor`",

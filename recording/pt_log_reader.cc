@@ -15,8 +15,8 @@ class PtLogReader::Impl {
   Impl(const std::filesystem::path& directory, uint32_t thread)
       : file_((directory / "pt" / std::to_string(thread)).string(), kPtChunks) {
     if (!load_chunk())
-      fail(ErrorKind::bad_input, "{}: it ends before its first chunk does: nothing can be read",
-           file_.path());
+      fail(ErrorKind::bad_input, "{}: it ends at offset {}, before its first chunk does: nothing can be read",
+           file_.path(), file_.size());
     load_format();
   }
 

@@ -196,9 +196,15 @@ VerifiedFiles& verified_files() {
 UniqueFd open_read_only(const std::string& path) {
   // Non-blocking, or a FIFO put in the store's place would hang the reader.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0 && errno == ENOENT) fail(ErrorKind::bad_input, "{}: missing from the recording's store", path);
-  if (fd < 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
-  return move_out_of_guest_reach(UniqueFd(fd));
+  if (fd >= 0) return UniqueFd(fd);
+  const int error = errno;
+  std::error_code no_link;
+  const std::filesystem::path target = std::filesystem::read_symlink(path, no_link);
+  if (!no_link)
+    fail(ErrorKind::bad_input, "{}: a link to {}, which can't be opened: {}", path, target.string(),
+         errno_text(error));
+  if (error == ENOENT) fail(ErrorKind::bad_input, "{}: missing from the recording's store", path);
+  fail(ErrorKind::io, "{}: {}", path, errno_text(error));
 }
 
 }  // namespace
@@ -209,7 +215,8 @@ std::string to_hex(const Digest128& digest) {
   return text;
 }
 
-Store::Store(const std::filesystem::path& directory, bool create) : directory_(directory / "store") {
+Store::Store(const std::filesystem::path& directory, bool create)
+    : directory_(directory / "store"), beside_guest_(create) {
   if (create && mkdir(directory_.c_str(), 0755) != 0 && errno != EEXIST)
     fail(ErrorKind::io, "{}: {}", directory_.string(), errno_text(errno));
 }
@@ -234,7 +241,7 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   }
   // The blob must outlive a power loss together with the events that name it.
   if (fdatasync(copy.fd.get()) != 0) fail(ErrorKind::io, "{}: {}", copy.path, errno_text(errno));
-  blob.fd = open_read_only(copy.path);
+  blob.fd = move_out_of_guest_reach(open_read_only(copy.path));
   if (rename(copy.path.c_str(), path.c_str()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   copy.path.clear();
   struct stat status {};
@@ -287,6 +294,8 @@ Store::Blob Store::open_unread(const Digest128& name) const {
   Blob blob;
   blob.name = name;
   blob.fd = open_read_only(path);
+  // Replays and reports may hold more files than there is room for among the recorder's own descriptors.
+  if (beside_guest_) blob.fd = move_out_of_guest_reach(std::move(blob.fd));
   struct stat status {};
   if (fstat(blob.fd.get(), &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   if (!S_ISREG(status.st_mode)) fail(ErrorKind::bad_input, "{}: not a regular file", path);

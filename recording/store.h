@@ -18,7 +18,8 @@ std::string to_hex(const Digest128& digest);
 
 class Store {
  public:
-  // `directory` is the recording's directory; `create` makes the store folder.
+  // `directory` is the recording's directory; `create` makes the store folder, for a recorder: its
+  // descriptors are then out of its guest's reach.
   Store(const std::filesystem::path& directory, bool create);
 
   struct Blob {
@@ -63,6 +64,7 @@ class Store {
 
  private:
   std::filesystem::path directory_;
+  bool beside_guest_;
 };
 
 }  // namespace aftercheck::recording

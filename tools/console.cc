@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,6 +25,12 @@ size_t terminal_width(int fd) {
   winsize size{};
   constexpr size_t kUsual = 80;
   return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsual;
+}
+
+// Lines are what the terminal gives programs, unless one has turned that off.
+bool gives_lines(int fd) {
+  termios state{};
+  return tcgetattr(fd, &state) != 0 || (state.c_lflag & ICANON) != 0;
 }
 
 }  // namespace
@@ -52,8 +59,21 @@ void Console::write(const std::string& text) {
 
 void Console::say(const char* colour, const char* label, const std::string& message) {
   clear_progress();
-  write(colour_ && *colour != '\0' ? fmt::format("{}aftercheck:{} {}{}\n", colour, kPlain, label, message)
-                                   : fmt::format("aftercheck: {}{}\n", label, message));
+  const std::string line = colour_ && *colour != '\0'
+                               ? fmt::format("{}aftercheck:{} {}{}\n", colour, kPlain, label, message)
+                               : fmt::format("aftercheck: {}{}\n", label, message);
+  // What is held comes first.
+  if (holds_ && (!held_.empty() || !gives_lines(fd_)))
+    held_ += line;
+  else
+    write(line);
+}
+
+void Console::hold_while_terminal_is_used() { holds_ = terminal_; }
+
+void Console::release() {
+  holds_ = false;
+  write(std::exchange(held_, {}));
 }
 
 void Console::error(const std::string& message) { say(kRed, "", message); }

@@ -20,6 +20,11 @@ class Console {
 
   bool is_terminal() const { return terminal_; }
 
+  // From here to release(), what would go to a terminal that a program has for itself (not line by line:
+  // editors, pagers, full screens) is held back and said then, when the program has put the terminal right.
+  void hold_while_terminal_is_used();
+  void release();
+
   // "aftercheck: MESSAGE". Always shown.
   void error(const std::string& message);
   void warning(const std::string& message);
@@ -37,7 +42,8 @@ class Console {
  private:
   UniqueFd own_;  // set by leave_standard_error_to_guest()
   int fd_ = -1;
-  bool terminal_ = false, colour_ = false, verbose_ = false, progress_shown_ = false;
+  bool terminal_ = false, colour_ = false, verbose_ = false, progress_shown_ = false, holds_ = false;
+  std::string held_;
   std::chrono::steady_clock::time_point last_progress_{};
 
   void say(const char* colour, const char* label, const std::string& message);

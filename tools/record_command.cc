@@ -90,6 +90,18 @@ std::vector<std::string> environment_of_process() {
   _exit(128 + signal);  // what shells make of it
 }
 
+// The console's messages while the program runs.
+class HeldMessages {
+ public:
+  explicit HeldMessages(Console& console) : console_(console) { console_.hold_while_terminal_is_used(); }
+  ~HeldMessages() { console_.release(); }
+  HeldMessages(const HeldMessages&) = delete;
+  HeldMessages& operator=(const HeldMessages&) = delete;
+
+ private:
+  Console& console_;
+};
+
 // Whoever records must learn of these wherever standard error leads: the program did not do what it would do
 // natively.
 void say_unsupported(const RecordResult& result, const fs::path& directory, Console& console) {
@@ -115,7 +127,10 @@ int run(Arguments& arguments, Console& console) {
     const Directory directory(options.directory, options.command[0]);
     options.directory = directory.path();
     const auto start = std::chrono::steady_clock::now();
-    result = record(options);
+    {
+      const HeldMessages held(console);
+      result = record(options);
+    }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     if (!result.log_error.empty())
       console.error(

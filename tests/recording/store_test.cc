@@ -105,6 +105,35 @@ TEST_CASE("a kept file is not hit by later changes") {
   REQUIRE(content(Store(directory.path(), false).open(blob.name)) == bytes);
 }
 
+TEST_CASE("a reader may hold any number of kept files") {
+  TemporaryDirectory directory;
+  EventMaker maker(5);
+  std::vector<Digest128> names;
+  Store store(directory.path(), true);
+  for (size_t i = 0; i < 100; ++i) {
+    write_file(directory / "file", maker.bytes(10));
+    names.push_back(store.add(open_file(directory / "file").get(), 0, ~uint64_t{0}).name);
+  }
+  Store reader(directory.path(), false);
+  std::vector<Store::Blob> held;
+  for (const Digest128& name : names) held.push_back(reader.open(name));
+  REQUIRE(held.size() == 100);
+}
+
+TEST_CASE("a kept file that is a link to nowhere is named with what it leads to") {
+  TemporaryDirectory directory;
+  write_file(directory / "file", std::vector<std::byte>(10));
+  Store store(directory.path(), true);
+  const Digest128 name = store.add(open_file(directory / "file").get(), 0, ~uint64_t{0}).name;
+  const std::filesystem::path kept = directory / "store" / to_hex(name);
+  for (const char* target : {"/nowhere/at/all", "/dev/null/below"}) {
+    std::filesystem::remove(kept);
+    std::filesystem::create_symlink(target, kept);
+    REQUIRE_THROWS_WITH(Store(directory.path(), false).open(name),
+                        Catch::Contains(to_hex(name)) && Catch::Contains(std::string("a link to ") + target));
+  }
+}
+
 TEST_CASE("files without a size or a place are kept too") {
   TemporaryDirectory directory;
   Store store(directory.path(), true);
