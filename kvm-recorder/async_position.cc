@@ -76,7 +76,8 @@ std::vector<recording::MemoryDigest> sample_memory(const AddressSpace& space, co
     const uint64_t line = address & ~(kLine - 1);
     const Mapping* mapping = space.find(line);
     // A replay may have breakpoints in code, and others may write to shared files.
-    if (samples.size() == kMostSamples || mapping == nullptr || mapping->backing != Backing::anonymous ||
+    if (samples.size() == kMostSamples || mapping == nullptr ||
+        (mapping->shared && mapping->backing == Backing::file) ||
         (mapping->prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) != (PROT_READ | PROT_WRITE) ||
         std::ranges::any_of(samples, [&](const auto& sample) { return sample.address == line; }))
       return;

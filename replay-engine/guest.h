@@ -88,8 +88,9 @@ class Guest {
   std::optional<Difference> differs_from(const recording::Event& event, const Exit& exit);
   // Are memory and the thread's FPU as at this event?
   bool memory_matches(const recording::Event& event) { return memory_difference(event).empty(); }
-  // One stretch of it.
+  // One stretch of it; and whether all of that can be read.
   bool memory_matches(const recording::MemoryDigest& stretch);
+  bool readable(const recording::MemoryDigest& stretch) { return read_stretch(stretch); }
 
   // Guest memory as it is without breakpoints; false where some byte can't be read.
   bool read(uint64_t address, std::span<std::byte> bytes) const;

@@ -3,6 +3,9 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstring>
 
 #include "base/log.h"
 #include "recording/digest.h"
@@ -15,8 +18,15 @@ namespace {
 constexpr uint64_t kSample = 256;
 constexpr size_t kMostSamples = 64;
 
+constexpr size_t kGeneral = 16;                // registers before RIP
+constexpr size_t kXmm0 = 160, kXmmCount = 16;  // in FXSAVE64's image (SDM vol. 1, table 10-2)
+
 // Arrivals between two decisions. On KVM few, since each takes two exits.
 constexpr uint64_t kKvmBlock = 16, kFirstSoftBlock = 16, kLastSoftBlock = 1 << 20;
+// For each arrival so many blocks of values are tried as the stretch has: about what it costs to hash it.
+constexpr uint64_t kSearchedPerBlock = 16, kLongestSearched = 1 << 20;
+
+constexpr double kLongestBlock = 0.4;  // seconds
 // The soft vCPU takes up to some fifty times as long for what lies between two arrivals: where that is most
 // of the time it is not even tried.
 constexpr double kDenseSeconds = 200e-6;
@@ -40,17 +50,63 @@ void Landing::disarm() {
 // --- the state ---
 
 // Mappings stay as they are within a segment, so this is done once, when the first arrival is there.
-void Landing::look_up_stretches() {
+void Landing::look_up() {
   if (std::exchange(looked_up_, true)) return;
+  look_up_stretches();
+  // The handler starts with RSP at its frame.
+  constexpr uint8_t kRsp = 6;
+  for (const recording::RegisterChange& change : event_.registers)
+    if (change.number == kRsp) look_up_registers(change.value);
+}
+
+// From what the event writes to guest memory.
+bool Landing::copy_written(uint64_t address, std::span<std::byte> bytes) const {
+  for (const recording::MemoryWrite& write : event_.writes) {
+    const uint64_t skip = address - write.address;
+    if (address < write.address || skip > write.bytes.size() || write.bytes.size() - skip < bytes.size())
+      continue;
+    std::copy_n(write.bytes.begin() + static_cast<std::ptrdiff_t>(skip), bytes.size(), bytes.begin());
+    return true;
+  }
+  return false;
+}
+
+// A signal's frame has what the handler interrupts. That it is one is not taken for granted: the digest of
+// the event proves it.
+void Landing::look_up_registers(uint64_t frame) {
+  // struct rt_sigframe and sigcontext_64 (arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h).
+  constexpr uint64_t kContext = 48, kFpuPointer = 184;
+  constexpr size_t kSaved = 18, kFlags = 17;
+  constexpr std::array<uint8_t, kSaved> kNumbers = {8, 9, 10, 11, 12, 13, 14, 15, 5,
+                                                    4, 7, 1,  3,  0,  2,  6,  16, kFlags};
+  std::array<uint64_t, kSaved> saved;
+  if (!copy_written(frame + kContext, std::as_writable_bytes(std::span(saved)))) return;
+  RegisterWords words = to_words(thread_.registers());
+  for (size_t i = 0; i < kSaved; ++i) words[kNumbers[i]] = saved[i];
+  if (!registers_match(from_words(words))) return;
+  words_ = words;
+  uint64_t fpu = 0;
+  if (copy_written(frame + kContext + kFpuPointer, std::as_writable_bytes(std::span(&fpu, 1))))
+    look_up_fpu(fpu);
+}
+
+void Landing::look_up_fpu(uint64_t address) {
+  FpuState state;
+  if (!event_.fpu_digest || !copy_written(address, state.fxsave)) return;
+  if (recording::digest64(canonical_fpu(state)) == *event_.fpu_digest) fpu_ = state;
+}
+
+void Landing::look_up_stretches() {
   for (const recording::MemoryDigest& digest : event_.memory) {
     const bool sample = digest.length <= kSample && samples_.size() < kMostSamples;
     bool direct = digest.length != 0 && guest_.space().accessible(digest.address, digest.length, PROT_READ);
     for (uint64_t at = digest.address; direct && at < digest.address + digest.length;) {
       const Mapping& mapping = *guest_.space().find(at);
-      // Of a file some pages may not be there.
-      direct = (mapping.prot & PROT_EXEC) == 0 && mapping.backing == Backing::anonymous;
+      direct = (mapping.prot & PROT_EXEC) == 0 && !(mapping.shared && mapping.backing == Backing::file);
       at = mapping.end;
     }
+    // Of a file some pages may not be there.
+    direct = direct && guest_.readable(digest);
     if (!sample)
       stretches_.push_back({&digest, direct});
     else if (direct)
@@ -80,7 +136,7 @@ bool Landing::registers_match(const Registers& registers) {
 
 // The first arrival with the identical state of registers, memory and FPU.
 bool Landing::arrived() {
-  look_up_stretches();
+  look_up();
   ++arrivals_;
   if (all_hold(samples_) && registers_match(thread_.registers()) && all_hold(stretches_) &&
       guest_.memory_matches(event_))
@@ -92,19 +148,65 @@ bool Landing::arrived() {
   return false;
 }
 
-// What can't be told here is told by arrived(), where errors may be thrown.
-bool Landing::passes_by() noexcept {
-  if (patience_ == 0) return false;
-  if (all_hold(samples_)) return false;
-  ++arrivals_;
-  --patience_;
-  return true;
+bool Landing::refused_by_words(const State& state) {
+  if (!words_) return false;
+  if (state.word(hot_word_) != (*words_)[hot_word_]) return true;
+  for (size_t i = 0; i < kGeneral; ++i) {
+    if (state.word(i) == (*words_)[i]) continue;
+    hot_word_ = i;
+    return true;
+  }
+  return false;
 }
 
-bool Landing::passes_by(const Registers& registers) noexcept {
+bool Landing::refused_by_xmm(const State& state) {
+  if (!fpu_) return false;
+  const auto differs = [&](size_t number) {
+    std::array<uint64_t, 2> wanted;
+    std::memcpy(wanted.data(), &fpu_->fxsave[kXmm0 + sizeof wanted * number], sizeof wanted);
+    return state.xmm(number) != wanted;
+  };
+  if (differs(hot_xmm_)) return true;
+  for (size_t i = 0; i < kXmmCount; ++i) {
+    if (!differs(i)) continue;
+    hot_xmm_ = i;
+    return true;
+  }
+  return false;
+}
+
+bool Landing::refused(const State& state) {
+  if (counter_) {
+    uint64_t now = 0;
+    std::memcpy(&now, reinterpret_cast<const void*>(counter_->address), sizeof now);
+    if (now != counter_->value) return true;
+  }
+  if (registers_first_) {
+    if (refused_by_words(state)) return true;
+    if (!all_hold(samples_)) {
+      registers_first_ = false;
+      return true;
+    }
+  } else {
+    if (!all_hold(samples_)) return true;
+    if (refused_by_words(state)) {
+      registers_first_ = true;
+      return true;
+    }
+  }
+  if (refused_by_xmm(state)) return true;
+  RegisterWords words;
+  for (size_t i = 0; i < words.size(); ++i) words[i] = state.word(i);
+  if (!registers_match(from_words(words))) return true;
+  if (event_.fpu_digest && recording::digest64(canonical_fpu(state.fpu())) != *event_.fpu_digest) return true;
+  return !stretches_.empty() && !holds(stretches_.front());
+}
+
+// What can't be told here is told by arrived(), where errors may be thrown.
+bool Landing::passes_by(const State& state) noexcept {
   if (patience_ == 0) return false;
   try {
-    if (registers_match(registers) && (stretches_.empty() || holds(stretches_.front()))) return false;
+    if (!refused(state)) return false;
   } catch (...) {
     return false;
   }
@@ -113,16 +215,64 @@ bool Landing::passes_by(const Registers& registers) noexcept {
   return true;
 }
 
+void Landing::watch(const recording::MemoryDigest& stretch, std::span<const std::byte> now) {
+  watched_ = &stretch;
+  seen_.assign(now.begin(), now.end());
+  seen_arrival_ = arrivals_;
+}
+
+// Where a whole stretch must be hashed at each arrival, and its arrivals differ by one word that counts.
+void Landing::search_counter() {
+  if (counter_ || stretches_.empty() || !stretches_.front().direct) return;
+  const recording::MemoryDigest& stretch = *stretches_.front().digest;
+  if (stretch.length % CounterSearch::kUnit != 0 || stretch.length > kLongestSearched) return;
+  const std::span now(reinterpret_cast<const std::byte*>(stretch.address), stretch.length);
+  if (watched_ != &stretch) {
+    search_.reset();
+    return watch(stretch, now);
+  }
+  const auto [was, is] = std::ranges::mismatch(seen_, now);
+  if (was == seen_.end()) return;
+  const auto offset = static_cast<uint64_t>(was - seen_.begin()) & ~uint64_t{7};
+  uint64_t before = 0, after = 0;
+  std::memcpy(&before, &seen_[offset], sizeof before);
+  std::memcpy(&after, &now[offset], sizeof after);
+  const auto passed = static_cast<int64_t>(arrivals_ - seen_arrival_);
+  const auto change = static_cast<int64_t>(after - before);
+  const bool alone = std::ranges::equal(std::span(seen_).subspan(offset + 8), now.subspan(offset + 8));
+  watch(stretch, now);
+  if (!alone || passed <= 0 || change % passed != 0) return search_.reset();
+  const auto step = static_cast<uint64_t>(change / passed);
+  if (!search_ || offset != searched_offset_ || step != searched_step_) {
+    search_.emplace(now, offset, step, stretch.digest);
+    searched_offset_ = offset;
+    searched_step_ = step;
+  }
+  if (const auto value = search_->next(kSearchedPerBlock * block_size_ *
+                                       (stretch.length / CounterSearch::kUnit) / search_->cost())) {
+    counter_ = Word{stretch.address + offset, *value};
+    search_.reset();
+    AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: the word at {:#x} is {:#x} then, and {:#x} now",
+                      event_.rip, counter_->address, *value, after);
+  }
+}
+
 // --- running ---
 
 Exit Landing::go() {
   Breakpoints& breakpoints = guest_.breakpoints();
   if (!thread_.vcpu().has_run_to()) return breakpoints.run();
-  look_up_stretches();
+  look_up();
   // Others who stop there want to see each arrival.
   const bool others = breakpoints.at(event_.rip);
   patience_ = others ? 0 : block_size_;
   return breakpoints.run_to(event_.rip, others ? nullptr : this);
+}
+
+// Of a vCPU that needs not come back for its own sake: as often as is good for whoever waits.
+uint64_t Landing::next_block(double seconds) const {
+  if (seconds > kLongestBlock) return std::max(block_size_ / 2, kFirstSoftBlock);
+  return seconds < kLongestBlock / 4 ? std::min(block_size_ * 2, kLastSoftBlock) : block_size_;
 }
 
 void Landing::begin_block(uint64_t size) {
@@ -133,8 +283,10 @@ void Landing::begin_block(uint64_t size) {
 
 void Landing::end_block() {
   const Clock::time_point now = Clock::now();
-  const double seconds = std::chrono::duration<double>(now - block_start_).count() /
-                         static_cast<double>(std::max<uint64_t>(arrivals_ - block_arrivals_, 1));
+  if (thread_.vcpu().has_run_to()) search_counter();
+  const double block_seconds = std::chrono::duration<double>(now - block_start_).count();
+  const double seconds =
+      block_seconds / static_cast<double>(std::max<uint64_t>(arrivals_ - block_arrivals_, 1));
   if (on_soft()) {
     // The first block has translating in it.
     if (seconds > kvm_seconds_ && block_size_ != kFirstSoftBlock) {
@@ -143,9 +295,9 @@ void Landing::end_block() {
       waits_ *= 2;
       return begin_block(kKvmBlock);
     }
-    return begin_block(std::min(block_size_ * 2, kLastSoftBlock));
+    return begin_block(next_block(block_seconds));
   }
-  if (thread_.vcpu().has_run_to()) return begin_block(std::min(block_size_ * 2, kLastSoftBlock));
+  if (thread_.vcpu().has_run_to()) return begin_block(next_block(block_seconds));
   kvm_seconds_ = seconds;
   if (gave_up_ || seconds > kDenseSeconds || (wait_ != 0 && --wait_ != 0)) return begin_block(kKvmBlock);
   change();

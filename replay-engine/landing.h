@@ -3,17 +3,21 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "machine/vcpu.h"
 #include "recording/event.h"
+#include "replay-engine/counter_search.h"
 #include "replay-engine/guest.h"
 
 namespace aftercheck {
 
 // Where the guest passes the instant's address often, nearly all arrivals must be refused for next to
 // nothing: on KVM one costs two exits, so the guest goes to the soft vCPU, on the same memory, which asks
-// without leaving translated code; and what refused the arrival before is looked at first.
+// without leaving translated code; and what refused the arrival before is looked at first: a cache line that
+// the recorder has sampled, or a register.
 class Landing final : private ArrivalFilter {
  public:
   // `event` is of the thread's, asynchronous, and ends the segment in which the guest is. All must outlive
@@ -46,6 +50,21 @@ class Landing final : private ArrivalFilter {
   GuestThread& thread_;
   const recording::Event& event_;
   std::vector<Stretch> samples_, stretches_;  // what refused an arrival last is in front
+  // What registers hold at the instant, as far as that is known for certain; and which refused last.
+  std::optional<RegisterWords> words_;
+  std::optional<FpuState> fpu_;
+  size_t hot_word_ = 0, hot_xmm_ = 0;
+  bool registers_first_ = false;
+  // The word of the stretch in front by which arrivals differ, while there is one only; then its value at the
+  // instant.
+  struct Word {
+    uint64_t address = 0, value = 0;
+  };
+  std::optional<Word> counter_;
+  std::optional<CounterSearch> search_;
+  const recording::MemoryDigest* watched_ = nullptr;
+  std::vector<std::byte> seen_;  // its bytes at seen_arrival_
+  uint64_t seen_arrival_ = 0, searched_offset_ = 0, searched_step_ = 0;
   bool looked_up_ = false;
   uint64_t arrivals_ = 0;
   bool armed_ = false;  // an INT3 stops the guest there
@@ -61,18 +80,27 @@ class Landing final : private ArrivalFilter {
   uint64_t wait_ = 0, waits_ = 1;  // blocks on KVM before the soft vCPU is tried again; how many next time
 
   bool on_soft() const { return &thread_.vcpu() != &thread_.own_vcpu(); }
+  void look_up();
   void look_up_stretches();
+  bool copy_written(uint64_t address, std::span<std::byte> bytes) const;
+  void look_up_registers(uint64_t frame);
+  void look_up_fpu(uint64_t address);
   bool holds(const Stretch& stretch);
   bool all_hold(std::vector<Stretch>& stretches);
   bool registers_match(const Registers& registers);
+  void search_counter();
+  void watch(const recording::MemoryDigest& stretch, std::span<const std::byte> now);
   void arm();
   void disarm();
+  uint64_t next_block(double seconds) const;
   void begin_block(uint64_t size);
   void end_block();
   void change();
 
-  bool passes_by() noexcept override;
-  bool passes_by(const Registers& registers) noexcept override;
+  bool passes_by(const State& state) noexcept override;
+  bool refused(const State& state);
+  bool refused_by_words(const State& state);
+  bool refused_by_xmm(const State& state);
 };
 
 }  // namespace aftercheck

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 
 #include "base/fd.h"
 #include "base/invariant.h"
@@ -22,6 +23,10 @@ using recording::Position;
 
 // Progress is reported once in so many events: often enough for a terminal, too seldom to cost anything.
 constexpr uint64_t kProgressEvery = 1024;
+
+// And within a segment that ends asynchronously.
+constexpr std::chrono::milliseconds kTellLanding{200};
+constexpr std::chrono::seconds kLogLanding{3};
 
 CpuModel cpu_of(const recording::Meta& meta, const std::filesystem::path& directory) {
   for (const CpuModelKind kind : {CpuModelKind::portable, CpuModelKind::host})
@@ -84,6 +89,7 @@ class Replay::Impl {
   uint64_t answered_ = 0;         // number of the last entry that was applied
   uint64_t answer_begins_ = 0;    // of the event that it belongs to
   uint64_t time_ns_ = 0;          // of that event
+  std::chrono::steady_clock::time_point landing_told_, landing_logged_;
   Participant* stop_wanted_ = nullptr;
   std::vector<std::byte> buffer_;
   std::vector<Participant*> attached_;
@@ -108,6 +114,7 @@ class Replay::Impl {
   void finish(const Event& event);
   std::optional<Stop> run_segment(const Limit& limit);
   SegmentStop run_guest();
+  void tell_landing(uint64_t arrivals);
   void verify(const SegmentStop& stop);
   void replay_outputs(const Event& event);
   void replay_step(const recording::OutputStep& step);
@@ -136,7 +143,8 @@ Replay::Impl::Impl(Replay& owner, const ReplayOptions& options)
              store_),
       segment_(guest_, guest_.thread(), options.machine == MachineChoice::automatic,
                {[this](uint64_t address) { each([&](Participant& p) { p.stopped(address); }); },
-                [this] { return stop_wanted_ != nullptr; }}) {
+                [this] { return stop_wanted_ != nullptr; },
+                [this](uint64_t arrivals) { tell_landing(arrivals); }}) {
   result_.machine = guest_.machine().kind();
 }
 
@@ -388,6 +396,18 @@ std::optional<Stop> Replay::Impl::run_segment(const Limit& limit) {
          number);
   if (limit.exit <= number) return Stop{Stop::Why::exit, number, 0, nullptr};
   return std::nullopt;
+}
+
+void Replay::Impl::tell_landing(uint64_t arrivals) {
+  const auto now = std::chrono::steady_clock::now();
+  if (arrivals <= 1) landing_told_ = landing_logged_ = now;
+  if (now - landing_told_ < kTellLanding) return;
+  landing_told_ = now;
+  if (options_.landing_progress) options_.landing_progress(reader_->progress(), reader_->number(), arrivals);
+  if (now - landing_logged_ < kLogLanding) return;
+  landing_logged_ = now;
+  AFTERCHECK_LOG_TO(LogTopic::replay, "event {}, asynchronous: {} arrivals at {:#x} so far, none of them it",
+                    reader_->number(), arrivals, event_->rip);
 }
 
 // What the host can't do may be the recording's doing.

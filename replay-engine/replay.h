@@ -36,6 +36,9 @@ struct ReplayOptions {
   SystemCallName system_call_name;
   // Called now and then with a share of 0..1 and the number of events so far. Null: none.
   std::function<void(double share, uint64_t events)> progress;
+  // Called now and then while the guest is on its way to the instant of an asynchronous event: besides the
+  // share, that event and how often it has been at its address. Null: none.
+  std::function<void(double share, uint64_t event, uint64_t arrivals)> landing_progress = {};
   // What nobody should miss: a checkpoint that is damaged and was passed over. Null: none.
   std::function<void(const std::string&)> warning;
   // In the order in which they are called; they must outlive the replay.

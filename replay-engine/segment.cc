@@ -124,6 +124,7 @@ SegmentStop Segment::run() {
       }
       return *stop;
     }
+    if (landing_ && visitors_.landing) visitors_.landing(landing_->arrivals());
     const uint64_t rip = thread_.registers().rip;
     try {
       const Exit exit = go();

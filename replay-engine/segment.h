@@ -40,6 +40,9 @@ class Segment {
     std::function<void(uint64_t address)> stopped;
     // Is the guest to stand still here? Asked after `stopped`.
     std::function<bool()> wants_stop;
+    // Called now and then on the way to an asynchronous event, with the number of arrivals at its address.
+    // Null: not.
+    std::function<void(uint64_t arrivals)> landing = {};
   };
 
   // `leave_machine`: where stops are dense the guest may go to the soft vCPU for a while.

@@ -14,6 +14,7 @@
 #include "tools/check_writers.h"
 #include "tools/command.h"
 #include "tools/output.h"
+#include "tools/replay_progress.h"
 #include "tools/unsupported_text.h"
 
 namespace aftercheck::tools {
@@ -186,10 +187,7 @@ class PartReplay {
       if (checking_ && show_) show_(stream, bytes, size);
     };
     options.warning = [this](const std::string& text) { console_.warning(text); };
-    if (progress)
-      options.progress = [this](double share, uint64_t events) {
-        console_.progress(share, fmt::format("event {}", human_count(events)));
-      };
+    if (progress) show_progress(options, console_);
     replay_.emplace(options);
   }
   void show_to(ShowOutput show) { show_ = std::move(show); }

@@ -14,6 +14,7 @@
 #include "tools/command.h"
 #include "tools/duration.h"
 #include "tools/output.h"
+#include "tools/replay_progress.h"
 
 namespace aftercheck::tools {
 namespace {
@@ -38,9 +39,7 @@ int make(const Arguments& arguments, Console& console) {
   options.directory = arguments.directory;
   options.machine = arguments.machine;
   options.system_call_name = system_call_name;
-  options.progress = [&](double share, uint64_t events) {
-    console.progress(share, fmt::format("event {}", human_count(events)));
-  };
+  show_progress(options, console);
   options.participants = {&checkpointer};
   const auto start = std::chrono::steady_clock::now();
   const ReplayResult result = replay(options);

@@ -15,6 +15,7 @@
 #include "system-calls/system_call_names.h"
 #include "tools/command.h"
 #include "tools/output.h"
+#include "tools/replay_progress.h"
 #include "tools/unsupported_text.h"
 
 namespace aftercheck::tools {
@@ -231,10 +232,7 @@ int run(Arguments& arguments, Console& console) {
   take_positions(arguments);
   options.system_call_name = system_call_name;
   // Output and progress on the same terminal would mix.
-  if (!shows_output || isatty(STDOUT_FILENO) == 0)
-    options.progress = [&](double share, uint64_t events) {
-      console.progress(share, fmt::format("event {}", human_count(events)));
-    };
+  if (!shows_output || isatty(STDOUT_FILENO) == 0) show_progress(options, console);
 
   const auto start = std::chrono::steady_clock::now();
   Output output;

@@ -52,6 +52,23 @@ Exit trapped(const TrappedInstruction& instruction) {
   return exit;
 }
 
+// Within a hook the engine's RIP is that of the block.
+class HookState final : public ArrivalFilter::State {
+ public:
+  HookState(const UnicornEngine& engine, uint64_t rip) : engine_(engine), rip_(rip) {}
+  uint64_t word(size_t number) const override {
+    return number == kRegisterNumberOfRip ? rip_ : engine_.word(number);
+  }
+  std::array<uint64_t, 2> xmm(size_t number) const override { return engine_.xmm(number); }
+  FpuState fpu() const override { return read_fpu(engine_.get()); }
+
+ private:
+  static constexpr size_t kRegisterNumberOfRip = 16;
+
+  const UnicornEngine& engine_;
+  const uint64_t rip_;
+};
+
 template <typename Function>
 void* callback(Function* function) {
   return reinterpret_cast<void*>(function);
@@ -180,11 +197,7 @@ void SoftVcpu::on_arrival(uc_engine*, uint64_t address, uint32_t, void* self) {
 
 bool SoftVcpu::passes_by(uint64_t address) {
   if (stop_ != Stop::none) return false;
-  if (filter_->passes_by()) return true;
-  Registers registers;
-  engine_.read(registers);
-  registers.rip = address;
-  return filter_->passes_by(registers);
+  return filter_->passes_by(HookState(engine_, address));
 }
 
 void SoftVcpu::on_special(uc_engine*, uint64_t, uint32_t, void* self) {

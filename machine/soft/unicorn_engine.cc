@@ -153,15 +153,23 @@ void UnicornEngine::load(const Registers& registers) {
   if (count != 0) check(uc_reg_write_batch(get(), ids.data(), values.data(), count), "uc_reg_write_batch");
 }
 
-void UnicornEngine::read(Registers& registers) const {
+uint64_t UnicornEngine::word(size_t number) const {
+  uint64_t value = 0;
+  uc_reg_read(get(), kRegisterIds[number], &value);
+  return value;
+}
+
+std::array<uint64_t, 2> UnicornEngine::xmm(size_t number) const {
+  std::array<uint64_t, 2> value{};
+  uc_reg_read(get(), UC_X86_REG_XMM0 + static_cast<int>(number), value.data());
+  return value;
+}
+
+void UnicornEngine::store(Registers& registers) {
   std::array<int, kRegisterCount> ids = kRegisterIds;
   std::array<void*, kRegisterCount> values{};
   for (size_t i = 0; i < kRegisterCount; ++i) values[i] = reinterpret_cast<uint64_t*>(&registers) + i;
   check(uc_reg_read_batch(get(), ids.data(), values.data(), kRegisterCount), "uc_reg_read_batch");
-}
-
-void UnicornEngine::store(Registers& registers) {
-  read(registers);
   loaded_ = registers;
   loaded_valid_ = true;
 }

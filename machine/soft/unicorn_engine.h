@@ -3,6 +3,7 @@
 
 #include <unicorn/unicorn.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -29,8 +30,9 @@ class UnicornEngine {
 
   void load(const Registers& registers);
   void store(Registers& registers);
-  // For hooks, while it runs. RIP may be that of the block.
-  void read(Registers& registers) const;
+  // One of them, as to_words() counts; also for hooks, while the engine runs.
+  uint64_t word(size_t number) const;
+  std::array<uint64_t, 2> xmm(size_t number) const;
   uint64_t fault_address() const;
 
   // Unicorn delivers no exceptions, so it believes the last one is still being delivered and would turn the

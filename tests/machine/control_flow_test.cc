@@ -181,6 +181,27 @@ TEST_CASE("control flow: kicks, breakpoints and run_to leave no trace in it") {
   }
 }
 
+TEST_CASE("run_to goes by arrivals that its filter refuses, and steps don't count as arrivals") {
+  struct Third final : ArrivalFilter {
+    bool passes_by(const State& state) noexcept override {
+      rip = state.word(16);
+      return ++seen != 3;
+    }
+    uint64_t rip = 0;
+    unsigned seen = 0;
+  };
+  Guest guest(kMixed);
+  Third third;
+  REQUIRE(guest.vcpu->run_to(kCode + 0x13, &third).kind == ExitKind::breakpoint);
+  CHECK(third.seen == 3);
+  CHECK(third.rip == kCode + 0x13);
+  CHECK(guest.vcpu->registers().rip == kCode + 0x13);
+  CHECK(guest.vcpu->step().kind == ExitKind::step);
+  CHECK(guest.vcpu->run_to(kCode + 0x13, &third).kind == ExitKind::syscall);
+  CHECK(third.seen == 3);
+  CHECK(guest.notes.text == kMixedFlow);
+}
+
 TEST_CASE("control flow: conditional branches to the next instruction") {
   // xor eax,eax; jz +0; jnz +0; stc; jbe +0; ja +0; mov ecx,1; loop +0; jrcxz +0; jecxz +0; syscall
   Guest guest({0x31, 0xc0, 0x74, 0, 0x75, 0,    0xf9, 0x76, 0,    0x77, 0, 0xb9, 1, 0,    0,   0,
