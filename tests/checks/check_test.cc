@@ -311,7 +311,7 @@ TEST_CASE("check: which sites, hits and events") {
   CHECK(sites({"--site", site, "--events", "0-3"})[0]["hits"] == 0);
   CHECK(sites({"--site", site, "--limit-failures", "1"})[0]["failures"].size() == 1);
 
-  CHECK(check_guest(place, {"--site", "other.c:1"}).status == 2);
+  CHECK(check_guest(place, {"--site", "other.c:1", "--check-limit=1"}).status == 2);
   for (const char* wrong : {"0", "7-3", "every", "every 0", "some", "-"})
     CHECK(check_guest(place, {"--hits", wrong}).status == 2);
   CHECK(check_guest(place, {"--events", "9-1"}).status == 2);
