@@ -520,6 +520,8 @@ void Session::handle_kick() {
     return;
   }
   begin_event(EventKind::asynchronous);
+  const RegisterWords state = canonical_state(before_);
+  event_.operands.assign(state.begin(), state.end());
   add_memory_digests();
   Registers& registers = vcpu_->registers();
   if (options_.write_log) {

@@ -30,7 +30,9 @@ enum class EventKind : uint8_t {
   end = 6,
   // The guest was stopped between two exits, at RIP. `digest`, `memory` (complete: all of the guest's own
   // pages; before them, samples that tell the instant from others early) and `fpu_digest` identify the
-  // instant; the answer sets RFLAGS and the FPU state whether they changed or not.
+  // instant; the answer sets RFLAGS and the FPU state whether they changed or not. operands: the words of
+  // which `digest` is, since one in 2^32 of the arrivals at RIP has the same `digest` by chance; none in
+  // recordings of earlier versions.
   asynchronous = 7,
 };
 

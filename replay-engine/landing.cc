@@ -53,10 +53,18 @@ void Landing::disarm() {
 void Landing::look_up() {
   if (std::exchange(looked_up_, true)) return;
   look_up_stretches();
+  look_up_operands();
   // The handler starts with RSP at its frame.
   constexpr uint8_t kRsp = 6;
   for (const recording::RegisterChange& change : event_.registers)
-    if (change.number == kRsp) look_up_registers(change.value);
+    if (change.number == kRsp) look_up_frame(change.value);
+}
+
+void Landing::look_up_operands() {
+  RegisterWords words;
+  if (event_.operands.size() != words.size()) return;
+  std::ranges::copy(event_.operands, words.begin());
+  words_ = words;
 }
 
 // From what the event writes to guest memory.
@@ -71,9 +79,10 @@ bool Landing::copy_written(uint64_t address, std::span<std::byte> bytes) const {
   return false;
 }
 
-// A signal's frame has what the handler interrupts. That it is one is not taken for granted: the digest of
-// the event proves it.
-void Landing::look_up_registers(uint64_t frame) {
+// A signal's frame has what the handler interrupts: the FPU, and the registers, too, which recordings of
+// earlier versions have nowhere else. That it is one is not taken for granted: the digest of the event proves
+// it.
+void Landing::look_up_frame(uint64_t frame) {
   // struct rt_sigframe and sigcontext_64 (arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h).
   constexpr uint64_t kContext = 48, kFpuPointer = 184;
   constexpr size_t kSaved = 18, kFlags = 17;
@@ -84,7 +93,7 @@ void Landing::look_up_registers(uint64_t frame) {
   RegisterWords words = to_words(thread_.registers());
   for (size_t i = 0; i < kSaved; ++i) words[kNumbers[i]] = saved[i];
   if (!registers_match(from_words(words))) return;
-  words_ = words;
+  words_ = canonical_state(from_words(words));
   uint64_t fpu = 0;
   if (copy_written(frame + kContext + kFpuPointer, std::as_writable_bytes(std::span(&fpu, 1))))
     look_up_fpu(fpu);
@@ -131,7 +140,8 @@ bool Landing::all_hold(std::vector<Stretch>& stretches) {
 }
 
 bool Landing::registers_match(const Registers& registers) {
-  return thread_.digest().peek(canonical_state(registers)) == event_.digest;
+  const RegisterWords words = canonical_state(registers);
+  return (!words_ || words == *words_) && thread_.digest().peek(words) == event_.digest;
 }
 
 // The first arrival with the identical state of registers, memory and FPU.

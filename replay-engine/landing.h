@@ -50,7 +50,7 @@ class Landing final : private ArrivalFilter {
   GuestThread& thread_;
   const recording::Event& event_;
   std::vector<Stretch> samples_, stretches_;  // what refused an arrival last is in front
-  // What registers hold at the instant, as far as that is known for certain; and which refused last.
+  // The canonical registers of the instant, where the recording has them; and which refused last.
   std::optional<RegisterWords> words_;
   std::optional<FpuState> fpu_;
   size_t hot_word_ = 0, hot_xmm_ = 0;
@@ -82,8 +82,9 @@ class Landing final : private ArrivalFilter {
   bool on_soft() const { return &thread_.vcpu() != &thread_.own_vcpu(); }
   void look_up();
   void look_up_stretches();
+  void look_up_operands();
   bool copy_written(uint64_t address, std::span<std::byte> bytes) const;
-  void look_up_registers(uint64_t frame);
+  void look_up_frame(uint64_t frame);
   void look_up_fpu(uint64_t address);
   bool holds(const Stretch& stretch);
   bool all_hold(std::vector<Stretch>& stretches);

@@ -1,6 +1,8 @@
 // Asynchronous events among arrivals at the same address with the same registers: only the right one will do.
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <set>
 
 #include "machine/page_map.h"
 #include "replay_fixture.h"
@@ -13,7 +15,7 @@ using Catch::Matchers::Contains;
 using recording::Event;
 using recording::EventKind;
 
-enum { tell_memory = 1, tell_vector, tell_counter, tell_begin, tell_sealed };
+enum { tell_memory = 1, tell_vector, tell_counter, tell_begin, tell_sealed, tell_register };
 
 const std::filesystem::path& repeats() {
   static const Workplace place;
@@ -72,6 +74,18 @@ struct Instant {
   uint64_t nth;
 };
 
+// The guest is there now.
+std::unique_ptr<Replay> replay_to(const Instant& instant, Watcher& watcher) {
+  ReplayOptions options = options_for(repeats(), kSoft);
+  options.participants = {&watcher};
+  auto replay = std::make_unique<Replay>(options);
+  recording::Position position;
+  position.event = instant.after;
+  position.instant = recording::Arrival{instant.address, instant.nth};
+  REQUIRE(replay->advance({.position = position}).why == Stop::Why::position);
+  return replay;
+}
+
 // All of the guest's own pages, as the recorder has them.
 std::vector<recording::MemoryDigest> memory_of(Guest& guest) {
   std::vector<recording::MemoryDigest> digests;
@@ -91,14 +105,8 @@ std::vector<recording::MemoryDigest> memory_of(Guest& guest) {
 void insert_event(const std::filesystem::path& to, const Instant& instant, uint64_t sample,
                   const std::function<void(Event&)>& change = {}) {
   Watcher watcher(0);
-  ReplayOptions options = options_for(repeats(), kSoft);
-  options.participants = {&watcher};
-  Replay replay(options);
-  recording::Position position;
-  position.event = instant.after;
-  position.instant = recording::Arrival{instant.address, instant.nth};
-  REQUIRE(replay.advance({.position = position}).why == Stop::Why::position);
-  Guest& guest = replay.guest();
+  const std::unique_ptr<Replay> replay = replay_to(instant, watcher);
+  Guest& guest = replay->guest();
   Event event;
   event.kind = EventKind::asynchronous;
   event.rip = instant.address;
@@ -114,7 +122,8 @@ void insert_event(const std::filesystem::path& to, const Instant& instant, uint6
   constexpr uint8_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
   event.registers = {{kFlags, guest.thread().registers().rflags}};
   const RegisterWords words = canonical_state(guest.thread().registers());
-  REQUIRE(ends_well(replay));
+  event.operands.assign(words.begin(), words.end());
+  REQUIRE(ends_well(*replay));
 
   recording::RunningDigest running;
   rewrite(repeats(), to, [&](const Event& original, uint64_t number) {
@@ -162,6 +171,39 @@ void check_vector(MachineChoice machine) {
   }
 }
 
+constexpr size_t kRcx = offsetof(Registers, rcx) / sizeof(uint64_t);
+
+// Of the loop that counts in RCX: the first arrival whose digest an earlier one has, too.
+uint64_t second_with_its_digest(const Instant& first) {
+  Watcher watcher(0);
+  const std::unique_ptr<Replay> replay = replay_to(first, watcher);
+  RegisterWords words = canonical_state(replay->guest().thread().registers());
+  recording::RunningDigest running;
+  for (const auto& [number, at_exit] : watcher.words_)
+    if (number <= first.after) running.update(at_exit);
+  std::set<uint32_t> seen;
+  constexpr uint64_t kArrivals = 400'000;  // no two the same: one in 10^8 runs
+  for (uint64_t nth = 1; nth <= kArrivals; ++nth) {
+    words[kRcx] = nth - 1;
+    if (!seen.insert(running.peek(words)).second) return nth;
+  }
+  FAIL("all arrivals have digests of their own");
+  return 0;
+}
+
+void check_same_digest(MachineChoice machine) {
+  Instant instant{begin_of(2), value_of(tell_register), 1};
+  instant.nth = second_with_its_digest(instant);
+  const Workplace place;
+  insert_event(place / "bent", instant, 0);
+  Watcher watcher(instant.after + 1);
+  ReplayOptions options = options_for(place / "bent", machine);
+  options.participants = {&watcher};
+  Replay replay(options);
+  CHECK(ends_well(replay));
+  CHECK(watcher.words_.at(instant.after + 1)[kRcx] == instant.nth - 1);
+}
+
 // A state that the guest is never in, in each part of it.
 void check_never(MachineChoice machine) {
   struct Case {
@@ -169,7 +211,8 @@ void check_never(MachineChoice machine) {
     void (*change)(Event&);
   };
   for (const Case& c :
-       {Case{"registers", [](Event& e) { e.digest ^= 1; }},
+       {Case{"registers", [](Event& e) { e.operands[kRcx] ^= 1; }},
+        Case{"their digest", [](Event& e) { e.digest ^= 1; }},
         Case{"a sample", [](Event& e) { e.memory.front().digest[0] ^= 1; }},
         Case{"memory", [](Event& e) { e.memory.back().digest[0] ^= 1; }},
         Case{"FPU", [](Event& e) { *e.fpu_digest ^= 1; }}, Case{"RIP", [](Event& e) { e.rip += 0x1000; }}}) {
@@ -204,7 +247,7 @@ void check_recorded(const std::filesystem::path& recording) {
     if (event->kind != EventKind::asynchronous) continue;
     ++asynchronous;
     INFO("event " << reader.number());
-    CHECK(event->operands.empty());
+    CHECK(event->operands.size() == kRegisterCount);
     CHECK(event->fpu_digest.has_value());
     // Flags and FPU may differ in a replay where no digest sees it: the answer sets them in any case.
     constexpr uint8_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
@@ -225,7 +268,17 @@ void check_alarms(MachineChoice machine) {
   const Workplace place;
   record_bare(place, ALARMS_GUEST);
   check_recorded(place / "recording");
-  Replay replay(options_for(place / "recording", machine));
+  {
+    Replay replay(options_for(place / "recording", machine));
+    CHECK(ends_well(replay));
+  }
+  // As earlier versions recorded it.
+  rewrite(place / "recording", place / "earlier", [](const Event& event, uint64_t) {
+    std::vector<Event> events = {event};
+    if (event.kind == EventKind::asynchronous) events[0].operands.clear();
+    return events;
+  });
+  Replay replay(options_for(place / "earlier", machine));
   CHECK(ends_well(replay));
 }
 
@@ -266,6 +319,7 @@ TEST_CASE("memory digests: at the end they are of all that is the guest's own, r
 ON_BOTH("landing: arrivals that differ in memory only", check_memory(machine, false))
 ON_BOTH("landing: arrivals that differ in memory only, told apart by a sample", check_memory(machine, true))
 ON_BOTH("landing: arrivals that differ in an SSE register only", check_vector(machine))
+ON_BOTH("landing: the same register digest by chance", check_same_digest(machine))
 ON_BOTH("landing: a state that the guest is never in", check_never(machine))
 ON_BOTH("landing: what the recorder writes down of an instant", check_alarms(machine))
 ON_BOTH("fork: the FPU comes along", check_fork(machine))

@@ -1,8 +1,8 @@
-// Loops whose registers are the same each time round: one counts in memory only, the other in an SSE register
-// only.
+// Loops whose state is nearly the same each time round: one counts in memory only, one in an SSE register
+// only, one, long, in RCX only.
 #include "calls.h"
 
-enum { tell_memory = 1, tell_vector, tell_counter, tell_begin, tell_sealed };
+enum { tell_memory = 1, tell_vector, tell_counter, tell_begin, tell_sealed, tell_register };
 
 unsigned long counter;
 
@@ -31,7 +31,17 @@ __attribute__((naked, noinline)) static void count_in_vector(void) {
       "ret");
 }
 
-extern const char repeat_memory[], repeat_vector[];
+__attribute__((naked, noinline)) static void count_in_register(void) {
+  __asm__(
+      "xor %ecx, %ecx\n\t"
+      "repeat_register:\n\t"
+      "inc %rcx\n\t"
+      "cmp $400000, %rcx\n\t"
+      "jb repeat_register\n\t"
+      "ret");
+}
+
+extern const char repeat_memory[], repeat_vector[], repeat_register[];
 
 int program(void) {
   // A page with contents that can't be written any more.
@@ -41,11 +51,14 @@ int program(void) {
   tell(tell_sealed, (long)sealed);
   tell(tell_memory, (long)repeat_memory);
   tell(tell_vector, (long)repeat_vector);
+  tell(tell_register, (long)repeat_register);
   tell(tell_counter, (long)&counter);
   tell(tell_begin, 0);
   count_in_memory();
   tell(tell_begin, 1);
   count_in_vector();
+  tell(tell_begin, 2);
+  count_in_register();
   print_number(counter);
   return 3;
 }
