@@ -45,6 +45,13 @@ class LiveFiles {
   // `in_file` is about to be mapped: the log gets the file's length and contents, as far as it lacks them.
   // Returns the file's number.
   uint64_t show(Answer& answer, int fd, const struct stat& status, Range in_file);
+  // A System V segment is no file that a descriptor could lead to, so its contents are read from guest
+  // memory. Its number, for whoever is about to attach it,
+  uint64_t number_of_segment(int segment);
+  // and then, when all of its `size` bytes (whole pages) are at `address`.
+  void show_segment(Answer& answer, int segment, uint64_t size, uint64_t address);
+  // Does the guest have all of it attached already?
+  bool is_attached(int segment, uint64_t size) const;
   // A call changed these bytes of the file, or its length; `fd` may be of any mode, or none (-1) where no
   // bytes were written.
   void changed(Answer& answer, int fd, const struct stat& status, Range in_file);

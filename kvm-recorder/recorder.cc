@@ -28,6 +28,7 @@
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/trapped_answers.h"
 #include "kvm-recorder/vsyscall.h"
+#include "machine/dense_exits.h"
 #include "recording/digest.h"
 #include "recording/meta.h"
 #include "recording/store.h"
@@ -168,7 +169,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
       directory_(directory),
       cpu_(options.cpu),
       machine_(create_machine(machine_for(options), space_, cpu_, &why_not_kvm_)),
-      vcpu_(machine_->create_vcpu()),
+      vcpu_(create_leaving_vcpu(*machine_, space_, cpu_)),
       store_(directory, true),
       memory_(space_, store_),
       process_{.memory = memory_, .signals = signals_, .descriptors = descriptors_, .cpu = cpu_},
@@ -189,6 +190,8 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   process_.own_files.protect(directory);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
   if (options_.write_log) start_trace(directory);
+  // What another vCPU executes would be missing in the trace.
+  if (auto* leaving = dynamic_cast<DenseExits*>(vcpu_.get()); leaving != nullptr && pt_) leaving->stay();
   if (writer_ && options_.checkpoint_every_ns)
     checkpoints_ =
         std::make_unique<RecordedCheckpoints>(directory, *options_.checkpoint_every_ns, memory_, *writer_);

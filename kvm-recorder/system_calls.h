@@ -128,6 +128,8 @@ long file_changed(Call& call);  // ftruncate, fallocate
 long truncate(Call& call);
 // system_calls_copies.cc
 long copy_to_fd(Call& call);  // sendfile, splice, tee, copy_file_range
+// system_calls_keys.cc
+long keyctl(Call& call);
 // system_calls_messages.cc
 long sendmsg(Call& call);
 long recvmsg(Call& call);
@@ -194,6 +196,12 @@ long personality(Call& call);
 long capget(Call& call);
 long semctl(Call& call);
 long msgctl(Call& call);
+long shmctl(Call& call);
+// system_calls_process_vm.cc
+long process_vm(Call& call);  // process_vm_readv, process_vm_writev
+// system_calls_shared.cc
+long shmat(Call& call);
+long shmdt(Call& call);
 long interrupted(Call& call);  // restart_syscall: EINTR
 long unshare(Call& call);
 // system_calls_signals.cc
@@ -210,6 +218,8 @@ long kill(Call& call);
 long tkill(Call& call);
 long tgkill(Call& call);
 long pidfd_send_signal(Call& call);
+long signalfd(Call& call);  // signalfd, signalfd4
+long mq_notify(Call& call);
 long timer_create(Call& call);
 long timer_delete(Call& call);
 }  // namespace calls

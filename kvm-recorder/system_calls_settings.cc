@@ -7,6 +7,7 @@
 #include <sys/msg.h>
 #include <sys/resource.h>
 #include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -211,13 +212,21 @@ struct Control {
 
 // include/uapi/linux/{ipc,sem,msg}.h.
 constexpr Control kSemaphoreControls[] = {
-    {IPC_RMID, Use::value},  {IPC_SET, Use::in, 104}, {IPC_STAT, Use::out, 104}, {IPC_INFO, Use::out, 40},
-    {GETPID, Use::value},    {GETVAL, Use::value},    {GETALL, Use::out, 0},     {GETNCNT, Use::value},
-    {GETZCNT, Use::value},   {SETVAL, Use::value},    {SETALL, Use::in, 0},      {SEM_STAT, Use::out, 104},
-    {SEM_INFO, Use::out, 40}};
-constexpr Control kMessageControls[] = {{IPC_RMID, Use::value},    {IPC_SET, Use::in, 120},
-                                        {IPC_STAT, Use::out, 120}, {IPC_INFO, Use::out, 32},
-                                        {MSG_STAT, Use::out, 120}, {MSG_INFO, Use::out, 32}};
+    {IPC_RMID, Use::value},   {IPC_SET, Use::in, 104},      {IPC_STAT, Use::out, 104},
+    {IPC_INFO, Use::out, 40}, {GETPID, Use::value},         {GETVAL, Use::value},
+    {GETALL, Use::out, 0},    {GETNCNT, Use::value},        {GETZCNT, Use::value},
+    {SETVAL, Use::value},     {SETALL, Use::in, 0},         {SEM_STAT, Use::out, 104},
+    {SEM_INFO, Use::out, 40}, {SEM_STAT_ANY, Use::out, 104}};
+constexpr Control kMessageControls[] = {{IPC_RMID, Use::value},       {IPC_SET, Use::in, 120},
+                                        {IPC_STAT, Use::out, 120},    {IPC_INFO, Use::out, 32},
+                                        {MSG_STAT, Use::out, 120},    {MSG_INFO, Use::out, 32},
+                                        {MSG_STAT_ANY, Use::out, 120}};
+
+// include/uapi/linux/shm.h: shmid64_ds, shminfo64, shm_info.
+constexpr Control kSegmentControls[] = {
+    {IPC_RMID, Use::value},    {IPC_SET, Use::in, 112},  {IPC_STAT, Use::out, 112},
+    {IPC_INFO, Use::out, 72},  {SHM_LOCK, Use::value},   {SHM_UNLOCK, Use::value},
+    {SHM_STAT, Use::out, 112}, {SHM_INFO, Use::out, 48}, {SHM_STAT_ANY, Use::out, 112}};
 
 long control(Call& call, std::span<const Control> controls, size_t command, size_t pointer) {
   const auto row = std::find_if(controls.begin(), controls.end(),
@@ -245,6 +254,7 @@ long control(Call& call, std::span<const Control> controls, size_t command, size
 
 long semctl(Call& call) { return control(call, kSemaphoreControls, 2, 3); }
 long msgctl(Call& call) { return control(call, kMessageControls, 1, 2); }
+long shmctl(Call& call) { return control(call, kSegmentControls, 1, 2); }
 
 }  // namespace calls
 
@@ -266,6 +276,13 @@ std::vector<Operation> semctl_operations() {
 std::vector<Operation> msgctl_operations() {
   std::vector<Operation> operations;
   for (const calls::Control& row : calls::kMessageControls)
+    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
+  return operations;
+}
+
+std::vector<Operation> shmctl_operations() {
+  std::vector<Operation> operations;
+  for (const calls::Control& row : calls::kSegmentControls)
     operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
   return operations;
 }

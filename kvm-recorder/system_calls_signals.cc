@@ -206,6 +206,31 @@ long pidfd_send_signal(Call& call) {
   return call.process.signals.raise(call.task.signals, signal, info);
 }
 
+// What the guest blocks is pending in the host's kernel, so the host's descriptor reads it.
+long signalfd(Call& call) {
+  const long result = pass(call);
+  if (result < 0) return result;
+  call.process.signals.keep_blocked_in_host();
+  call.task.signals.update();
+  return result;
+}
+
+// The signal comes from the kernel, like a timer's.
+long mq_notify(Call& call) {
+  std::array<uint64_t, 6> args;
+  if (!prepare(call, args)) return -EBADF;
+  if (args[1] == 0) return host_call(SYS_mq_notify, args[0], 0);
+  sigevent notice{};
+  if (!call.process.memory.read_object(args[1], notice)) return -EFAULT;
+  std::array<std::byte, 32> cookie{};         // NOTIFY_COOKIE_LEN, include/uapi/linux/mqueue.h
+  if (notice.sigev_notify == SIGEV_THREAD) {  // sigev_signo is a netlink socket
+    if (!call.process.descriptors.allowed(notice.sigev_signo)) return -EBADF;
+    if (!call.process.memory.read_object(host_pointer(notice.sigev_value.sival_ptr), cookie)) return -EFAULT;
+    notice.sigev_value.sival_ptr = cookie.data();
+  }
+  return host_call(SYS_mq_notify, args[0], host_pointer(&notice));
+}
+
 long timer_create(Call& call) {
   sigevent notice{};
   if (call.args[1] != 0 && call.process.memory.read_object(call.args[1], notice) &&

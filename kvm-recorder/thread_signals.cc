@@ -63,10 +63,28 @@ void ThreadSignals::update() {
     set_host_mask(host_mask_.value_or(blocked_));
     process_.drain_realtime();
   }
+  if (process_.keeps_blocked_in_host()) hand_to_host();
   uint64_t deliverable = pending_bits() & ~blocked_;
   while (deliverable != 0 && process_.ignored(__builtin_ctzll(deliverable) + 1))
     deliverable &= deliverable - 1;
   if (forced_ || deliverable != 0) waiting_.store(1);
+}
+
+void ThreadSignals::hand_to_host() {
+  const uint64_t kept = blocked_ & ~(kUnblockable | kFaultSignals | kLibcSignals);
+  const auto hand = [&](PendingSignals& queue, auto send) {
+    while (const std::optional<siginfo_t> info = queue.dequeue(kept)) {
+      if (send(*info) == 0) continue;
+      queue.add(*info);  // too many wait there
+      return;
+    }
+  };
+  const pid_t process = getpid();
+  hand(pending_, [&](const siginfo_t& info) {
+    return syscall(SYS_rt_tgsigqueueinfo, process, host_thread_, info.si_signo, &info);
+  });
+  hand(process_.pending(),
+       [&](const siginfo_t& info) { return syscall(SYS_rt_sigqueueinfo, process, info.si_signo, &info); });
 }
 
 void ThreadSignals::discard(int signal) {

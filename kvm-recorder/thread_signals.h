@@ -115,6 +115,8 @@ class ThreadSignals {
   std::atomic<bool> holds_realtime_{false};  // but for realtime signals, which a handler has blocked
 
   void set_blocked(uint64_t mask);
+  // What is pending here and blocked goes to the host's kernel, where it stays pending.
+  void hand_to_host();
   uint64_t pending_bits();
   // Removes a pending signal of `set` in the kernel's order (dequeue_signal()); nullopt: none.
   std::optional<siginfo_t> dequeue(uint64_t set);

@@ -1,6 +1,7 @@
 #include "machine/address_space.h"
 
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -268,6 +269,24 @@ int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool 
   mapping.contents = details.contents;
   mapping.number = details.number;
   mapping.copied_from = details.copied_from;
+  mapping.may = details.may;
+  return install(range, prot, mapped, std::move(mapping));
+}
+
+int AddressSpace::attach_segment(Range range, int prot, int segment, const std::string& name,
+                                 const FileDetails& details) {
+  if (!aligned(range)) return -EINVAL;
+  if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
+  void* mapped =  // its error is mmap's
+      shmat(segment, pointer(range.start), SHM_REMAP | ((prot & PROT_WRITE) != 0 ? 0 : SHM_RDONLY));
+  Mapping mapping;
+  mapping.backing = Backing::file;
+  mapping.shared = true;
+  mapping.file_size = range.size();
+  mapping.name = name;
+  mapping.device = details.device;
+  mapping.inode = details.inode;
+  mapping.number = details.number;
   mapping.may = details.may;
   return install(range, prot, mapped, std::move(mapping));
 }
