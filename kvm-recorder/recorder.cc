@@ -54,6 +54,19 @@ fs::path prepare_directory(const fs::path& directory) {
   return error ? fs::absolute(directory) : found;
 }
 
+// The recording's store becomes a link to a folder that others use too. Relative, so that they can be moved
+// together.
+void share_store(const fs::path& directory, const fs::path& store) {
+  std::error_code error;
+  fs::create_directories(store, error);
+  const fs::path target = error ? fs::path() : fs::canonical(store, error);
+  const fs::path place = error ? fs::path() : fs::canonical(directory, error);
+  if (!error) fs::create_directory_symlink(target.lexically_relative(place), directory / "store", error);
+  if (error)
+    fail(ErrorKind::io, "{}: can't be the store of {}: {}", store.string(), directory.string(),
+         error.message());
+}
+
 std::string host_cpu() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);)
@@ -188,7 +201,9 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   meta_ = make_meta(options_, machine_->kind(), why_not_kvm_);
   recording::write_meta(directory, meta_);
   process_.own_files.protect(directory);
+  if (!options_.store.empty()) process_.own_files.protect(options_.store, false);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
+  if (options_.write_log) store_.compress();
   if (options_.write_log) start_trace(directory);
   // What another vCPU executes would be missing in the trace.
   if (auto* leaving = dynamic_cast<DenseExits*>(vcpu_.get()); leaving != nullptr && pt_) leaving->stay();
@@ -218,7 +233,10 @@ void Session::drop_checkpoints(const std::string& why) {
 
 void Session::finish_log() {
   if (writer_ && result_.log_error.empty()) try {
-      memory_.host_thread().run([&] { writer_->finish(); });
+      memory_.host_thread().run([&] {
+        store_.finish();
+        writer_->finish();
+      });
     } catch (const Error& error) {
       result_.log_error = error.what();
       if (options_.on_log_error == OnLogError::stop) {
@@ -614,6 +632,7 @@ RecordResult record(const RecordOptions& options) {
   const fs::path directory = prepare_directory(options.directory);
   std::optional<Session> session;
   try {
+    if (!options.store.empty()) share_store(directory, options.store);
     session.emplace(options, directory);
   } catch (...) {  // nothing was recorded
     for (const char* name : {"meta", "events", "store", "pt", "checkpoints"})

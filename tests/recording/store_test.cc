@@ -8,6 +8,7 @@
 
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <cstring>
 #include <set>
 #include <span>
 
@@ -224,6 +225,85 @@ TEST_CASE("a store that can't be written says so and stays clean") {
   std::signal(SIGXFSZ, handler);
   REQUIRE_THAT(message, Catch::Contains("EFBIG"));
   REQUIRE(count_files(directory / "store") == 0);
+}
+
+TEST_CASE("blobs are compressed once the recording is finished") {
+  TemporaryDirectory directory;
+  EventMaker maker(7);
+  auto text = maker.bytes(3000);
+  for (size_t i = 0; i < (3 << 20) / 3000; ++i) text.insert(text.end(), text.begin(), text.begin() + 3000);
+  const auto noise = maker.bytes(1 << 20);
+  std::vector<std::byte> odd(5000);  // begins as a compressed blob does
+  std::memcpy(odd.data(), "AFTCKBLB", 8);
+  std::vector<Digest128> names;
+  {
+    Store store(directory.path(), true);
+    store.compress();
+    for (const auto& bytes : {text, noise, odd}) {
+      write_file(directory / "file", bytes);
+      names.push_back(store.add(open_file(directory / "file").get(), 0, bytes.size()).name);
+      std::filesystem::remove(directory / "file");
+      REQUIRE(content(store.open(names.back())) == bytes);
+    }
+    store.finish();
+    store.finish();
+    REQUIRE(store.size() < noise.size() + 100'000);
+    REQUIRE(count_files(directory / "store") == 3);
+  }
+  Store store(directory.path(), false);
+  REQUIRE(content(store.open(names[0])) == text);
+  REQUIRE(content(store.open_unread(names[0])) == text);
+  REQUIRE(content(store.open(names[1])) == noise);
+  REQUIRE(content(store.open(names[2])) == odd);
+  // Plain, it is told from a compressed one by its hash.
+  std::filesystem::remove(directory.path() / "store" / to_hex(names[2]));
+  write_file(directory.path() / "store" / to_hex(names[2]), odd);
+  REQUIRE(content(store.open(names[2])) == odd);
+}
+
+TEST_CASE("a damaged compressed blob is named, whatever byte it is") {
+  TemporaryDirectory directory;
+  Store store(directory.path(), true);
+  const std::vector<std::byte> bytes(100'000, std::byte{'x'});
+  write_file(directory / "file", bytes);
+  store.compress();
+  const Digest128 name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
+  store.finish();
+  const auto path = directory.path() / "store" / to_hex(name);
+  const auto whole = read_file(path);
+  REQUIRE(whole.size() < 1000);
+  const auto refused = [&] {
+    try {
+      store.open(name);
+    } catch (const Error& error) {
+      return std::string(error.what()).find(path.string()) != std::string::npos;
+    }
+    return false;
+  };
+  for (size_t at = 0; at < 2 * whole.size(); ++at) {
+    auto damaged = whole;
+    if (at < whole.size())
+      damaged[at] ^= std::byte{1};
+    else
+      damaged.resize(at - whole.size());
+    std::filesystem::remove(path);
+    write_file(path, damaged);
+    if (!refused()) FAIL_CHECK("byte or cut " << at);
+  }
+}
+
+TEST_CASE("a recording that is not finished has plain blobs") {
+  TemporaryDirectory directory;
+  const std::vector<std::byte> bytes(3 << 20, std::byte{'x'});
+  write_file(directory / "file", bytes);
+  Digest128 name{};
+  {
+    Store store(directory.path(), true);
+    store.compress();
+    name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
+  }
+  REQUIRE(count_files(directory / "store") == 1);
+  REQUIRE(read_file(directory.path() / "store" / to_hex(name)) == bytes);
 }
 
 }  // namespace aftercheck::recording
