@@ -205,8 +205,6 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
   if (options_.write_log) store_.compress();
   if (options_.write_log) start_trace(directory);
-  // What another vCPU executes would be missing in the trace.
-  if (auto* leaving = dynamic_cast<DenseExits*>(vcpu_.get()); leaving != nullptr && pt_) leaving->stay();
   if (writer_ && options_.checkpoint_every_ns)
     checkpoints_ =
         std::make_unique<RecordedCheckpoints>(directory, *options_.checkpoint_every_ns, memory_, *writer_);
@@ -285,6 +283,7 @@ void Session::start_trace(const fs::path& directory) {
            "Intel PT: this host has no intel_pt PMU ({} is missing); see `aftercheck doctor`",
            pt::PtPmu::kDevice);
     pt_ = trace_by_processor(pt::host_perf_kernel(), *pmu, directory);
+    vcpu_->stay_on_processor();
     AFTERCHECK_LOG_TO(LogTopic::pt, "traced by the processor");
   } catch (const Error& error) {
     if (asked || error.kind() != ErrorKind::host_lacks) throw;

@@ -20,14 +20,12 @@ class DenseExits final : public Vcpu {
   DenseExits(AddressSpace& space, const CpuModel& cpu, std::unique_ptr<Vcpu> own);
   ~DenseExits() override;
 
-  // From now on everything is executed by the processor: it is being traced. Before the first run().
-  void stay() { stays_ = true; }
-
   Exit run() override;
   Exit step() override { return now().step(); }
   Registers& registers() override { return now().registers(); }
   FpuState fpu() override { return now().fpu(); }
   void set_fpu(const FpuState& state) override { now().set_fpu(state); }
+  void stay_on_processor() override { stays_ = true; }
   void kick() noexcept override;
   void clear_kick() noexcept override;
 

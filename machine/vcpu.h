@@ -73,6 +73,10 @@ class Vcpu {
   // can't; `flow` must outlive the vCPU or be taken away.
   virtual bool set_control_flow(ControlFlow* flow) { return flow == nullptr; }
 
+  // From now on the processor executes everything: it is being traced. Nothing to do for most vCPUs, which
+  // have one way to execute (dense_exits.h). Before the first run().
+  virtual void stay_on_processor() {}
+
   // Makes run() return ExitKind::kick soon, or the next run() if none is under way. Async-signal-safe; any
   // thread. One kick gives at most one such exit, and none if another exit came first and clear_kick() was
   // called.
