@@ -11,8 +11,10 @@
 namespace aftercheck {
 namespace {
 
-constexpr uint64_t kBlock = 64;      // exits between two decisions
-constexpr uint64_t kMostOthers = 8;  // of them at most so many are no trapped instructions
+// Exits between two decisions. More than a program makes when it starts: its libc asks CPUID some fifty
+// times.
+constexpr uint64_t kBlock = 256;
+constexpr uint64_t kMostOthers = 32;  // of them at most so many are no trapped instructions
 // The soft vCPU takes up to some fifty times as long for what lies between two exits: where that is most of
 // the time it is not even tried.
 constexpr double kDenseSeconds = 400e-6;

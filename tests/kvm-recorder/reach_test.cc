@@ -59,6 +59,20 @@ TEST_CASE("what lies in a protected folder is the recorder's, whatever leads the
   CHECK(reach(guest.process, {.path = recording.file("new"), .made = true}).error == EACCES);
   CHECK(reach(guest.process, {.path = recording.file("new")}).error == 0);  // ENOENT is the kernel's to say
   CHECK(reach(guest.process, {.path = guest.directory.file("new"), .made = true}).error == 0);
+  // What several recordings share was there before.
+  const TemporaryDirectory shared;
+  const std::string old = shared.write("blob", "x");
+  const timespec long_ago[2] = {{1'000'000'000, 0}, {1'000'000'000, 0}};
+  REQUIRE(utimensat(AT_FDCWD, old.c_str(), long_ago, 0) == 0);
+  guest.process.own_files.protect(shared.path(), false);
+  CHECK(guest.call(SYS_open, guest.text(old), O_RDONLY) == -EACCES);
+}
+
+TEST_CASE("an old file is not looked at twice", "[reach]") {
+  SystemCalls guest;
+  const TemporaryDirectory recording;
+  const std::string log = recording.write("events", "x");
+  guest.process.own_files.protect(recording.path());
   // An old file of the same device is not looked at twice; with a clock that was set, it is.
   struct stat status {};
   REQUIRE(stat(log.c_str(), &status) == 0);
