@@ -7,6 +7,7 @@
 #include "kvm-recorder/answer.h"
 #include "kvm-recorder/call_buffers.h"
 #include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/seccomp.h"
 #include "kvm-recorder/thread_signals.h"
 
 namespace aftercheck {
@@ -23,6 +24,7 @@ struct GuestTask {
   Answer answer;  // of the thread's event under way
   ThreadSignals signals;
   CallBuffers buffers;
+  Seccomp seccomp{};
   uint64_t robust_list = 0;  // set_robust_list(2)
 };
 

@@ -15,6 +15,7 @@ set(SYSCALL_SOURCES
   process_numbers.cc
   reach.cc
   resource_limits.cc
+  seccomp.cc
   system_call_table.cc
   system_calls.cc
   system_calls_advice.cc
@@ -26,6 +27,7 @@ set(SYSCALL_SOURCES
   system_calls_messages.cc
   system_calls_process.cc
   system_calls_process_vm.cc
+  system_calls_seccomp.cc
   system_calls_settings.cc
   system_calls_shared.cc
   system_calls_signals.cc

@@ -412,7 +412,7 @@ constexpr SystemCall kRows[] = {
     aimed(pass("sched_setattr", {v, inout(56), v})),  // E2BIG: the size that the kernel knows
     aimed(pass("sched_getattr", {v, out(1, n32(2)), v, v})),
     pass("renameat2", {fd, path, fd, path, v}),
-    refused("seccomp", EINVAL),
+    own("seccomp", calls::seccomp),
     pass("getrandom", {got(1, 1), v, v}, restarts),
     opens("memfd_create", {path, v}),
     ends("kexec_file_load", "another kernel", CAP_SYS_BOOT),

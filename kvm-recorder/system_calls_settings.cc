@@ -75,7 +75,8 @@ constexpr Option kOptions[] = {
     {PR_GET_TIMING, Use::value},
     {PR_SET_NAME, Use::in, 1},
     {PR_GET_NAME, Use::out, 16},
-    {PR_GET_SECCOMP, Use::fixed, 0},
+    {PR_GET_SECCOMP, Use::fixed, 0},  // as kept_option() says
+    {PR_SET_SECCOMP, Use::fixed, 0},
     {PR_CAPBSET_READ, Use::value},
     {PR_CAPBSET_DROP, Use::value},
     {PR_GET_SECUREBITS, Use::value},
@@ -140,6 +141,10 @@ std::optional<long> kept_option(Call& call) {
       if (call.args[1] != PR_TSC_ENABLE && call.args[1] != PR_TSC_SIGSEGV) return -EINVAL;
       process.forbids_tsc = call.args[1] == PR_TSC_SIGSEGV;
       return 0;
+    case PR_GET_SECCOMP:
+      return call.task.seccomp.mode();
+    case PR_SET_SECCOMP:
+      return set_seccomp_mode(call, call.args[1], call.args[2]);
     case PR_GET_TID_ADDRESS:
       return call.answer.write_object(call.args[1], process.clear_child_tid) ? 0 : -EFAULT;
     case kGetAuxv: {
@@ -162,12 +167,7 @@ long prctl(Call& call) {
   if (const std::optional<long> kept = kept_option(call)) return *kept;
   const auto* row = std::find_if(std::begin(kOptions), std::end(kOptions),
                                  [&](const Option& entry) { return entry.option == call.fd(0); });
-  if (row == std::end(kOptions)) {
-    if (call.fd(0) == PR_SET_SECCOMP)
-      tell_once(call.process, "prctl PR_SET_SECCOMP",
-                "the program called prctl(PR_SET_SECCOMP): not supported, answered EINVAL");
-    return -EINVAL;
-  }
+  if (row == std::end(kOptions)) return -EINVAL;
   if (row->use == Use::fixed) return row->size_or_result;
   const auto size = static_cast<uint64_t>(row->size_or_result);
   std::array<uint64_t, 6> args = call.args;

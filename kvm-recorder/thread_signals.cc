@@ -268,6 +268,11 @@ void ThreadSignals::kill() {
   force(info);
 }
 
+void ThreadSignals::raise_filtered(const siginfo_t& info, bool fatal) {
+  if (fatal) process_.reset_action(SIGSYS);
+  force(info);
+}
+
 void ThreadSignals::reset_for_exec() {
   alternate_ = {};
   trap_number_ = error_code_ = cr2_ = 0;

@@ -81,6 +81,10 @@ class ThreadSignals {
   // moves RIP past INT3 first: it is a trap, not a fault.
   void raise_fault(const Exit& exit, const Registers& registers, const AddressSpace& space);
 
+  // SIGSYS for a call that a filter stopped (seccomp(2)); can't be blocked or ignored. `fatal`: no handler
+  // gets it.
+  void raise_filtered(const siginfo_t& info, bool fatal);
+
   // For ProcessSignals.
   uint64_t blocked() const { return blocked_; }
   const PendingSignals& pending() const { return pending_; }
