@@ -1,6 +1,10 @@
 // Strict: reading, writing and ending are all that is left.
 // expect: signal KILL
-#include "seccomp_filter.h"
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "check.h"
 
 int main(void) {
   CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT, 0, 0, 0) == 0);
