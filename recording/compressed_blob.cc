@@ -60,6 +60,9 @@ bool compress_blob(int from, int to, const std::string& path, const std::functio
   const std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> zstd(ZSTD_createCCtx(), ZSTD_freeCCtx);
   if (zstd == nullptr) throw std::bad_alloc();
   std::vector<std::byte> piece(kPiece), frame(sizeof(uint32_t) + ZSTD_compressBound(kPiece));
+  struct stat status {};
+  if (fstat(from, &status) != 0) fail(ErrorKind::io, "the blob of {}: {}", path, errno_text(errno));
+  if (status.st_blocks < status.st_size / 1024) return false;  // mostly holes, which cost nothing as they are
   Header header;
   uint64_t end = sizeof header;
   for (;;) {

@@ -225,7 +225,7 @@ TEST_CASE("notes: fcntl and ioctl", "[writes]") {
   CHECK(guest.messages[0] == "the program called ioctl 0xdeadbeef: not supported, answered ENOTTY");
 }
 
-TEST_CASE("notes: System V semaphores and messages", "[writes]") {
+TEST_CASE("notes: System V semaphores, messages and shared memory", "[writes]") {
   SystemCalls guest;
   const long set = guest.call(SYS_semget, IPC_PRIVATE, 5, 0600);
   if (set >= 0) {
@@ -248,6 +248,12 @@ TEST_CASE("notes: System V semaphores and messages", "[writes]") {
     CHECK(guest.call(SYS_msgrcv, queue, guest.room(64), 56, 0, 0) == 8);
     CHECK(guest.noted_bytes == 16);
     CHECK(guest.call(SYS_msgctl, queue, IPC_RMID, 0) == 0);
+  }
+  const long segment = guest.call(SYS_shmget, IPC_PRIVATE, 4096, 0600);
+  if (segment >= 0) {
+    CHECK(guest.call(SYS_shmctl, segment, IPC_STAT, guest.room(112)) == 0);
+    CHECK(guest.noted_bytes == 112);
+    CHECK(guest.call(SYS_shmctl, segment, IPC_RMID, 0) == 0);
   }
 }
 

@@ -227,11 +227,23 @@ TEST_CASE("a store that can't be written says so and stays clean") {
   REQUIRE(count_files(directory / "store") == 0);
 }
 
+namespace {
+
+// Bytes that can be compressed, by less than what a reader refuses to believe.
+std::vector<std::byte> squeezable(size_t size) {
+  EventMaker maker(7);
+  auto bytes = maker.bytes(size);
+  for (size_t i = 0; i < size; ++i)
+    if (i % 64 > 3) bytes[i] = std::byte{'x'};
+  return bytes;
+}
+
+}  // namespace
+
 TEST_CASE("blobs are compressed once the recording is finished") {
   TemporaryDirectory directory;
   EventMaker maker(7);
-  auto text = maker.bytes(3000);
-  for (size_t i = 0; i < (3 << 20) / 3000; ++i) text.insert(text.end(), text.begin(), text.begin() + 3000);
+  const auto text = squeezable(3 << 20);
   const auto noise = maker.bytes(1 << 20);
   std::vector<std::byte> odd(5000);  // begins as a compressed blob does
   std::memcpy(odd.data(), "AFTCKBLB", 8);
@@ -247,7 +259,7 @@ TEST_CASE("blobs are compressed once the recording is finished") {
     }
     store.finish();
     store.finish();
-    REQUIRE(store.size() < noise.size() + 100'000);
+    REQUIRE(store.size() < noise.size() + text.size() / 4);
     REQUIRE(count_files(directory / "store") == 3);
   }
   Store store(directory.path(), false);
@@ -261,10 +273,10 @@ TEST_CASE("blobs are compressed once the recording is finished") {
   REQUIRE(content(store.open(names[2])) == odd);
 }
 
-TEST_CASE("a damaged compressed blob is named, whatever byte it is") {
+TEST_CASE("a damaged compressed blob is named or right, whatever byte it is") {
   TemporaryDirectory directory;
   Store store(directory.path(), true);
-  const std::vector<std::byte> bytes(100'000, std::byte{'x'});
+  const auto bytes = squeezable(10'000);
   write_file(directory / "file", bytes);
   store.compress();
   const Digest128 name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
@@ -272,13 +284,13 @@ TEST_CASE("a damaged compressed blob is named, whatever byte it is") {
   const auto path = directory.path() / "store" / to_hex(name);
   const auto whole = read_file(path);
   REQUIRE(whole.size() < 1000);
-  const auto refused = [&] {
+  // zstd has bits that change nothing.
+  const auto refused_or_right = [&] {
     try {
-      store.open(name);
+      return content(store.open(name)) == bytes;
     } catch (const Error& error) {
       return std::string(error.what()).find(path.string()) != std::string::npos;
     }
-    return false;
   };
   for (size_t at = 0; at < 2 * whole.size(); ++at) {
     auto damaged = whole;
@@ -288,7 +300,7 @@ TEST_CASE("a damaged compressed blob is named, whatever byte it is") {
       damaged.resize(at - whole.size());
     std::filesystem::remove(path);
     write_file(path, damaged);
-    if (!refused()) FAIL_CHECK("byte or cut " << at);
+    if (!refused_or_right()) FAIL_CHECK("byte or cut " << at);
   }
 }
 
