@@ -141,33 +141,33 @@ void insert_event(const std::filesystem::path& to, const Instant& instant, uint6
 
 constexpr uint64_t kNths[] = {1, 2, 7, 20};
 
+// Replays the recording with an asynchronous event at that instant, and gives what the guest is when it has
+// landed there.
+Watcher land(const Instant& instant, MachineChoice machine, uint64_t sample = 0) {
+  const Workplace place;
+  insert_event(place / "bent", instant, sample);
+  Watcher watcher(instant.after + 1);
+  ReplayOptions options = options_for(place / "bent", machine);
+  options.participants = {&watcher};
+  Replay replay(options);
+  CHECK(ends_well(replay));
+  return watcher;
+}
+
 void check_memory(MachineChoice machine, bool with_sample) {
   for (const uint64_t nth : kNths) {
     INFO(nth);
-    const Workplace place;
     const Instant instant{begin_of(0), value_of(tell_memory), nth};
-    insert_event(place / "bent", instant, with_sample ? value_of(tell_counter) : 0);
-    Watcher watcher(instant.after + 1);
-    ReplayOptions options = options_for(place / "bent", machine);
-    options.participants = {&watcher};
-    Replay replay(options);
-    CHECK(ends_well(replay));
-    CHECK(watcher.counter_ == nth - 1);
+    const Watcher landed = land(instant, machine, with_sample ? value_of(tell_counter) : 0);
+    CHECK(landed.counter_ == nth - 1);
   }
 }
 
 void check_vector(MachineChoice machine) {
   for (const uint64_t nth : kNths) {
     INFO(nth);
-    const Workplace place;
-    const Instant instant{begin_of(1), value_of(tell_vector), nth};
-    insert_event(place / "bent", instant, 0);
-    Watcher watcher(instant.after + 1);
-    ReplayOptions options = options_for(place / "bent", machine);
-    options.participants = {&watcher};
-    Replay replay(options);
-    CHECK(ends_well(replay));
-    CHECK(watcher.vector_ == nth - 1);
+    const Watcher landed = land({begin_of(1), value_of(tell_vector), nth}, machine);
+    CHECK(landed.vector_ == nth - 1);
   }
 }
 
@@ -194,14 +194,8 @@ uint64_t second_with_its_digest(const Instant& first) {
 void check_same_digest(MachineChoice machine) {
   Instant instant{begin_of(2), value_of(tell_register), 1};
   instant.nth = second_with_its_digest(instant);
-  const Workplace place;
-  insert_event(place / "bent", instant, 0);
-  Watcher watcher(instant.after + 1);
-  ReplayOptions options = options_for(place / "bent", machine);
-  options.participants = {&watcher};
-  Replay replay(options);
-  CHECK(ends_well(replay));
-  CHECK(watcher.words_.at(instant.after + 1)[kRcx] == instant.nth - 1);
+  const Watcher landed = land(instant, machine);
+  CHECK(landed.words_.at(instant.after + 1)[kRcx] == instant.nth - 1);
 }
 
 // A state that the guest is never in, in each part of it.
