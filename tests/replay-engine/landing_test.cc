@@ -15,6 +15,8 @@ using Catch::Matchers::Contains;
 using recording::Event;
 using recording::EventKind;
 
+constexpr uint8_t kRcx = register_number(&Registers::rcx), kFlags = register_number(&Registers::rflags);
+
 enum { tell_memory = 1, tell_vector, tell_counter, tell_begin, tell_sealed, tell_register };
 
 const std::filesystem::path& repeats() {
@@ -119,7 +121,6 @@ void insert_event(const std::filesystem::path& to, const Instant& instant, uint6
   const FpuState fpu = guest.thread().vcpu().fpu();
   event.fpu_digest = recording::digest64(canonical_fpu(fpu));
   event.fpu.assign(fpu.fxsave.begin(), fpu.fxsave.end());
-  constexpr uint8_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
   event.registers = {{kFlags, guest.thread().registers().rflags}};
   const RegisterWords words = canonical_state(guest.thread().registers());
   event.operands.assign(words.begin(), words.end());
@@ -170,8 +171,6 @@ void check_vector(MachineChoice machine) {
     CHECK(landed.vector_ == nth - 1);
   }
 }
-
-constexpr size_t kRcx = offsetof(Registers, rcx) / sizeof(uint64_t);
 
 // Of the loop that counts in RCX: the first arrival whose digest an earlier one has, too.
 uint64_t second_with_its_digest(const Instant& first) {
@@ -244,7 +243,6 @@ void check_recorded(const std::filesystem::path& recording) {
     CHECK(event->operands.size() == kRegisterCount);
     CHECK(event->fpu_digest.has_value());
     // Flags and FPU may differ in a replay where no digest sees it: the answer sets them in any case.
-    constexpr uint8_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
     CHECK(std::ranges::any_of(event->registers, [](const auto& change) { return change.number == kFlags; }));
     CHECK(event->fpu.size() == sizeof(FpuState::fxsave));
     // Samples first, then everything: the loop's variable is in a sample and in the rest.
