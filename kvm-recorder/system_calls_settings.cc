@@ -219,6 +219,13 @@ constexpr Control kMessageControls[] = {{IPC_RMID, Use::value},    {IPC_SET, Use
                                         {IPC_STAT, Use::out, 120}, {IPC_INFO, Use::out, 32},
                                         {MSG_STAT, Use::out, 120}, {MSG_INFO, Use::out, 32}};
 
+std::vector<Operation> operations_of(std::span<const Control> controls) {
+  std::vector<Operation> operations;
+  for (const Control& row : controls)
+    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
+  return operations;
+}
+
 long control(Call& call, std::span<const Control> controls, size_t command, size_t pointer) {
   const auto row = std::find_if(controls.begin(), controls.end(),
                                 [&](const Control& entry) { return entry.command == call.fd(command); });
@@ -256,18 +263,7 @@ std::vector<Operation> prctl_operations() {
   return operations;
 }
 
-std::vector<Operation> semctl_operations() {
-  std::vector<Operation> operations;
-  for (const calls::Control& row : calls::kSemaphoreControls)
-    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
-  return operations;
-}
-
-std::vector<Operation> msgctl_operations() {
-  std::vector<Operation> operations;
-  for (const calls::Control& row : calls::kMessageControls)
-    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
-  return operations;
-}
+std::vector<Operation> semctl_operations() { return calls::operations_of(calls::kSemaphoreControls); }
+std::vector<Operation> msgctl_operations() { return calls::operations_of(calls::kMessageControls); }
 
 }  // namespace aftercheck
