@@ -186,13 +186,11 @@ long prctl(Call& call) {
 // know it (kernel/capability.c, cap_validate_magic).
 long capget(Call& call) {
   constexpr uint64_t kHeader = sizeof(__user_cap_header_struct);
-  uint32_t version = 0;
   const uint64_t header = guest_pointer(call.args[0], kHeader);
   __user_cap_header_struct wanted{};
   if (call.process.memory.read_object(header, wanted) && whose(wanted.pid) == Whose::recorder) return -ESRCH;
-  call.process.memory.read_object(header, version);
   const uint64_t elements =
-      version == _LINUX_CAPABILITY_VERSION_1 ? _LINUX_CAPABILITY_U32S_1 : _LINUX_CAPABILITY_U32S_3;
+      wanted.version == _LINUX_CAPABILITY_VERSION_1 ? _LINUX_CAPABILITY_U32S_1 : _LINUX_CAPABILITY_U32S_3;
   const uint64_t size = elements * sizeof(__user_cap_data_struct);
   const uint64_t data = guest_pointer(call.args[1], size);
   const long result = host_call(SYS_capget, header, data);
