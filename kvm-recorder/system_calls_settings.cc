@@ -187,13 +187,11 @@ long prctl(Call& call) {
 // know it (kernel/capability.c, cap_validate_magic).
 long capget(Call& call) {
   constexpr uint64_t kHeader = sizeof(__user_cap_header_struct);
-  uint32_t version = 0;
   const uint64_t header = guest_pointer(call.args[0], kHeader);
   __user_cap_header_struct wanted{};
   if (call.process.memory.read_object(header, wanted) && whose(wanted.pid) == Whose::recorder) return -ESRCH;
-  call.process.memory.read_object(header, version);
   const uint64_t elements =
-      version == _LINUX_CAPABILITY_VERSION_1 ? _LINUX_CAPABILITY_U32S_1 : _LINUX_CAPABILITY_U32S_3;
+      wanted.version == _LINUX_CAPABILITY_VERSION_1 ? _LINUX_CAPABILITY_U32S_1 : _LINUX_CAPABILITY_U32S_3;
   const uint64_t size = elements * sizeof(__user_cap_data_struct);
   const uint64_t data = guest_pointer(call.args[1], size);
   const long result = host_call(SYS_capget, header, data);
@@ -227,6 +225,13 @@ constexpr Control kSegmentControls[] = {
     {IPC_RMID, Use::value},    {IPC_SET, Use::in, 112},  {IPC_STAT, Use::out, 112},
     {IPC_INFO, Use::out, 72},  {SHM_LOCK, Use::value},   {SHM_UNLOCK, Use::value},
     {SHM_STAT, Use::out, 112}, {SHM_INFO, Use::out, 48}, {SHM_STAT_ANY, Use::out, 112}};
+
+std::vector<Operation> operations_of(std::span<const Control> controls) {
+  std::vector<Operation> operations;
+  for (const Control& row : controls)
+    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
+  return operations;
+}
 
 long control(Call& call, std::span<const Control> controls, size_t command, size_t pointer) {
   const auto row = std::find_if(controls.begin(), controls.end(),
@@ -266,19 +271,8 @@ std::vector<Operation> prctl_operations() {
   return operations;
 }
 
-std::vector<Operation> semctl_operations() {
-  std::vector<Operation> operations;
-  for (const calls::Control& row : calls::kSemaphoreControls)
-    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
-  return operations;
-}
-
-std::vector<Operation> msgctl_operations() {
-  std::vector<Operation> operations;
-  for (const calls::Control& row : calls::kMessageControls)
-    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
-  return operations;
-}
+std::vector<Operation> semctl_operations() { return calls::operations_of(calls::kSemaphoreControls); }
+std::vector<Operation> msgctl_operations() { return calls::operations_of(calls::kMessageControls); }
 
 std::vector<Operation> shmctl_operations() {
   std::vector<Operation> operations;

@@ -67,6 +67,15 @@ long signal_everybody(Call& call, int signal) {
   return answer_undone(call, "kill(-1) (a signal to every process)", EPERM);
 }
 
+// To a thread of the process with this number.
+long signal_thread(Call& call, pid_t process, pid_t thread, int signal) {
+  const Whose of = whose(thread);
+  if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other || process != getpid() || !recorded(signal)) return pass_as_is(call);
+  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
+  return 0;
+}
+
 // known_siginfo_layout(): what si_code says of a signal's other fields.
 bool known_layout(int signal, int code) {
   // include/uapi/asm-generic/siginfo.h: how many codes of their own these signals have.
@@ -143,23 +152,8 @@ long kill(Call& call) {
   return 0;
 }
 
-long tkill(Call& call) {
-  const int signal = call.fd(1);
-  const Whose of = whose(call.fd(0));
-  if (of == Whose::recorder) return -ESRCH;
-  if (of == Whose::other || !recorded(signal)) return pass_as_is(call);
-  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
-  return 0;
-}
-
-long tgkill(Call& call) {
-  const int signal = call.fd(2);
-  const Whose of = whose(call.fd(1));
-  if (of == Whose::recorder) return -ESRCH;
-  if (of == Whose::other || call.fd(0) != getpid() || !recorded(signal)) return pass_as_is(call);
-  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
-  return 0;
-}
+long tkill(Call& call) { return signal_thread(call, getpid(), call.fd(0), call.fd(1)); }
+long tgkill(Call& call) { return signal_thread(call, call.fd(0), call.fd(1), call.fd(2)); }
 
 long rt_sigqueueinfo(Call& call) {
   siginfo_t info{};

@@ -2,6 +2,7 @@
 #include <cstdlib>
 
 #include "check_fixture.h"
+#include "tests/base/sanitized.h"
 
 namespace aftercheck::test {
 namespace {
@@ -219,11 +220,7 @@ TEST_CASE("check: C++ with exceptions and templates") {
 
 TEST_CASE("check: a site that is hit a million times") {
   const Workplace place;
-#ifdef AFTERCHECK_SANITIZED
-  constexpr unsigned kHits = 100'000;  // a tenth of the speed
-#else
-  constexpr unsigned kHits = 1'000'000;
-#endif
+  constexpr unsigned kHits = kSanitized ? 100'000 : 1'000'000;  // sanitizers: a tenth of the speed
   REQUIRE(record_guest(place, {"hits", std::to_string(kHits)}).status == 0);
   const json report = check_json(place, {"--machine=soft", "--check-limit=1"});
   // A check that does not end is given up after three times.
