@@ -55,11 +55,18 @@ fs::path prepare_directory(const fs::path& directory) {
 }
 
 // The recording's store becomes a link to a folder that others use too. Relative, so that they can be moved
-// together.
+// together. Nothing else may be in it: all of it is kept from the guest.
 void share_store(const fs::path& directory, const fs::path& store) {
   std::error_code error;
   fs::create_directories(store, error);
   const fs::path target = error ? fs::path() : fs::canonical(store, error);
+  if (!error)
+    for (auto entry = fs::directory_iterator(target, error); !error && entry != fs::directory_iterator();
+         entry.increment(error))
+      if (!recording::may_be_in_store(entry->path().filename().string()))
+        fail(ErrorKind::usage,
+             "{}: a store for recordings has nothing else in it, and there is {}: name a folder of its own",
+             store.string(), entry->path().filename().string());
   const fs::path place = error ? fs::path() : fs::canonical(directory, error);
   if (!error) fs::create_directory_symlink(target.lexically_relative(place), directory / "store", error);
   if (error)
@@ -231,10 +238,7 @@ void Session::drop_checkpoints(const std::string& why) {
 
 void Session::finish_log() {
   if (writer_ && result_.log_error.empty()) try {
-      memory_.host_thread().run([&] {
-        store_.finish();
-        writer_->finish();
-      });
+      memory_.host_thread().run([&] { writer_->finish(); });
     } catch (const Error& error) {
       result_.log_error = error.what();
       if (options_.on_log_error == OnLogError::stop) {
@@ -249,6 +253,12 @@ void Session::finish_log() {
         options_.warning(std::string("not all checkpoints could be kept: ") + error.what());
     }
   checkpoints_.reset();
+  try {
+    memory_.host_thread().run([&] { store_.finish(); });
+  } catch (const Error& error) {
+    if (options_.warning)
+      options_.warning(std::string("not all of the recording's files are compressed: ") + error.what());
+  }
 }
 
 // What is known of unsupported calls goes into the recording: at each new one, so that it is there whatever

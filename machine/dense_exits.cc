@@ -52,6 +52,18 @@ Exit DenseExits::run() {
   }
 }
 
+Exit DenseExits::step() {
+  if (on_soft_) try {
+      const Exit exit = soft_->step();
+      if (exit.kind != ExitKind::exception || exit.vector != vector::kInvalidOpcode) return exit;
+      lose();
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::unsupported) throw;
+      lose();
+    }
+  return own_->step();
+}
+
 // On the own vCPU afterwards: that one is to go on, with the same instruction.
 Exit DenseExits::run_soft() {
   soft_->set_bounds(kNowhere, kCodeBytes);
@@ -96,11 +108,16 @@ void DenseExits::lose() {
 void DenseExits::change() {
   AFTERCHECK_LOG_TO(LogTopic::machine, "at {:#x} on to the {} vCPU", registers().rip,
                     on_soft_ ? "own" : "soft");
-  if (soft_ == nullptr) {
-    soft_machine_ = create_soft_machine(space_, cpu_);
-    soft_ = soft_machine_->create_vcpu();
-    soft_to_kick_.store(soft_.get());
-  }
+  if (soft_ == nullptr) try {
+      soft_machine_ = create_soft_machine(space_, cpu_);
+      soft_ = soft_machine_->create_vcpu();
+      soft_to_kick_.store(soft_.get());
+    } catch (const Error& error) {  // no memory for it, say: the own vCPU can do everything
+      AFTERCHECK_LOG_TO(LogTopic::machine, "no soft vCPU: {}", error.what());
+      soft_machine_.reset();
+      stays_ = true;
+      return;
+    }
   // It has translated code which the guest may have changed meanwhile, without an exit.
   if (!on_soft_)
     for (const auto& [start, mapping] : space_.mappings())

@@ -21,7 +21,7 @@ class DenseExits final : public Vcpu {
   ~DenseExits() override;
 
   Exit run() override;
-  Exit step() override { return now().step(); }
+  Exit step() override;
   Registers& registers() override { return now().registers(); }
   FpuState fpu() override { return now().fpu(); }
   void set_fpu(const FpuState& state) override { now().set_fpu(state); }

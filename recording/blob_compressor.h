@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <deque>
 #include <filesystem>
+#include <future>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -27,8 +28,8 @@ class BlobCompressor {
 
   // This blob has been kept, and is not compressed. Any thread.
   void add(const Digest128& name);
-  // Waits for all, and puts them in place. Idempotent. What can't be compressed stays as it is. Throws
-  // Error(io).
+  // Waits for all, and puts them in place. Idempotent. What can't be compressed stays as it is; throws
+  // Error(io) in the end where that is not as it should be.
   void finish();
 
  private:
@@ -40,6 +41,7 @@ class BlobCompressor {
   std::string error_;
   // The thread's own, then finish()'s: temporary file, and the blob's.
   std::vector<std::pair<std::string, std::string>> done_;
+  std::promise<void> started_;
   std::thread thread_;
 
   void run();

@@ -1,5 +1,6 @@
 #include "recording/compressed_blob.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -46,6 +47,24 @@ static_assert(sizeof(Header) == 32);
 void put(int fd, const std::string& path, uint64_t offset, std::span<const std::byte> bytes) {
   if (const int error = write_all(fd, bytes, offset); error != 0)
     fail(ErrorKind::io, "{}: {}", path, errno_text(error));
+}
+
+// Are the frames there, before memory is given for what they claim? What is wrong with them, or null.
+const char* check_frames(int fd, uint64_t blob_length, uint64_t file_size) {
+  // Holes cost a hostile file nothing.
+  const off_t hole = lseek(fd, 0, SEEK_HOLE);
+  lseek(fd, 0, SEEK_SET);
+  if (hole >= 0 && static_cast<uint64_t>(hole) < file_size) return "it has holes";
+  uint64_t at = sizeof(Header);
+  for (uint64_t done = 0; done < blob_length; done += kPiece) {
+    uint32_t length = 0;
+    if (read_file(fd, at, std::as_writable_bytes(std::span(&length, 1))) != sizeof length || length == 0 ||
+        length > ZSTD_compressBound(kPiece))
+      return "a frame is cut off";
+    at += sizeof length + length;
+  }
+  if (at > file_size) return "a frame is cut off";
+  return at < file_size ? "there is more behind its last frame" : nullptr;
 }
 
 }  // namespace
@@ -97,7 +116,10 @@ UnpackedBlob unpack_blob(int fd, const std::string& path) {
   if (fstat(fd, &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   if (header.blob_length / kMostTimes > static_cast<uint64_t>(status.st_size))
     damaged("it claims more bytes than it can have");
-  UniqueFd memory(memfd_create("blob", MFD_CLOEXEC));
+  if (const char* what = check_frames(fd, header.blob_length, static_cast<uint64_t>(status.st_size));
+      what != nullptr)
+    damaged(what);
+  UniqueFd memory(memfd_create("blob", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!memory || ftruncate(memory.get(), static_cast<off_t>(header.blob_length)) != 0)
     fail(ErrorKind::io, "memory for {}: {}", path, errno_text(errno));
   const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> zstd(ZSTD_createDCtx(), ZSTD_freeDCtx);
@@ -109,7 +131,8 @@ UnpackedBlob unpack_blob(int fd, const std::string& path) {
   while (blob.size < header.blob_length) {
     uint32_t length = 0;
     if (read_file(fd, at, std::as_writable_bytes(std::span(&length, 1))) != sizeof length ||
-        length > frame.size() || read_file(fd, at + sizeof length, std::span(frame).first(length)) != length)
+        length > frame.size() ||  // the file changes meanwhile
+        read_file(fd, at + sizeof length, std::span(frame).first(length)) != length)
       damaged("a frame is cut off");
     at += sizeof length + length;
     const uint64_t wanted = std::min(kPiece, header.blob_length - blob.size);
@@ -120,7 +143,9 @@ UnpackedBlob unpack_blob(int fd, const std::string& path) {
     hash.update(bytes);
     blob.size += wanted;
   }
-  if (at != static_cast<uint64_t>(status.st_size)) damaged("there is more behind its last frame");
+  // A guest must not write what is mapped from it, if it should ever get hold of it.
+  if (fcntl(memory.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) != 0)
+    fail(ErrorKind::io, "memory for {}: {}", path, errno_text(errno));
   blob.hash = hash.value();
   blob.fd = std::move(memory);
   return blob;

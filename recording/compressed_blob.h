@@ -10,13 +10,13 @@
 
 namespace aftercheck::recording {
 
-// Does the file begin as a compressed blob does? Positions of descriptors stay where they are, here and
-// below.
+// Does the file begin as a compressed blob does? The descriptor's position stays where it is; below
+// it is 0 afterwards.
 bool is_compressed_blob(int fd);
 
 // Writes the bytes of `from` into `to`, which is empty, compressed. False, with anything in `to`: they are to
-// stay as they are, because it has holes, or that would save little, or more than a reader believes; or `stop`, which is asked
-// once for each MiB, said so. Throws Error(io); `path` is that of `to`, for messages.
+// stay as they are, because it has holes, or that would save little, or more than a reader believes; or
+// `stop`, which is asked once for each MiB, said so. Throws Error(io); `path` is that of `to`, for messages.
 bool compress_blob(int from, int to, const std::string& path, const std::function<bool()>& stop);
 
 struct UnpackedBlob {

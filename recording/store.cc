@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <deque>
 #include <limits>
 #include <memory>
@@ -32,13 +33,6 @@ constexpr uint64_t kWorthCompressing = 4096;
 // FICLONERANGE (ioctl_ficlonerange(2)) wants block-aligned ranges; no supported file system has smaller
 // blocks, and one with larger blocks refuses, which is handled.
 constexpr uint64_t kCloneAlignment = 4096;
-
-// Another process's, or an earlier life's, unfinished copies must not be hit: open(O_EXCL) decides, this only
-// avoids needless tries.
-std::string temporary_name() {
-  static std::atomic<uint64_t> counter = 0;
-  return fmt::format("new-{}-{}", getpid(), counter++);
-}
 
 // A file that goes away unless it is kept.
 struct TemporaryFile {
@@ -225,7 +219,35 @@ UniqueFd open_read_only(const std::string& path) {
   fail(ErrorKind::io, "{}: {}", path, errno_text(error));
 }
 
+constexpr std::string_view kTemporary = "new-";
+
+// The same bytes, and not only the same hash: others may have put the one into a store that is shared.
+bool same_bytes(int one, int other) {
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(2 * kBufferBytes);
+  const std::span<std::byte> first(buffer.get(), kBufferBytes),
+      second(buffer.get() + kBufferBytes, kBufferBytes);
+  for (uint64_t at = 0;; at += kBufferBytes) {
+    const size_t got = read_file(one, at, first);
+    if (read_file(other, at, second) != got || std::memcmp(first.data(), second.data(), got) != 0)
+      return false;
+    if (got < kBufferBytes) return true;
+  }
+}
+
 }  // namespace
+
+// Another process's, or an earlier life's, unfinished copies must not be hit: open(O_EXCL) decides, this only
+// avoids needless tries.
+std::string temporary_name() {
+  static std::atomic<uint64_t> counter = 0;
+  return fmt::format("{}{}-{}", kTemporary, getpid(), counter++);
+}
+
+bool may_be_in_store(std::string_view name) {
+  return name.starts_with(kTemporary) ||
+         (name.size() == 2 * sizeof(Digest128) &&
+          name.find_first_not_of("0123456789abcdef") == std::string_view::npos);
+}
 
 std::string to_hex(const Digest128& digest) {
   std::string text;
@@ -252,7 +274,8 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   const std::string path = (directory_ / to_hex(blob.name)).string();
   if (access(path.c_str(), F_OK) == 0) {
     try {
-      return open(blob.name);
+      Blob known = open(blob.name);
+      if (same_bytes(known.fd.get(), copy.fd.get())) return known;
     } catch (const Error&) {
       // It is there but damaged: the copy takes its place.
     }
@@ -310,8 +333,13 @@ Digest128 Store::NewBlob::keep() {
   return name;
 }
 
+bool Store::shared() const {
+  std::error_code error;
+  return std::filesystem::is_symlink(directory_, error);
+}
+
 bool Store::remove(const Digest128& name) {
-  if (std::filesystem::is_symlink(directory_)) return false;  // others may need it
+  if (shared()) return false;
   const std::string path = (directory_ / to_hex(name)).string();
   if (unlink(path.c_str()) == 0) return true;
   if (errno != ENOENT) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));

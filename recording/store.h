@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/fd.h"
 #include "recording/event.h"
@@ -16,6 +17,10 @@
 namespace aftercheck::recording {
 
 std::string to_hex(const Digest128& digest);
+// A name for a file that is being made in a store; an open(2) with O_EXCL may find it taken.
+std::string temporary_name();
+// Could a store have made a file with this name?
+bool may_be_in_store(std::string_view name);
 
 class BlobCompressor;
 
@@ -67,6 +72,8 @@ class Store {
   // Removes a blob that nothing needs any more; false where it is not there, or others share the store.
   // Throws Error(io).
   bool remove(const Digest128& name);
+  // Do other recordings use it, too (a link leads there)?
+  bool shared() const;
   // Sum of the sizes of all blobs in bytes, as they lie there.
   uint64_t size() const;
 

@@ -304,6 +304,33 @@ TEST_CASE("a damaged compressed blob is named or right, whatever byte it is") {
   }
 }
 
+TEST_CASE("a compressed blob that claims more than its file holds gets no memory") {
+  TemporaryDirectory directory;
+  Store store(directory.path(), true);
+  const auto bytes = squeezable(10'000);
+  write_file(directory / "file", bytes);
+  store.compress();
+  const Digest128 name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
+  store.finish();
+  const auto path = directory.path() / "store" / to_hex(name);
+  // A frame that zstd skips, nearly all of it a hole, in front of the blob's.
+  auto whole = read_file(path);
+  uint32_t frame = 0;
+  std::memcpy(&frame, &whole[32], sizeof frame);
+  const uint32_t skipped = 500'000, magic = 0x184d2a50, length = frame + skipped + 8;
+  std::vector<std::byte> start(whole.begin(), whole.begin() + 32);
+  for (const uint32_t word : {length, magic, skipped})
+    for (unsigned shift = 0; shift < 32; shift += 8) start.push_back(static_cast<std::byte>(word >> shift));
+  std::filesystem::remove(path);
+  write_file(path, start);
+  std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+  const UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  const auto rest = std::span(whole).subspan(36);
+  REQUIRE(pwrite(file.get(), rest.data(), rest.size(), static_cast<off_t>(start.size() + skipped)) ==
+          static_cast<ssize_t>(rest.size()));
+  REQUIRE_THROWS_WITH(store.open(name), Catch::Contains("it has holes"));
+}
+
 TEST_CASE("a recording that is not finished has plain blobs") {
   TemporaryDirectory directory;
   const std::vector<std::byte> bytes(3 << 20, std::byte{'x'});

@@ -380,6 +380,9 @@ TEST_CASE("recordings share a store, compressed") {
   write_file(place / "file", "");
   CHECK(run_tool({"record", "-o", "three", "--store", "file", "/bin/true"}, place.path()).status == 2);
   CHECK_FALSE(fs::exists(place / "three"));
+  const Finished here = run_tool({"record", "-o", "three", "--store", ".", "/bin/true"}, place.path());
+  CHECK(here.status == 2);
+  CHECK_THAT(here.err, Contains("name a folder of its own"));
 }
 
 TEST_CASE("dump prints one event a line") {
