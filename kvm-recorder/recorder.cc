@@ -595,6 +595,7 @@ void Session::handle(const Exit& exit) {
       handle_kick();
       return;
     case ExitKind::step:
+    case ExitKind::untrapped:
       break;
   }
   fail(ErrorKind::internal, "unexpected exit: {}", describe(exit));

@@ -1,7 +1,5 @@
 #include "machine/dense_exits.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -25,15 +23,30 @@ constexpr uint64_t kLongestWait = 1 << 20;
 
 }  // namespace
 
-DenseExits::DenseExits(AddressSpace& space, const CpuModel& cpu, std::unique_ptr<Vcpu> own)
-    : space_(space), cpu_(cpu), own_(std::move(own)), block_start_(Clock::now()) {}
+DenseExits::DenseExits(Machine& machine, AddressSpace& space, const CpuModel& cpu)
+    : own_machine_(machine),
+      space_(space),
+      cpu_(cpu),
+      own_(machine.create_vcpu()),
+      block_start_(Clock::now()) {
+  own_->leave_untrapped(true);
+}
 
 DenseExits::~DenseExits() { soft_to_kick_.store(nullptr); }
+
+void DenseExits::stay_on_processor() {
+  stays_ = true;
+  own_->leave_untrapped(false);
+}
 
 Exit DenseExits::run() {
   for (;;) {
     if (!on_soft_) {
       const Exit exit = own_->run();
+      if (exit.kind == ExitKind::untrapped) {
+        visit_soft();
+        continue;
+      }
       // Of two kicked vCPUs the one that did not run then has another to tell of.
       if (exit.kind == ExitKind::kick && !kicked_.exchange(false)) continue;
       if (!stays_) count(exit);
@@ -43,11 +56,16 @@ Exit DenseExits::run() {
       const Exit exit = run_soft();
       if (!on_soft_) continue;
       if (exit.kind == ExitKind::kick && !kicked_.exchange(false)) continue;
-      count(exit);
+      if (visits_ && exit.kind != ExitKind::trapped_instruction) change();
+      if (!visits_) count(exit);
       return exit;
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::unsupported) throw;
+      const bool visited = visits_;
       lose();
+      if (!visited) continue;
+      const Exit exit = step_unwatched();
+      if (exit.kind != ExitKind::step) return exit;
     }
   }
 }
@@ -55,13 +73,31 @@ Exit DenseExits::run() {
 Exit DenseExits::step() {
   if (on_soft_) try {
       const Exit exit = soft_->step();
-      if (exit.kind != ExitKind::exception || exit.vector != vector::kInvalidOpcode) return exit;
+      if (visits_ || exit.kind != ExitKind::exception || exit.vector != vector::kInvalidOpcode) return exit;
       lose();
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::unsupported) throw;
+      const bool visited = visits_;
       lose();
+      if (visited) return step_unwatched();
     }
-  return own_->step();
+  const Exit exit = own_->step();
+  if (exit.kind != ExitKind::untrapped) return exit;
+  visit_soft();
+  return step();
+}
+
+// What neither can: an instruction that the soft one lacks is none that must be trapped.
+Exit DenseExits::step_unwatched() {
+  own_->leave_untrapped(false);
+  const Exit exit = own_->step();
+  own_->leave_untrapped(true);
+  return exit;
+}
+
+void DenseExits::visit_soft() {
+  change();
+  visits_ = on_soft_;
 }
 
 // On the own vCPU afterwards: that one is to go on, with the same instruction.
@@ -70,7 +106,7 @@ Exit DenseExits::run_soft() {
   const Exit exit = soft_->run();
   const bool invalid = exit.kind == ExitKind::exception && exit.vector == vector::kInvalidOpcode;
   const bool long_way = exit.kind == ExitKind::kick && soft_->code_left() == 0;
-  if (invalid || long_way) lose();
+  if ((invalid && !visits_) || long_way) lose();
   return exit;
 }
 
@@ -99,7 +135,9 @@ void DenseExits::begin_block() {
 }
 
 void DenseExits::lose() {
+  const bool visited = visits_;
   change();
+  if (visited) return;
   wait_ = waits_;
   waits_ = std::min(waits_ * 2, kLongestWait);
   begin_block();
@@ -115,18 +153,14 @@ void DenseExits::change() {
     } catch (const Error& error) {  // no memory for it, say: the own vCPU can do everything
       AFTERCHECK_LOG_TO(LogTopic::machine, "no soft vCPU: {}", error.what());
       soft_machine_.reset();
-      stays_ = true;
-      return;
+      return stay_on_processor();
     }
-  // It has translated code which the guest may have changed meanwhile, without an exit.
-  if (!on_soft_)
-    for (const auto& [start, mapping] : space_.mappings())
-      if ((mapping.prot & PROT_EXEC) != 0 && ((mapping.prot & PROT_WRITE) != 0 || mapping.shared))
-        soft_machine_->code_changed({start, mapping.end});
+  code_changed_elsewhere(on_soft_ ? own_machine_ : *soft_machine_, space_);
   Vcpu &from = now(), &to = on_soft_ ? *own_ : *soft_;
   to.registers() = from.registers();
   to.set_fpu(from.fpu());
   on_soft_ = !on_soft_;
+  visits_ = false;
 }
 
 void DenseExits::kick() noexcept {
@@ -142,9 +176,9 @@ void DenseExits::clear_kick() noexcept {
 }
 
 std::unique_ptr<Vcpu> create_leaving_vcpu(Machine& machine, AddressSpace& space, const CpuModel& cpu) {
-  std::unique_ptr<Vcpu> own = machine.create_vcpu();
-  if (machine.kind() != MachineKind::kvm || cpu.kind() != CpuModelKind::portable) return own;
-  return std::make_unique<DenseExits>(space, cpu, std::move(own));
+  if (machine.kind() != MachineKind::kvm || cpu.kind() != CpuModelKind::portable)
+    return machine.create_vcpu();
+  return std::make_unique<DenseExits>(machine, space, cpu);
 }
 
 }  // namespace aftercheck

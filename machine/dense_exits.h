@@ -1,5 +1,6 @@
 // Where a guest executes instructions that trap very often (RDTSC in a loop), exits cost more than slow
-// execution: on KVM each is one, on a soft vCPU a call.
+// execution: on KVM each is one, on a soft vCPU a call. And some code KVM can't execute faithfully
+// (Vcpu::leave_untrapped).
 #pragma once
 
 #include <atomic>
@@ -12,12 +13,13 @@
 namespace aftercheck {
 
 // A vCPU of a KVM machine, and while its trapped instructions are dense a soft one on the same memory.
-// Measures both and goes on with the cheaper. Of what the soft vCPU finds invalid the processor has the last
+// Measures both and goes on with the cheaper. What the own one leaves untrapped the soft one executes, up to
+// the next exit of another kind. Of what the soft vCPU finds invalid the processor has the last
 // word, and what it can't execute the processor does. Neither machine sees anything of this.
 class DenseExits final : public Vcpu {
  public:
-  // `own` is a vCPU of the machine on KVM that observes `space`; its machine and `space` must outlive this.
-  DenseExits(AddressSpace& space, const CpuModel& cpu, std::unique_ptr<Vcpu> own);
+  // `machine` is on KVM and observes `space`; both must outlive this.
+  DenseExits(Machine& machine, AddressSpace& space, const CpuModel& cpu);
   ~DenseExits() override;
 
   Exit run() override;
@@ -25,13 +27,14 @@ class DenseExits final : public Vcpu {
   Registers& registers() override { return now().registers(); }
   FpuState fpu() override { return now().fpu(); }
   void set_fpu(const FpuState& state) override { now().set_fpu(state); }
-  void stay_on_processor() override { stays_ = true; }
+  void stay_on_processor() override;
   void kick() noexcept override;
   void clear_kick() noexcept override;
 
  private:
   using Clock = std::chrono::steady_clock;
 
+  Machine& own_machine_;
   AddressSpace& space_;
   const CpuModel cpu_;
   const std::unique_ptr<Vcpu> own_;
@@ -40,6 +43,7 @@ class DenseExits final : public Vcpu {
   std::atomic<Vcpu*> soft_to_kick_{nullptr};
   std::atomic<bool> kicked_{false};
   bool stays_ = false, on_soft_ = false;
+  bool visits_ = false;  // the soft one only executes what the own one can't
 
   // Since the block under way began.
   uint64_t exits_ = 0, trapped_ = 0;
@@ -49,6 +53,8 @@ class DenseExits final : public Vcpu {
 
   Vcpu& now() { return on_soft_ ? *soft_ : *own_; }
   Exit run_soft();
+  void visit_soft();
+  Exit step_unwatched();
   void count(const Exit& exit);
   void begin_block();
   void change();

@@ -381,11 +381,7 @@ void Guest::apply_registers(GuestThread& thread, const Event& event) {
 
 void Guest::move(GuestThread& thread, Vcpu& to) {
   if (thread.vcpu_ == &to) return;
-  // It has translated code which the guest may have changed on the other machine, without an event.
-  if (&to == thread.soft_.get())
-    for (const auto& [start, mapping] : space_.mappings())
-      if ((mapping.prot & PROT_EXEC) != 0 && ((mapping.prot & PROT_WRITE) != 0 || mapping.shared))
-        soft_machine_->code_changed({start, mapping.end});
+  code_changed_elsewhere(&to == thread.soft_.get() ? *soft_machine_ : *machine_, space_);
   hand_over(*thread.vcpu_, to, *breakpoints_);
   thread.vcpu_ = &to;
 }
