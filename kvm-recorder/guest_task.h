@@ -18,7 +18,14 @@ struct GuestTask {
       : process(of),
         answer(of.memory.space()),
         signals(of.signals, vcpu, signal_mask),
-        buffers(of.memory.space()) {}
+        buffers(of.memory.space()) {
+    if (process.seccomp == nullptr) process.seccomp = &seccomp;
+  }
+  ~GuestTask() {
+    if (process.seccomp == &seccomp) process.seccomp = nullptr;
+  }
+  GuestTask(const GuestTask&) = delete;
+  GuestTask& operator=(const GuestTask&) = delete;
 
   GuestProcess& process;
   Answer answer;  // of the thread's event under way

@@ -1,7 +1,6 @@
 #include "kvm-recorder/ioctl_nested.h"
 
 #include <fmt/format.h>
-#include <linux/capability.h>
 #include <linux/ethtool.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
@@ -12,6 +11,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace aftercheck {
@@ -111,7 +111,6 @@ long ask_interface(Call& call, uint64_t address) {
   if (!call.process.memory.read_object(structure, command)) return -EFAULT;
   std::vector<std::byte> copy(most_written(command));
   if (copy.empty()) {
-    if (!capable(CAP_NET_ADMIN)) return -EPERM;
     const std::string name = fmt::format("ioctl SIOCETHTOOL {:#x}", command);
     tell_once(call.process, name,
               fmt::format("the program called {}: not supported, answered EOPNOTSUPP", name));
@@ -130,24 +129,26 @@ long ask_interface(Call& call, uint64_t address) {
   return call.answer.write(structure, copy.data(), written_size(command, copy.data())) ? result : -EFAULT;
 }
 
-// fs/ioctl.c, ioctl_fiemap(): the head comes back after errors, too.
+// fs/ioctl.c, ioctl_fiemap(): the head comes back after the filesystem's errors, too, but not after those
+// that come before it is asked.
 long get_extents(Call& call, uint64_t address) {
   constexpr uint32_t kMost = 1 << 16;
+  constexpr uint32_t kMostOfKernel = (UINT32_MAX - sizeof(fiemap)) / sizeof(fiemap_extent);  // else EINVAL
+  constexpr uint32_t kUntouched = UINT32_MAX;  // the kernel does not read fm_mapped_extents
   fiemap head{};
-  if (!call.process.memory.read(address, &head, sizeof head)) return -EFAULT;
-  const uint32_t room = head.fm_extent_count;
-  head.fm_extent_count = std::min(room, kMost);
-  std::vector<std::byte> copy(sizeof head + head.fm_extent_count * sizeof(fiemap_extent));
+  if (!call.process.memory.read(address, &head, sizeof head))
+    return host_call(SYS_ioctl, call.args[0], call.args[1], kBadPointer);
+  const uint32_t room = head.fm_extent_count, given = std::min(room, kMost);
+  head.fm_extent_count = room > kMostOfKernel ? room : given;
+  head.fm_mapped_extents = kUntouched;
+  std::vector<std::byte> copy(sizeof head + given * sizeof(fiemap_extent));
   std::memcpy(copy.data(), &head, sizeof head);
-  // The kernel refuses what would not fit into 32 bits.
-  if (room > UINT32_MAX / sizeof(fiemap_extent)) return -EINVAL;
   const long result = make(call, copy.data());
   std::memcpy(&head, copy.data(), sizeof head);
-  const uint64_t extents =
-      result < 0 ? 0 : std::min(head.fm_mapped_extents, head.fm_extent_count) * sizeof(fiemap_extent);
+  if (head.fm_mapped_extents == kUntouched) return result;
+  const uint64_t extents = std::min(head.fm_mapped_extents, given) * sizeof(fiemap_extent);
   head.fm_extent_count = room;
   std::memcpy(copy.data(), &head, sizeof head);
-  if (result == -EFAULT) return result;
   return call.answer.write(address, copy.data(), sizeof head + extents) ? result : -EFAULT;
 }
 
@@ -157,13 +158,22 @@ long deduplicate(Call& call, uint64_t address) {
   if (!call.process.memory.read(address, &head, sizeof head)) return -EFAULT;
   std::vector<std::byte> copy(sizeof head + head.dest_count * sizeof(file_dedupe_range_info));
   if (!call.process.memory.read(address, copy.data(), copy.size())) return -EFAULT;
+  const auto set_destination = [&](size_t entry, int64_t fd) {
+    std::memcpy(&copy[sizeof head + entry * sizeof(file_dedupe_range_info) +
+                      offsetof(file_dedupe_range_info, dest_fd)],
+                &fd, sizeof fd);
+  };
+  std::vector<std::pair<size_t, int64_t>> ours;  // not open to the guest: its entry alone gets EBADF
   for (size_t i = 0; i < head.dest_count; ++i) {
     file_dedupe_range_info info;
     std::memcpy(&info, &copy[sizeof head + i * sizeof info], sizeof info);
-    if (!call.process.descriptors.allowed(static_cast<int>(info.dest_fd))) return -EBADF;
+    if (call.process.descriptors.allowed(static_cast<int>(info.dest_fd))) continue;
+    ours.emplace_back(i, info.dest_fd);
+    set_destination(i, -1);
   }
   const long result = make(call, copy.data());
   if (result < 0) return result;
+  for (const auto& [entry, fd] : ours) set_destination(entry, fd);
   return call.answer.write(address, copy.data(), copy.size()) ? result : -EFAULT;
 }
 

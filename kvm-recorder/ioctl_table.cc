@@ -133,7 +133,7 @@ constexpr Request kRequests[] = {
     {BLKRAGET, Use::out, 8},
     {BLKFRAGET, Use::out, 8},
     {BLKBSZGET, Use::out, 4},
-    {BLKSECTGET, Use::out, 2},
+    {BLKSECTGET, Use::out, 4},  // 2 of a block device, 4 of /dev/sg*
     {BLKIOMIN, Use::out, 4},
     {BLKIOOPT, Use::out, 4},
     {BLKALIGNOFF, Use::out, 4},

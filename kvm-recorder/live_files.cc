@@ -254,22 +254,29 @@ uint64_t LiveFiles::show(Answer& answer, int fd, const struct stat& status, Rang
 namespace {
 
 // No file's: devices have 32 bits.
-LiveFiles::Key key_of_segment(int segment) { return {UINT64_MAX, static_cast<uint64_t>(segment)}; }
+LiveFiles::Key key_of_segment(const Segment& segment) {
+  return {UINT64_MAX - segment.ipc_namespace, static_cast<uint64_t>(segment.id)};
+}
 
 }  // namespace
 
-uint64_t LiveFiles::number_of_segment(int segment) {
+uint64_t LiveFiles::number_of_segment(const Segment& segment) {
   return files_.try_emplace(key_of_segment(segment), File{.number = files_.size() + 1}).first->second.number;
 }
 
-bool LiveFiles::is_attached(int segment, uint64_t size) const {
+bool LiveFiles::is_mapped(const Segment& segment) const {
+  const auto entry = files_.find(key_of_segment(segment));
+  return entry != files_.end() && !mapped_parts(entry->second.number).empty();
+}
+
+bool LiveFiles::is_attached(const Segment& segment, uint64_t size) const {
   const auto entry = files_.find(key_of_segment(segment));
   if (entry == files_.end() || !entry->second.followed) return false;
   const std::vector<Range> parts = mapped_parts(entry->second.number);
   return parts.size() == 1 && parts.front() == Range{0, size};
 }
 
-void LiveFiles::show_segment(Answer& answer, int segment, uint64_t size, uint64_t address) {
+void LiveFiles::show_segment(Answer& answer, const Segment& segment, uint64_t size, uint64_t address) {
   File& file = files_.at(key_of_segment(segment));
   follow(file, true);
   resize(answer, file, size);

@@ -161,13 +161,14 @@ int LoggedSpace::map_copy(Answer& answer, Range range, int prot, int fd, uint64_
   return 0;
 }
 
-int LoggedSpace::attach_segment(Answer& answer, Range range, int prot, int segment, const std::string& name) {
+int LoggedSpace::attach_segment(Answer& answer, Range range, int prot, const Segment& segment,
+                                const std::string& name) {
   const bool attached = live_.is_attached(segment, range.size());
   const uint64_t number = live_.number_of_segment(segment);
   const int may = PROT_READ | PROT_EXEC | (prot & PROT_WRITE);
-  const int error = space_.attach_segment(range, prot, segment, name,
+  const int error = space_.attach_segment(range, prot, segment.id, name,
                                           {.device = makedev(0, 1),  // the kernel's own tmpfs
-                                           .inode = static_cast<uint64_t>(segment),
+                                           .inode = static_cast<uint64_t>(segment.id),
                                            .number = number,
                                            .may = may});
   if (error != 0) return error;

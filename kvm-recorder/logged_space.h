@@ -41,9 +41,10 @@ class LoggedSpace {
   // opens it for writing, or maps it so, the mapping shows the file itself. `name` is the path for people.
   int map_file(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
                const FileMapping& how);
-  // Attaches the System V segment with this identifier, all of it, as AddressSpace does; `name` is what
-  // /proc/self/maps shows.
-  int attach_segment(Answer& answer, Range range, int prot, int segment, const std::string& name);
+  // Attaches the System V segment, all of it, as AddressSpace does; `name` is what /proc/self/maps shows.
+  int attach_segment(Answer& answer, Range range, int prot, const Segment& segment, const std::string& name);
+  // Does the guest map any of it?
+  bool maps_segment(const Segment& segment) const { return live_.is_mapped(segment); }
   // shmdt(2): 0, or -EINVAL where no segment is attached at `address`.
   int detach_segment(Answer& answer, uint64_t address);
   int unmap(Answer& answer, Range range);

@@ -52,8 +52,10 @@ class ProcessSignals {
 
   // A descriptor of signalfd(2) reads what the host's kernel keeps: from now on it gets what the guest sends
   // to itself and blocks, too (but SIGSEGV, SIGBUS and those of kLibcSignals, which the host can't block).
-  void keep_blocked_in_host() { keeps_blocked_in_host_ = true; }
+  void keep_blocked_in_host();
   bool keeps_blocked_in_host() const { return keeps_blocked_in_host_; }
+  // The guest has this descriptor from another process: it may be one.
+  void descriptor_arrived(int fd);
 
   // Of the first thread and the process.
   SignalSets sets() const;

@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -16,6 +17,7 @@ class Seccomp {
  public:
   // SECCOMP_MODE_DISABLED, _STRICT or _FILTER.
   int mode() const { return mode_; }
+  size_t filters() const { return filters_.size(); }
   // 0, or -EINVAL where the thread has the other mode already.
   long set_strict();
   // The kernel's checks (kernel/seccomp.c, seccomp_check_filter(); net/core/filter.c, bpf_check_classic()): 0

@@ -78,8 +78,9 @@ void watch_outputs(const Call& call, const std::array<uint64_t, 6>& host, Failed
 
 // Says `text` once per `key`.
 void tell_once(GuestProcess& process, const std::string& key, const std::string& text);
-// system_calls_seccomp.cc. What the guest's filters make of the call, unless they allow it.
-std::optional<CallOutcome> filter_call(GuestTask& task, const Registers& registers);
+// system_calls_seccomp.cc. True when the guest's filters, or strict mode, do not allow call `number`: the
+// answer is in RAX, or a signal waits.
+bool stopped_by_filter(GuestTask& task, Registers& registers, uint64_t number);
 long set_seccomp_mode(Call& call, uint64_t mode, uint64_t filter);  // prctl(PR_SET_SECCOMP)
 long refuse(Call& call);
 // The call can't be recorded, and a program that is not told the truth goes on wrongly. Ends the recording,
@@ -205,6 +206,7 @@ long process_vm(Call& call);  // process_vm_readv, process_vm_writev
 // system_calls_seccomp.cc
 long seccomp(Call& call);
 // system_calls_shared.cc
+long shmget(Call& call);
 long shmat(Call& call);
 long shmdt(Call& call);
 long interrupted(Call& call);  // restart_syscall: EINTR

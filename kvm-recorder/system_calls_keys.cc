@@ -1,4 +1,5 @@
 // keyctl(2) by operation (security/keys/keyctl.c). The keys are the host's.
+#include <fmt/format.h>
 #include <linux/keyctl.h>
 #include <sys/syscall.h>
 
@@ -13,7 +14,8 @@ namespace {
 
 enum class Use : uint8_t {
   value,  // no pointer
-  name,   // argument `pointer` is a string, and for a search so is the next
+  name,   // argument `pointer` is a string
+  names,  // and so is the next
   in,     // argument `pointer` has as many bytes as the next says
   out,    // the same, written; the result is how many there are, whether they fit or not
 };
@@ -35,7 +37,7 @@ constexpr Row kOperations[] = {
     {KEYCTL_CLEAR, Use::value},
     {KEYCTL_LINK, Use::value},
     {KEYCTL_UNLINK, Use::value},
-    {KEYCTL_SEARCH, Use::name, 2},
+    {KEYCTL_SEARCH, Use::names, 2},
     {KEYCTL_READ, Use::out, 2},
     {KEYCTL_INSTANTIATE, Use::in, 2},
     {KEYCTL_NEGATE, Use::value},
@@ -48,6 +50,7 @@ constexpr Row kOperations[] = {
     {KEYCTL_INVALIDATE, Use::value},
     {KEYCTL_GET_PERSISTENT, Use::value},
     {KEYCTL_MOVE, Use::value},
+    {KEYCTL_RESTRICT_KEYRING, Use::names, 2},
     {KEYCTL_CAPABILITIES, Use::out, 1},
 };
 
@@ -67,8 +70,18 @@ long read_key(Call& call, std::array<uint64_t, 6> args, size_t pointer) {
   const long result = host_call(SYS_keyctl, args[0], args[1], args[2], args[3], args[4]);
   uint64_t size = bytes.size();
   while (size != 0 && bytes[size - 1] == before[size - 1]) --size;
-  if (result > 0 && static_cast<uint64_t>(result) <= bytes.size()) size = static_cast<uint64_t>(result);
+  if (result > 0 && static_cast<uint64_t>(result) <= bytes.size())
+    size = std::max(size, static_cast<uint64_t>(result));
   return size == 0 || call.answer.write(address, bytes.data(), size) ? result : -EFAULT;
+}
+
+// What the kernel has and the table has not, it may have been built without: programs must be ready for that.
+long unknown(const Call& call, uint32_t operation) {
+  if (operation <= KEYCTL_WATCH_KEY)
+    tell_once(call.process, fmt::format("keyctl {}", operation),
+              fmt::format("the program called keyctl with operation {}: not supported, answered EOPNOTSUPP",
+                          operation));
+  return -EOPNOTSUPP;
 }
 
 }  // namespace
@@ -78,14 +91,15 @@ namespace calls {
 long keyctl(Call& call) {
   std::array<uint64_t, 6> args = call.args;
   const auto* row = std::ranges::find(kOperations, static_cast<uint32_t>(args[0]), &Row::operation);
-  if (row == std::end(kOperations)) return -EOPNOTSUPP;
+  if (row == std::end(kOperations)) return unknown(call, static_cast<uint32_t>(args[0]));
   switch (row->use) {
     case Use::value:
       break;
+    case Use::names:
+      args[row->pointer + 1U] = guest_pointer(args[row->pointer + 1U], 1);
+      [[fallthrough]];
     case Use::name:
       args[row->pointer] = guest_pointer(args[row->pointer], 1);
-      if (row->operation == KEYCTL_SEARCH)
-        args[row->pointer + 1U] = guest_pointer(args[row->pointer + 1U], 1);
       break;
     case Use::in:
       args[row->pointer] = guest_pointer(args[row->pointer], args[row->pointer + 1U]);

@@ -224,7 +224,11 @@ long unshare(Call& call) {
   if ((flags & kNewNamespaces) == 0) return 0;
   if (!(flags & CLONE_NEWUSER) && !capable(CAP_SYS_ADMIN)) return -EPERM;
   constexpr uint64_t kHarmless = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP;
-  if ((flags & kNewNamespaces & ~kHarmless) == 0) return host_call(SYS_unshare, flags & kHarmless);
+  if ((flags & kNewNamespaces & ~kHarmless) == 0) {
+    const long result = host_call(SYS_unshare, flags & kHarmless);
+    if (result == 0 && (flags & CLONE_NEWIPC) != 0) ++call.process.ipc_namespace;
+    return result;
+  }
   return cannot_record(call, "unshare (namespaces of its own)", EPERM);
 }
 

@@ -86,10 +86,11 @@ long copy_outside(Call& call, const std::vector<iovec>& local, const std::vector
       source.advance(part);
       size += part;
     }
-  if (!reads && size == 0) return -EFAULT;
-  const iovec buffer{bytes.data(), reads ? most : size};
+  // What can't be read is not there for the host either, which looks at the other process first.
+  const iovec buffer{reads || size != 0 ? bytes.data() : nullptr, reads || size == 0 ? most : size};
   const long result = host_call(call.row.number, call.args[0], host_pointer(&buffer), 1,
                                 host_pointer(remote.data()), remote.size(), 0);
+  if (!reads && result > 0) output_gate(call, -1, local, static_cast<uint64_t>(result));
   if (!reads || result <= 0) return result;
   for (Walk target(local); size < static_cast<uint64_t>(result);) {
     const uint64_t part = std::min(target.room(), static_cast<uint64_t>(result) - size);

@@ -38,6 +38,7 @@ long set_filter(Call& call, uint64_t flags, uint64_t address) {
   if (!call.process.memory.read_object(address, program)) return -EFAULT;
   if (program.len == 0 || program.len > BPF_MAXINSNS) return -EINVAL;
   if (host_call(SYS_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1 && !capable(CAP_SYS_ADMIN)) return -EACCES;
+  if (program.filter == nullptr) return -EINVAL;
   std::vector<sock_filter> filter(program.len);
   if (!call.process.memory.read(host_pointer(program.filter), filter.data(),
                                 filter.size() * sizeof filter[0]))
@@ -62,35 +63,39 @@ long knows_action(Call& call, uint64_t address) {
 
 }  // namespace
 
-std::optional<CallOutcome> filter_call(GuestTask& task, const Registers& registers) {
+bool stopped_by_filter(GuestTask& task, Registers& registers, uint64_t number) {
   const seccomp_data call{
-      .nr = static_cast<int>(registers.rax),
+      .nr = static_cast<int>(number),
       .arch = AUDIT_ARCH_X86_64,
       .instruction_pointer = registers.rip,
       .args = {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9}};
   const uint32_t decision = task.seccomp.decide(call);
-  // As if the call had not been made; a handler may give it a result.
-  const CallOutcome undone{CallOutcome::Kind::result, static_cast<long>(registers.rax)};
+  // No CallOutcome::Kind::result: a filter's error may be any number, kRestartSys too.
+  const auto answer = [&](long result) { registers.rax = static_cast<uint64_t>(result); };
   switch (decision & SECCOMP_RET_ACTION_FULL) {
     case SECCOMP_RET_ALLOW:
     case SECCOMP_RET_LOG:
-      return std::nullopt;
+      return false;
     case SECCOMP_RET_ERRNO: {
       constexpr uint32_t kMost = 4095;  // MAX_ERRNO
-      return CallOutcome{CallOutcome::Kind::result, -long{std::min(decision & SECCOMP_RET_DATA, kMost)}};
+      answer(-long{std::min(decision & SECCOMP_RET_DATA, kMost)});
+      return true;
     }
     case SECCOMP_RET_TRACE:
     case SECCOMP_RET_USER_NOTIF:  // nobody listens
-      return CallOutcome{CallOutcome::Kind::result, -ENOSYS};
+      answer(-ENOSYS);
+      return true;
     case SECCOMP_RET_TRAP:
+      registers.rax = number;  // as if the call had not been made; a handler may give it a result
       task.signals.raise_filtered(filtered_info(call, decision), false);
-      return undone;
+      return true;
     default:
+      registers.rax = number;
       if (task.seccomp.mode() == SECCOMP_MODE_STRICT)
         task.signals.kill();
       else
         task.signals.raise_filtered(filtered_info(call, decision), true);
-      return undone;
+      return true;
   }
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvm-recorder/process_numbers.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -200,12 +201,18 @@ long pidfd_send_signal(Call& call) {
   return call.process.signals.raise(call.task.signals, signal, info);
 }
 
-// What the guest blocks is pending in the host's kernel, so the host's descriptor reads it.
+// What the guest blocks is pending in the host's kernel, so the host's descriptor reads it; but of the host's
+// signals some are the recorder's.
 long signalfd(Call& call) {
-  const long result = pass(call);
-  if (result < 0) return result;
-  call.process.signals.keep_blocked_in_host();
-  call.task.signals.update();
+  uint64_t mask = 0;
+  if (!call.process.descriptors.allowed(call.fd(0))) return -EBADF;
+  if (call.args[2] != sizeof mask) return -EINVAL;
+  if (!call.process.memory.read_object(call.args[1], mask)) return -EFAULT;
+  mask &= ~kLibcSignals;
+  const long fd = host_call(call.row.number, call.args[0], host_pointer(&mask), sizeof mask, call.args[3]);
+  const bool is_new = fd != call.fd(0);  // one that the guest has may be beyond its limit of today
+  const long result = fd >= 0 && is_new ? within_limit(call.process, fd) : fd;
+  if (result >= 0) call.process.signals.keep_blocked_in_host();
   return result;
 }
 

@@ -14,6 +14,12 @@
 #include "kvm-recorder/system_call.h"
 
 namespace aftercheck {
+namespace {
+
+// The host thread blocks these where the guest does.
+constexpr uint64_t kBlockedByHost = ~(kUnblockable | kFaultSignals | kLibcSignals);
+
+}  // namespace
 
 ThreadSignals::ThreadSignals(ProcessSignals& process, Vcpu& vcpu, uint64_t mask)
     : process_(process), vcpu_(vcpu), host_thread_(static_cast<pid_t>(syscall(SYS_gettid))) {
@@ -70,21 +76,24 @@ void ThreadSignals::update() {
   if (forced_ || deliverable != 0) waiting_.store(1);
 }
 
+bool ThreadSignals::kept_in_host(int signal) const {
+  return process_.keeps_blocked_in_host() && (blocked_ & kBlockedByHost & bit_of(signal)) != 0;
+}
+
+long ThreadSignals::keep_in_host(const siginfo_t& info, const PendingSignals& queue) const {
+  const long result = &queue == &pending_
+                          ? syscall(SYS_rt_tgsigqueueinfo, getpid(), host_thread_, info.si_signo, &info)
+                          : syscall(SYS_rt_sigqueueinfo, getpid(), info.si_signo, &info);
+  return result == 0 ? 0 : -errno;
+}
+
 void ThreadSignals::hand_to_host() {
-  const uint64_t kept = blocked_ & ~(kUnblockable | kFaultSignals | kLibcSignals);
-  const auto hand = [&](PendingSignals& queue, auto send) {
-    while (const std::optional<siginfo_t> info = queue.dequeue(kept)) {
-      if (send(*info) == 0) continue;
-      queue.add(*info);  // too many wait there
-      return;
-    }
-  };
-  const pid_t process = getpid();
-  hand(pending_, [&](const siginfo_t& info) {
-    return syscall(SYS_rt_tgsigqueueinfo, process, host_thread_, info.si_signo, &info);
-  });
-  hand(process_.pending(),
-       [&](const siginfo_t& info) { return syscall(SYS_rt_sigqueueinfo, process, info.si_signo, &info); });
+  for (PendingSignals* queue : {&pending_, &process_.pending()})
+    while (const std::optional<siginfo_t> info = queue->dequeue(blocked_ & kBlockedByHost))
+      if (keep_in_host(*info, *queue) != 0) {
+        queue->put_back(*info);
+        break;
+      }
 }
 
 void ThreadSignals::discard(int signal) {
@@ -255,6 +264,7 @@ long ThreadSignals::raise(int signal, const siginfo_t& info) {
   sent.si_signo = signal;
   update();
   if (process_.ignored(signal) && (blocked_ & bit_of(signal)) == 0) return 0;
+  if (kept_in_host(signal)) return keep_in_host(sent, pending_);
   if (process_.too_many(pending_, sent)) return -EAGAIN;
   pending_.add(sent);
   notice();

@@ -99,6 +99,11 @@ class ThreadSignals {
   // out of a blocking call, if it can take it.
   void notice();
   void discard(int signal);
+  // Blocked here, and kept by the host's kernel (ProcessSignals::keep_blocked_in_host()),
+  bool kept_in_host(int signal) const;
+  // which gets it there: as pending for this thread, or for the process where `queue` is its. 0, or the
+  // host's -EAGAIN: too many wait there.
+  long keep_in_host(const siginfo_t& info, const PendingSignals& queue) const;
 
  private:
   ProcessSignals& process_;

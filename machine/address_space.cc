@@ -277,8 +277,15 @@ int AddressSpace::attach_segment(Range range, int prot, int segment, const std::
                                  const FileDetails& details) {
   if (!aligned(range)) return -EINVAL;
   if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
-  void* mapped =  // its error is mmap's
-      shmat(segment, pointer(range.start), SHM_REMAP | ((prot & PROT_WRITE) != 0 ? 0 : SHM_RDONLY));
+  // Executable for the kernel's check alone: see host_prot(). The error is mmap's.
+  const bool runs = (prot & PROT_EXEC) != 0;
+  void* mapped = shmat(segment, pointer(range.start),
+                       SHM_REMAP | ((prot & PROT_WRITE) != 0 ? 0 : SHM_RDONLY) | (runs ? SHM_EXEC : 0));
+  if (mapped != MAP_FAILED && runs && mprotect(mapped, range.size(), host_prot(prot)) != 0) {
+    const int error = -errno;
+    unmap(range);
+    return error;
+  }
   Mapping mapping;
   mapping.backing = Backing::file;
   mapping.shared = true;

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -77,7 +79,17 @@ static void extents(void) {
   } else {
     CHECK(errno == EOPNOTSUPP);
   }
-  CHECK_ERRNO(ioctl(fd, FS_IOC_FIEMAP, (void*)8), EFAULT);
+  CHECK_ERRNO(ioctl(fd, FS_IOC_FIEMAP, (void*)8), counted == 0 ? EFAULT : EOPNOTSUPP);
+  // Of a file without extents the kernel looks at nothing.
+  int ends[2];
+  struct fiemap* fixed = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(pipe(ends) == 0 && fixed != MAP_FAILED);
+  CHECK_ERRNO(ioctl(ends[0], FS_IOC_FIEMAP, fixed), EOPNOTSUPP);
+  CHECK_ERRNO(ioctl(ends[0], FS_IOC_FIEMAP, (void*)8), EOPNOTSUPP);
+  CHECK_ERRNO(ioctl(-1, FS_IOC_FIEMAP, fixed), EBADF);
+  map->fm_extent_count = ~0u;
+  CHECK_ERRNO(ioctl(ends[0], FS_IOC_FIEMAP, map), EOPNOTSUPP);
+  CHECK_ERRNO(ioctl(fd, FS_IOC_FIEMAP, map), counted == 0 ? EINVAL : EOPNOTSUPP);
   struct {
     struct file_dedupe_range range;
     struct file_dedupe_range_info info[2];
@@ -88,6 +100,18 @@ static void extents(void) {
     printf("same: %d, %d\n", same.info[0].status, same.info[1].status);
   else
     printf("same: %s\n", strerror(errno));
+  // A number that is not open is the entry's error alone; among the highest are the recorder's.
+  struct rlimit limit;
+  CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  for (long number = (long)limit.rlim_cur; number < (long)limit.rlim_cur + 100; ++number) {
+    same.info[0] = (struct file_dedupe_range_info){.dest_fd = number, .dest_offset = 1 << 20};
+    same.info[1] = (struct file_dedupe_range_info){.dest_fd = -1};
+    if (ioctl(fd, FIDEDUPERANGE, &same) != 0) {
+      CHECK(errno == EOPNOTSUPP);
+      break;
+    }
+    CHECK(same.info[0].status == -EBADF && same.info[0].dest_fd == number && same.info[1].status == -EBADF);
+  }
   free(map);
 }
 

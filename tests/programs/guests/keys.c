@@ -31,6 +31,22 @@ int main(void) {
   CHECK(key_call(KEYCTL_SEARCH, KEY_SPEC_PROCESS_KEYRING, (long)"user", (long)"aftercheck", 0) == key);
   CHECK_ERRNO(key_call(KEYCTL_SEARCH, KEY_SPEC_PROCESS_KEYRING, (long)"user", 8, 0), EFAULT);
   CHECK_ERRNO(key_call(KEYCTL_READ, key, 8, 100, 0), EFAULT);
+  char room[10];
+  memset(room, '-', sizeof room);
+  const long known = key_call(KEYCTL_CAPABILITIES, (long)room, sizeof room, 0, 0);
+  if (known >= 0) {  // and the rest is zeroed
+    CHECK(known <= (long)sizeof room);
+    for (long i = known; i < (long)sizeof room; ++i) CHECK(room[i] == 0);
+    memset(room, '-', sizeof room);
+    CHECK(key_call(KEYCTL_CAPABILITIES, (long)room, 1, 0, 0) == known && room[0] != '-' && room[1] == '-');
+  }
+  const long ring = syscall(SYS_add_key, "keyring", "restricted", NULL, 0, KEY_SPEC_PROCESS_KEYRING);
+  CHECK(ring >= 0);
+  CHECK_ERRNO(key_call(KEYCTL_RESTRICT_KEYRING, ring, 8, 8, 0), EFAULT);
+  CHECK_ERRNO(key_call(KEYCTL_RESTRICT_KEYRING, ring, 0, (long)"without a type", 0), EINVAL);
+  CHECK(key_call(KEYCTL_RESTRICT_KEYRING, ring, 0, 0, 0) == 0);  // nothing can be linked to it now
+  CHECK_ERRNO(syscall(SYS_add_key, "user", "aftercheck", "payload", 7, ring), EPERM);
+  CHECK(key_call(KEYCTL_UNLINK, ring, KEY_SPEC_PROCESS_KEYRING, 0, 0) == 0);
   CHECK(key_call(KEYCTL_UNLINK, key, KEY_SPEC_PROCESS_KEYRING, 0, 0) == 0);
   CHECK_ERRNO(key_call(9999, 0, 0, 0, 0), EOPNOTSUPP);
   printf("names of its own: %s\n", unshare(CLONE_NEWUTS) == 0 ? "yes" : strerror(errno));

@@ -42,6 +42,8 @@ int main(void) {
   CHECK_ERRNO(process_vm_readv(getpid(), local, 1025, remote, 2, 0), EINVAL);
   CHECK_ERRNO(process_vm_readv(getpid(), (void*)8, 1, remote, 2, 0), EFAULT);
   CHECK_ERRNO(process_vm_readv(0x3fffffff, local, 3, remote, 2, 0), ESRCH);
+  CHECK_ERRNO(process_vm_writev(0x3fffffff, local, 3, remote, 2, 0), ESRCH);
+  CHECK_ERRNO(process_vm_writev(0x3fffffff, &hole, 1, remote, 2, 0), ESRCH);
   printf("copied\n");
   return 0;
 }

@@ -1,4 +1,5 @@
 // Filters of system calls: errors, traps, arguments, several together, arithmetic, and what is no filter.
+#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <ucontext.h>
@@ -15,6 +16,17 @@ static void trapped(int signal, siginfo_t* info, void* context) {
   state->uc_mcontext.gregs[REG_RAX] = 1234;
 }
 
+// The number in a line of /proc/self/status.
+static long status(const char* name) {
+  static char text[8192];
+  const int fd = open("/proc/self/status", O_RDONLY);
+  const ssize_t size = read(fd, text, sizeof text - 1);
+  CHECK(fd >= 0 && size > 0 && close(fd) == 0);
+  text[size] = 0;
+  const char* line = strstr(text, name);
+  return line == NULL ? -1 : strtol(line + strlen(name), NULL, 10);
+}
+
 int main(void) {
   struct sock_filter nothing[] = {GIVE(SECCOMP_RET_ALLOW)};
   if (geteuid() != 0) CHECK_ERRNO(install(nothing, 1), EACCES);
@@ -25,7 +37,7 @@ int main(void) {
 
   struct sock_filter first[] = {
       LOAD(arch),
-      UNLESS(AUDIT_ARCH_X86_64, 6),
+      UNLESS(AUDIT_ARCH_X86_64, 10),
       LOAD(nr),
       UNLESS(SYS_getppid, 1),
       GIVE(SECCOMP_RET_ERRNO | EXDEV),
@@ -33,14 +45,22 @@ int main(void) {
       GIVE(SECCOMP_RET_TRAP | 77),
       UNLESS(SYS_sched_yield, 1),
       GIVE(SECCOMP_RET_TRACE),
+      UNLESS(SYS_getsid, 1),
+      GIVE(SECCOMP_RET_ERRNO | 512),  // within the kernel: to be restarted
+      UNLESS(SYS_getpgid, 1),
+      GIVE(SECCOMP_RET_ERRNO | 514),
       GIVE(SECCOMP_RET_ALLOW),
   };
+  const long before = status("\nSeccomp_filters:");
   CHECK(install(first, sizeof first / sizeof first[0]) == 0);
   CHECK(prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == SECCOMP_MODE_FILTER);
   CHECK_ERRNO(syscall(SYS_getppid), EXDEV);
   CHECK(syscall(SYS_getpgrp) == 1234 && traps == 1 && reason == 77 && number == SYS_getpgrp);
   CHECK_ERRNO(syscall(SYS_sched_yield), ENOSYS);
+  CHECK_ERRNO(syscall(SYS_getsid, 0), 512);
+  CHECK_ERRNO(syscall(SYS_getpgid, 0), 514);
   CHECK(syscall(SYS_getpid) > 0);
+  CHECK(status("\nSeccomp:") == SECCOMP_MODE_FILTER && status("\nSeccomp_filters:") == before + 1);
 
   // By an argument, worked out: (args[0] * 3 + 1) / 2, kept in memory; a later filter can only take more
   // away.
@@ -82,6 +102,7 @@ int main(void) {
   CHECK_ERRNO(install(bad, 2), EINVAL);
   CHECK_ERRNO(install(bad, 0), EINVAL);
   CHECK_ERRNO(install((void*)8, 2), EFAULT);
+  CHECK_ERRNO(install(NULL, 2), EINVAL);
   CHECK_ERRNO(syscall(SYS_seccomp, SECCOMP_SET_MODE_STRICT, 0, NULL), EINVAL);
   const uint32_t known = SECCOMP_RET_TRAP, unknown = 0x12340000;
   CHECK(syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &known) == 0);

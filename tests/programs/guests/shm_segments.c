@@ -1,5 +1,6 @@
 // System V shared memory: two views of a segment, addresses of the program's choice, protections, parts, and
 // what stays when it is attached again.
+#include <sched.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
@@ -7,6 +8,17 @@
 #include "check.h"
 
 enum { kPage = 4096, kSize = 5 * kPage };
+
+// Segments outlive the program that made them.
+static int made[5], made_count;
+static void remove_made(void) {
+  while (made_count > 0) shmctl(made[--made_count], IPC_RMID, NULL);
+}
+static int make(size_t size) {
+  const int segment = shmget(IPC_PRIVATE, size, IPC_CREAT | 0600);
+  CHECK(segment >= 0);
+  return made[made_count++] = segment;
+}
 
 static void* attached(int segment, const void* at, int flags) {
   void* memory = shmat(segment, at, flags);
@@ -20,9 +32,32 @@ static unsigned long users(int segment) {
   return status.shm_nattch;
 }
 
+// The same identifier is another segment in another namespace.
+static void namespaces(void) {
+  enum { kNamespaces = 3 };
+  char* memory[kNamespaces];
+  for (int i = 0; i < kNamespaces; ++i) {
+    if (i > 0) {
+      if (unshare(CLONE_NEWIPC) != 0) {
+        CHECK(i == 1 && errno == EPERM);
+        return;
+      }
+      made_count = 0;  // gone with the namespace, or not to be reached any more
+    }
+    const int segment = make(kSize);
+    memory[i] = attached(segment, NULL, 0);
+    CHECK(users(segment) == 1 && memory[i][0] == 0);
+    memory[i][0] = (char)(i + 1);
+    CHECK(shmctl(segment, IPC_RMID, NULL) == 0);
+    for (int j = 0; j <= i; ++j) CHECK(memory[j][0] == j + 1);
+  }
+  CHECK(shmdt(memory[1]) == 0 && memory[0][0] == 1 && memory[2][0] == 3);
+}
+
 int main(void) {
-  const int segment = shmget(IPC_PRIVATE, kSize - 100, IPC_CREAT | 0600);
-  CHECK(segment >= 0);
+  before_failure = remove_made;
+  CHECK(atexit(remove_made) == 0);
+  const int segment = make(kSize - 100);
   struct shmid_ds status;
   CHECK(shmctl(segment, IPC_STAT, &status) == 0 && status.shm_segsz == kSize - 100 && status.shm_nattch == 0);
   printf("segment made, mode %o\n", status.shm_perm.mode);
@@ -80,9 +115,22 @@ int main(void) {
   CHECK_ERRNO(shmctl(segment, IPC_STAT, &status), EINVAL);
   CHECK_ERRNO((long)shmat(segment, NULL, 0), EINVAL);
 
+  // To be executed, which needs a permission of its own where one needs any.
+  const int code = make(kPage);
+  one = shmat(code, NULL, SHM_EXEC | SHM_RDONLY);
+  if (geteuid() == 0)
+    CHECK(one != (void*)-1 && one[0] == 0 && shmdt(one) == 0);
+  else
+    CHECK(one == (void*)-1 && errno == EACCES);
+  // Huge pages are there or not; what is attached is as large as it looks.
+  const int huge = shmget(IPC_PRIVATE, kPage, IPC_CREAT | SHM_HUGETLB | 0600);
+  if (huge >= 0) made[made_count++] = huge;
+  CHECK(huge >= 0 || errno == ENOMEM || errno == EPERM || errno == ENOSYS || errno == EINVAL);
+  CHECK_ERRNO(shmget(0x7e57, kPage, SHM_HUGETLB), ENOENT);
+  CHECK_ERRNO(shmget(IPC_PRIVATE, 0, IPC_CREAT | SHM_HUGETLB), EINVAL);
+
   // A large one costs what is used of it.
-  const int large = shmget(IPC_PRIVATE, (size_t)1 << 30, IPC_CREAT | 0600);
-  CHECK(large >= 0);
+  const int large = make((size_t)1 << 30);
   char* wide = attached(large, NULL, 0);
   wide[(size_t)700 << 20] = 1;
   CHECK(shmdt(wide) == 0);
@@ -90,6 +138,8 @@ int main(void) {
   CHECK(wide[(size_t)700 << 20] == 1 && wide[(size_t)300 << 20] == 0);
   CHECK(shmctl(large, IPC_RMID, NULL) == 0);
   CHECK(shmget(0x7e57, kSize, 0) == -1 && errno == ENOENT);
+  remove_made();
+  namespaces();
   // Left attached when the program ends.
   return 0;
 }

@@ -1,9 +1,13 @@
 // Signals read from descriptors: sent by the program itself, by timers and by others, while it waits and
 // before.
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -19,6 +23,24 @@ static volatile sig_atomic_t handled;
 static void count(int signal) {
   (void)signal;
   ++handled;
+}
+
+// What waits for no handler is counted once.
+static void queue_limit(int fd) {
+  enum { kMost = 20 };
+  struct rlimit limit, low;
+  CHECK(getrlimit(RLIMIT_SIGPENDING, &limit) == 0 && limit.rlim_cur >= kMost);
+  low = (struct rlimit){kMost, limit.rlim_max};
+  CHECK(setrlimit(RLIMIT_SIGPENDING, &low) == 0);
+  int queued = 0;  // fewer where the user's other processes have some
+  while (queued <= kMost && sigqueue(getpid(), SIGRTMIN + 3, (union sigval){.sival_int = queued}) == 0)
+    ++queued;
+  CHECK(errno == EAGAIN && queued <= kMost);
+  CHECK(setrlimit(RLIMIT_SIGPENDING, &limit) == 0);
+  CHECK(sigqueue(getpid(), SIGRTMIN + 3, (union sigval){.sival_int = queued}) == 0);
+  for (int i = 0; i <= queued; ++i) CHECK(next(fd).ssi_int == i);
+  struct signalfd_siginfo info;
+  CHECK_ERRNO(read(fd, &info, sizeof info), EAGAIN);
 }
 
 int main(void) {
@@ -70,6 +92,13 @@ int main(void) {
   const struct sigaction action = {.sa_handler = count};
   CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
   CHECK(sigprocmask(SIG_UNBLOCK, &set, NULL) == 0 && handled == 1);
+  // However low the limit of descriptors is by now.
+  struct rlimit limit, low;
+  CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  low = (struct rlimit){(rlim_t)fd, limit.rlim_max};
+  CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0 && signalfd(fd, &alone, 0) == fd);
+  CHECK_ERRNO(signalfd(-1, &alone, 0), EMFILE);
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0 && fcntl(fd, F_GETFD) == FD_CLOEXEC);
   // What isn't blocked goes to its handler.
   CHECK(signalfd(fd, &set, 0) == fd);
   raise(SIGUSR1);
@@ -85,6 +114,17 @@ int main(void) {
   CHECK(sigaction(SIGUSR1, &(struct sigaction){.sa_handler = SIG_IGN}, NULL) == 0);
   CHECK_ERRNO(read(fd, &info, sizeof info), EAGAIN);
 
+  CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+  queue_limit(fd);
+
+  // All signals, those of the libc among them.
+  const uint64_t all = ~0ull;
+  CHECK(syscall(SYS_signalfd4, fd, &all, 8, 0) == fd);
+  raise(SIGUSR1);
+  CHECK(next(fd).ssi_signo == SIGUSR1);
+  CHECK_ERRNO(read(fd, &info, sizeof info), EAGAIN);
+  CHECK_ERRNO(syscall(SYS_signalfd4, fd, &all, 4, 0), EINVAL);
+  CHECK_ERRNO(syscall(SYS_signalfd4, fd, 8, 8, 0), EFAULT);
   CHECK_ERRNO(signalfd(-1, &set, 0xffff), EINVAL);
   CHECK_ERRNO(signalfd(0x7fff, &set, 0), EBADF);
   CHECK_ERRNO(signalfd(0, &set, 0), EINVAL);
