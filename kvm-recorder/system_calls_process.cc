@@ -321,6 +321,9 @@ const std::vector<NewTask>& new_tasks() {
        "Run it with one thread, where it has an option for that"},
       {kNewNamespaces, "CLONE_NEW*", "a child process in namespaces of its own", kByItself},
       {CLONE_VFORK, "CLONE_VFORK", "a child process, to run another program", kByItself},
+      // sanitizer_stoptheworld_linux_libcdep.cpp
+      {CLONE_UNTRACED, "CLONE_UNTRACED", "a child process that stops its parent, as LeakSanitizer does",
+       "Set ASAN_OPTIONS=detect_leaks=0, where it is LeakSanitizer"},
       {CLONE_VM, "CLONE_VM", "a child process that shares the memory", kByItself},
       {0, "none of these", "a child process", kByItself},
   };

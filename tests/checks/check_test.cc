@@ -97,6 +97,16 @@ TEST_CASE("check: blocks as the only VAsserts") {
   CHECK(report["sites"][0]["failures"][0]["messages"] == json::array({"argc is 1"}));
 }
 
+TEST_CASE("check: a program that reads its own code is told as what left the recording") {
+  const Workplace place;
+  REQUIRE_FALSE(record_guest(place, {"own_code"}).out.empty());
+  const Finished finished = check_guest(place, {"--json"});
+  CHECK(finished.status == 3);
+  const json report = json::parse(finished.out);
+  CHECK(report["verdict"] == "divergence");
+  CHECK_THAT(report["error"].get<std::string>(), Contains("the program reads its own code"));
+}
+
 TEST_CASE("check: an exception that leaves a block makes it fail, and does not reach the program") {
   const Workplace place;
   const Finished recorded = record_guest(place, {"block_throws"});
