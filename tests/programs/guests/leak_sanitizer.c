@@ -9,5 +9,6 @@
 
 int main(void) {
   printf("at its end\n");
+  fflush(stdout);
   return 0;
 }
