@@ -104,7 +104,7 @@ TEST_CASE("check: a program that reads its own code is told as what left the rec
   CHECK(finished.status == 3);
   const json report = json::parse(finished.out);
   CHECK(report["verdict"] == "divergence");
-  CHECK_THAT(report["error"].dump(), Contains("the program reads its own code"));
+  CHECK_THAT(report["message"].get<std::string>(), Contains("the program reads its own code"));
 }
 
 TEST_CASE("check: an exception that leaves a block makes it fail, and does not reach the program") {
