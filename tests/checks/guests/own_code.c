@@ -1,5 +1,5 @@
-// Reads its own code, VAssert's site and all, and prints what it was: it leaves the recording where a check has
-// a breakpoint there.
+// Reads its own code, VAssert's site and all, and prints what it was: it leaves the recording where a check
+// has a breakpoint there.
 #include <stdio.h>
 
 #include "vassert.h"
