@@ -117,7 +117,7 @@ class CheckpointWriter::Impl {
  public:
   explicit Impl(const CheckpointWriterOptions& options)
       : options_(options),
-        store_(options.directory, false),
+        store_(options.directory, options.beside_guest),
         collector_(store_),
         packs_(options.directory, store_),
         next_time_ns_(options.every_ns) {

@@ -22,6 +22,8 @@ struct CheckpointWriterOptions {
   // At most one part in so many of the time goes into checkpoints; 0: whatever they take. Where they would
   // cost more they come less often.
   unsigned share = 20;
+  // The guest is one that is recorded: descriptors are kept out of its table (base/fd.h).
+  bool beside_guest = false;
 };
 
 // Finding and copying what differs is done by the caller's thread, while the guest stands still; compressing

@@ -115,6 +115,7 @@ void Excursions::after(const Exit& exit) {
         give_up(Verdict::endless, fmt::format("more than {} instructions", options_.limit));
       return;
     case ExitKind::step:
+    case ExitKind::untrapped:
       return;
   }
 }

@@ -11,7 +11,7 @@ if(AFTERCHECK_SANITIZE)
   target_compile_options(aftercheck_options INTERFACE -fsanitize=${AFTERCHECK_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
   target_link_options(aftercheck_options INTERFACE -fsanitize=${AFTERCHECK_SANITIZE})
-  # For tests, which take less of everything where all is slow.
+  # For tests, which take less of everything where all is slow (tests/base/sanitized.h).
   target_compile_definitions(aftercheck_options INTERFACE AFTERCHECK_SANITIZED)
 endif()
 if(AFTERCHECK_COVERAGE)

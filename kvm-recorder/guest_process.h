@@ -19,6 +19,7 @@ namespace aftercheck {
 
 class ProcessSignals;
 class Descriptors;
+class Seccomp;
 
 // getrlimit(2).
 struct ResourceLimit {
@@ -53,9 +54,11 @@ struct GuestProcess {
   std::map<int, ResourceLimit> limits{};  // limits that the guest sees but that must not bind the recorder
   std::set<int> timers{};                 // timer_create(2); deleted by execve
   uint32_t personality = 0;               // personality(2)
+  uint64_t ipc_namespace = 0;             // how many unshare(2) made: tells equal identifiers apart
   int dumpable = 1;                       // prctl(2), PR_SET_DUMPABLE
   bool forbids_tsc = false;               // PR_SET_TSC: RDTSC and RDTSCP fault
   uint64_t clear_child_tid = 0;           // set_tid_address(2)
+  const Seccomp* seccomp = nullptr;       // of the first thread, which /proc/self/status shows
 
   // A name that leads to the program's file for the host's calls, whatever has become of its own.
   std::string executable_path() const;

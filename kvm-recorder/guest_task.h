@@ -7,6 +7,7 @@
 #include "kvm-recorder/answer.h"
 #include "kvm-recorder/call_buffers.h"
 #include "kvm-recorder/guest_process.h"
+#include "kvm-recorder/seccomp.h"
 #include "kvm-recorder/thread_signals.h"
 
 namespace aftercheck {
@@ -17,12 +18,20 @@ struct GuestTask {
       : process(of),
         answer(of.memory.space()),
         signals(of.signals, vcpu, signal_mask),
-        buffers(of.memory.space()) {}
+        buffers(of.memory.space()) {
+    if (process.seccomp == nullptr) process.seccomp = &seccomp;
+  }
+  ~GuestTask() {
+    if (process.seccomp == &seccomp) process.seccomp = nullptr;
+  }
+  GuestTask(const GuestTask&) = delete;
+  GuestTask& operator=(const GuestTask&) = delete;
 
   GuestProcess& process;
   Answer answer;  // of the thread's event under way
   ThreadSignals signals;
   CallBuffers buffers;
+  Seccomp seccomp{};
   uint64_t robust_list = 0;  // set_robust_list(2)
 };
 

@@ -6,8 +6,11 @@
 #include <fmt/format.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/hdreg.h>
+#include <linux/kd.h>
 #include <linux/random.h>
 #include <linux/sockios.h>
+#include <linux/vt.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -15,6 +18,7 @@
 #include <algorithm>
 
 #include "base/fd.h"
+#include "kvm-recorder/ioctl_nested.h"
 #include "kvm-recorder/operations.h"
 #include "kvm-recorder/system_calls.h"
 #include "system-calls/operation_names.h"
@@ -30,16 +34,19 @@ enum class Use : uint8_t {
   clone,        // the argument is a descriptor
   clone_range,  // a structure that starts with a descriptor
   makes_fd,
-  none,  // ENOTTY without a word: programs probe for it and have another way
+  nested,  // ioctl_nested.h
 };
 
 struct Request {
   uint32_t request;
   Use use;
   uint16_t size = 0;
+  long (*handler)(Call&, uint64_t address) = nullptr;
 };
 
-// Sizes: struct termios 36, termio 18, termios2 44, winsize 8, ifreq 40, fsxattr 28 on x86-64.
+// Sizes: struct termios 36, termio 18, termios2 44, winsize 8, serial_struct 72, serial_icounter_struct 80,
+// serial_rs485 32, vt_mode 8, vt_stat 6, ifreq 40, arpreq 68, timeval and timespec 16, fsxattr 28,
+// fstrim_range 24, hd_geometry 16 on x86-64.
 constexpr Request kRequests[] = {
     {TCGETS, Use::out, 36},
     {TCSETS, Use::in, 36},
@@ -59,6 +66,7 @@ constexpr Request kRequests[] = {
     {TCFLSH, Use::value},
     {TIOCEXCL, Use::value},
     {TIOCNXCL, Use::value},
+    {TIOCGEXCL, Use::out, 4},
     {TIOCSCTTY, Use::value},
     {TIOCNOTTY, Use::value},
     {TIOCGPGRP, Use::out, 4},
@@ -72,15 +80,44 @@ constexpr Request kRequests[] = {
     {TIOCMBIS, Use::in, 4},
     {TIOCMBIC, Use::in, 4},
     {TIOCMSET, Use::in, 4},
+    {TIOCMIWAIT, Use::value},
+    {TIOCGICOUNT, Use::out, 80},
+    {TIOCGSERIAL, Use::out, 72},
+    {TIOCSSERIAL, Use::in, 72},
+    {TIOCGRS485, Use::out, 32},
+    {TIOCSRS485, Use::inout, 32},
+    {TIOCSBRK, Use::value},
+    {TIOCCBRK, Use::value},
+    {TIOCVHANGUP, Use::value},
+    {TIOCGLCKTRMIOS, Use::out, 36},
+    {TIOCSLCKTRMIOS, Use::in, 36},
     {TIOCGSOFTCAR, Use::out, 4},
     {TIOCSSOFTCAR, Use::in, 4},
     {TIOCPKT, Use::in, 4},
+    {TIOCGPKT, Use::out, 4},
+    {TIOCGDEV, Use::out, 4},
+    {TIOCSIG, Use::value},
     {TIOCSETD, Use::in, 4},
     {TIOCGETD, Use::out, 4},
     {TIOCGPTN, Use::out, 4},
     {TIOCSPTLCK, Use::in, 4},
     {TIOCGPTLCK, Use::out, 4},
     {TIOCGPTPEER, Use::makes_fd},
+    {VT_OPENQRY, Use::out, 4},
+    {VT_GETMODE, Use::out, 8},
+    {VT_GETSTATE, Use::out, 6},
+    {VT_ACTIVATE, Use::value},
+    {VT_WAITACTIVE, Use::value},
+    {VT_DISALLOCATE, Use::value},
+    {KDGETLED, Use::out, 1},
+    {KDSETLED, Use::value},
+    {KDGKBTYPE, Use::out, 1},
+    {KDGETMODE, Use::out, 4},
+    {KDSETMODE, Use::value},
+    {KDGKBMODE, Use::out, 4},
+    {KDSKBMODE, Use::value},
+    {KDGKBMETA, Use::out, 4},
+    {KDGKBLED, Use::out, 1},
     {FIONREAD, Use::out, 4},  // also SIOCINQ
     {FIONBIO, Use::in, 4},
     {FIOASYNC, Use::in, 4},
@@ -93,21 +130,55 @@ constexpr Request kRequests[] = {
     {BLKSSZGET, Use::out, 4},
     {BLKPBSZGET, Use::out, 4},
     {BLKROGET, Use::out, 4},
+    {BLKRAGET, Use::out, 8},
+    {BLKFRAGET, Use::out, 8},
+    {BLKBSZGET, Use::out, 4},
+    {BLKSECTGET, Use::out, 4},  // 2 of a block device, 4 of /dev/sg*
+    {BLKIOMIN, Use::out, 4},
+    {BLKIOOPT, Use::out, 4},
+    {BLKALIGNOFF, Use::out, 4},
+    {BLKROTATIONAL, Use::out, 2},
+    {BLKDISCARDZEROES, Use::out, 4},
+    {BLKFLSBUF, Use::value},
+    {HDIO_GETGEO, Use::out, 16},
     {FS_IOC_GETFLAGS, Use::out, 4},
     {FS_IOC_SETFLAGS, Use::in, 4},
     {FS_IOC_GETVERSION, Use::out, 4},
     {FS_IOC_FSGETXATTR, Use::out, 28},
     {FS_IOC_FSSETXATTR, Use::in, 28},
-    {FS_IOC_FIEMAP, Use::none},
+    {FS_IOC_GETFSLABEL, Use::out, 256},
+    {FS_IOC_SETFSLABEL, Use::in, 256},
+    {FS_IOC_FIEMAP, Use::nested, 0, get_extents},
+    {FIBMAP, Use::inout, 4},
+    {FITRIM, Use::inout, 24},
     {FICLONE, Use::clone},
     {FICLONERANGE, Use::clone_range, 32},
-    {FIDEDUPERANGE, Use::none},
+    {FIDEDUPERANGE, Use::nested, 0, deduplicate},
     {SIOCATMARK, Use::out, 4},
     {FIOSETOWN, Use::in, 4},
     {SIOCSPGRP, Use::in, 4},
     {FIOGETOWN, Use::out, 4},
     {SIOCGPGRP, Use::out, 4},
-    {SIOCGIFCONF, Use::none},
+    {SIOCOUTQNSD, Use::out, 4},
+    {SIOCGSTAMP_OLD, Use::out, 16},
+    {SIOCGSTAMPNS_OLD, Use::out, 16},
+    {SIOCGSTAMP_NEW, Use::out, 16},
+    {SIOCGSTAMPNS_NEW, Use::out, 16},
+    {SIOCGIFCONF, Use::nested, 0, get_interfaces},
+    {SIOCETHTOOL, Use::nested, 0, ask_interface},
+    {SIOCGIFMAP, Use::inout, 40},
+    {SIOCGIFPFLAGS, Use::inout, 40},
+    {SIOCGARP, Use::inout, 68},
+    {SIOCSIFFLAGS, Use::in, 40},
+    {SIOCSIFADDR, Use::in, 40},
+    {SIOCSIFDSTADDR, Use::in, 40},
+    {SIOCSIFBRDADDR, Use::in, 40},
+    {SIOCSIFNETMASK, Use::in, 40},
+    {SIOCSIFMETRIC, Use::in, 40},
+    {SIOCSIFMTU, Use::in, 40},
+    {SIOCSIFHWADDR, Use::in, 40},
+    {SIOCSIFTXQLEN, Use::in, 40},
+    {SIOCSIFNAME, Use::in, 40},
     {SIOCGIFNAME, Use::inout, 40},
     {SIOCGIFINDEX, Use::inout, 40},
     {SIOCGIFFLAGS, Use::inout, 40},
@@ -163,8 +234,8 @@ long ioctl(Call& call) {
   }
   int source = -1;
   switch (request->use) {
-    case Use::none:
-      return -ENOTTY;
+    case Use::nested:
+      return request->handler(call, args[2]);
     case Use::value:
     case Use::makes_fd:
       break;
@@ -208,8 +279,7 @@ long ioctl(Call& call) {
 
 std::vector<Operation> ioctl_operations() {
   std::vector<Operation> operations;
-  for (const Request& row : kRequests)
-    operations.push_back({row.request, row.use == Use::none ? Treatment::probe : Treatment::recorded});
+  for (const Request& row : kRequests) operations.push_back({row.request, Treatment::recorded});
   return operations;
 }
 

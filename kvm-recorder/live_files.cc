@@ -2,6 +2,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -62,6 +64,7 @@ struct LiveFiles::Source {
   // Without a descriptor: guest memory that shows the file.
   const AddressSpace* space = nullptr;
   uint64_t address = 0;  // of the file's first byte, if it were mapped
+  bool segment = false;  // what is mapped there is a System V segment
 
   // What can't be read is zero: the file has become shorter.
   void read(uint64_t offset, std::span<std::byte> bytes) const {
@@ -76,6 +79,7 @@ struct LiveFiles::Source {
   // The parts that are no holes, and holes that are not worth a word.
   std::vector<Range> data(Range range) const {
     std::vector<Range> parts;
+    if (segment) return touched(range);
     if (fd < 0 || !may_seek || range.size() < kWorthSkipping) return {range};
     for (uint64_t at = range.start; at < range.end;) {
       const off_t first = lseek(fd, static_cast<off_t>(at), SEEK_DATA);
@@ -91,6 +95,26 @@ struct LiveFiles::Source {
       else
         parts.push_back(part);
       at = static_cast<uint64_t>(last);
+    }
+    return parts;
+  }
+
+  // Of a segment: what is more than zeros that nobody has looked at. The kernel doesn't tell pages in swap
+  // from those that never were.
+  std::vector<Range> touched(Range range) const {
+    shm_info all{};
+    if (shmctl(0, SHM_INFO, reinterpret_cast<shmid_ds*>(&all)) < 0 || all.shm_swp != 0) return {range};
+    std::vector<unsigned char> there(range.size() / kPageSize);
+    if (mincore(reinterpret_cast<void*>(address + range.start), range.size(), there.data()) != 0)
+      return {range};
+    std::vector<Range> parts;
+    for (uint64_t page = 0; page < there.size(); ++page) {
+      if ((there[page] & 1) == 0) continue;
+      const Range part{range.start + page * kPageSize, range.start + (page + 1) * kPageSize};
+      if (!parts.empty() && part.start - parts.back().end < kWorthSkipping)
+        parts.back().end = part.end;
+      else
+        parts.push_back(part);
     }
     return parts;
   }
@@ -225,6 +249,38 @@ uint64_t LiveFiles::show(Answer& answer, int fd, const struct stat& status, Rang
        file.whole ? Range{0, size} : in_file, fresh);
   note_times(file, status);
   return file.number;
+}
+
+namespace {
+
+// No file's: devices have 32 bits.
+LiveFiles::Key key_of_segment(const Segment& segment) {
+  return {UINT64_MAX - segment.ipc_namespace, static_cast<uint64_t>(segment.id)};
+}
+
+}  // namespace
+
+uint64_t LiveFiles::number_of_segment(const Segment& segment) {
+  return files_.try_emplace(key_of_segment(segment), File{.number = files_.size() + 1}).first->second.number;
+}
+
+bool LiveFiles::is_mapped(const Segment& segment) const {
+  const auto entry = files_.find(key_of_segment(segment));
+  return entry != files_.end() && !mapped_parts(entry->second.number).empty();
+}
+
+bool LiveFiles::is_attached(const Segment& segment, uint64_t size) const {
+  const auto entry = files_.find(key_of_segment(segment));
+  if (entry == files_.end() || !entry->second.followed) return false;
+  const std::vector<Range> parts = mapped_parts(entry->second.number);
+  return parts.size() == 1 && parts.front() == Range{0, size};
+}
+
+void LiveFiles::show_segment(Answer& answer, const Segment& segment, uint64_t size, uint64_t address) {
+  File& file = files_.at(key_of_segment(segment));
+  follow(file, true);
+  resize(answer, file, size);
+  fill(answer, file, {.space = &space_, .address = address, .segment = true}, {0, size}, false);
 }
 
 void LiveFiles::changed(Answer& answer, int fd, const struct stat& status, Range in_file) {

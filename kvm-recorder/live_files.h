@@ -17,6 +17,12 @@
 
 namespace aftercheck {
 
+// A System V segment. An identifier means something in one IPC namespace only (ipc_namespaces(7)).
+struct Segment {
+  int id = -1;
+  uint64_t ipc_namespace = 0;  // GuestProcess::ipc_namespace
+};
+
 // A mapped file that can change has a number in the log, and the guest maps the file itself, not the store's
 // copy: what is written to it by any call is seen in its mappings. A replay has a memory file in its place,
 // so the log must say how long the file is and what is in it, as far as mappings show it: resize_file and
@@ -45,6 +51,15 @@ class LiveFiles {
   // `in_file` is about to be mapped: the log gets the file's length and contents, as far as it lacks them.
   // Returns the file's number.
   uint64_t show(Answer& answer, int fd, const struct stat& status, Range in_file);
+  // A System V segment is no file that a descriptor could lead to, so its contents are read from guest
+  // memory. Its number, for whoever is about to attach it,
+  uint64_t number_of_segment(const Segment& segment);
+  // and then, when all of its `size` bytes (whole pages) are at `address`.
+  void show_segment(Answer& answer, const Segment& segment, uint64_t size, uint64_t address);
+  // Does the guest have all of it attached already?
+  bool is_attached(const Segment& segment, uint64_t size) const;
+  // Any of it?
+  bool is_mapped(const Segment& segment) const;
   // A call changed these bytes of the file, or its length; `fd` may be of any mode, or none (-1) where no
   // bytes were written.
   void changed(Answer& answer, int fd, const struct stat& status, Range in_file);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -158,6 +159,51 @@ int LoggedSpace::map_copy(Answer& answer, Range range, int prot, int fd, uint64_
   answer.add(std::move(op));
   if ((prot & PROT_EXEC) != 0) patch_code(answer, range, source, source_offset);
   return 0;
+}
+
+int LoggedSpace::attach_segment(Answer& answer, Range range, int prot, const Segment& segment,
+                                const std::string& name) {
+  const bool attached = live_.is_attached(segment, range.size());
+  const uint64_t number = live_.number_of_segment(segment);
+  const int may = PROT_READ | PROT_EXEC | (prot & PROT_WRITE);
+  const int error = space_.attach_segment(range, prot, segment.id, name,
+                                          {.device = makedev(0, 1),  // the kernel's own tmpfs
+                                           .inode = static_cast<uint64_t>(segment.id),
+                                           .number = number,
+                                           .may = may});
+  if (error != 0) return error;
+  segments_[number] = range.size();
+  answer.forget(range);
+  try {
+    if (!attached) live_.show_segment(answer, segment, range.size(), range.start);
+  } catch (const Error& store) {
+    store_failed(store);
+  }
+  recording::SpaceOp op = plain_op(recording::SpaceOpKind::map_blob, range);
+  op.new_address = number;
+  op.prot = static_cast<uint32_t>(prot);
+  op.shared = true;
+  op.name = name;
+  answer.add(std::move(op));
+  return 0;
+}
+
+// ipc/shm.c, ksys_shmdt(): parts may have gone or have other neighbours, but what is left of a segment that
+// was attached at `address` lies as far behind it as in the segment.
+int LoggedSpace::detach_segment(Answer& answer, uint64_t address) {
+  std::vector<Range> parts;
+  uint64_t number = 0;
+  const auto& mappings = space_.mappings();
+  for (auto at = mappings.lower_bound(address); at != mappings.end(); ++at) {
+    const Mapping& mapping = at->second;
+    if (number != 0 && mapping.start - address >= segments_.at(number)) break;
+    if (mapping.start - address != mapping.offset || !segments_.contains(mapping.number)) continue;
+    if (number == 0) number = mapping.number;
+    if (mapping.number == number) parts.push_back({mapping.start, mapping.end});
+  }
+  for (const Range& part : parts)
+    if (const int error = unmap(answer, part); error != 0) return error;
+  return parts.empty() ? -EINVAL : 0;
 }
 
 // Of mappings of the store's copy those pages become the file's own that the guest has not written. Code

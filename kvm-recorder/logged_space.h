@@ -41,6 +41,12 @@ class LoggedSpace {
   // opens it for writing, or maps it so, the mapping shows the file itself. `name` is the path for people.
   int map_file(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
                const FileMapping& how);
+  // Attaches the System V segment, all of it, as AddressSpace does; `name` is what /proc/self/maps shows.
+  int attach_segment(Answer& answer, Range range, int prot, const Segment& segment, const std::string& name);
+  // Does the guest map any of it?
+  bool maps_segment(const Segment& segment) const { return live_.is_mapped(segment); }
+  // shmdt(2): 0, or -EINVAL where no segment is attached at `address`.
+  int detach_segment(Answer& answer, uint64_t address);
   int unmap(Answer& answer, Range range);
   int protect(Answer& answer, Range range, int prot);
   // Nothing may have been noted in `from` before, in the same event.
@@ -97,7 +103,8 @@ class LoggedSpace {
   HostThread host_thread_;
   std::map<FileKey, KeptFile> kept_;
   LiveFiles live_;
-  std::set<FileKey> copied_;  // of which the guest maps, or did map, the store's copy
+  std::map<uint64_t, uint64_t> segments_;  // sizes of those that were attached, by number
+  std::set<FileKey> copied_;               // of which the guest maps, or did map, the store's copy
   std::string store_error_;
 
   recording::Store::Blob add_to_store(int fd, uint64_t offset, uint64_t length);

@@ -26,6 +26,8 @@ std::vector<Operation> fcntl_operations();   // others: EINVAL
 std::vector<Operation> prctl_operations();   // others: EINVAL
 std::vector<Operation> semctl_operations();  // others: EINVAL
 std::vector<Operation> msgctl_operations();  // others: EINVAL
+std::vector<Operation> shmctl_operations();  // others: EINVAL
+std::vector<Operation> keyctl_operations();  // others: EOPNOTSUPP, told where the kernel may have them
 
 // What is made with clone, clone3, fork and vfork, by the first row whose flags (CLONE_*) a call has one of;
 // 0: any.

@@ -13,14 +13,14 @@
 
 namespace aftercheck {
 
-void OwnFiles::protect(const std::filesystem::path& directory) {
+void OwnFiles::protect(const std::filesystem::path& directory, bool since_now) {
   prepare_proc_files();
   struct stat status {};
   if (stat(directory.c_str(), &status) != 0)
     fail(ErrorKind::io, "{}: {}", directory.string(), errno_text(errno));
   constexpr int64_t kClockSlack = 2;  // time stamps of files are those of the last tick, or of a server
   Directory own{std::filesystem::absolute(directory), status.st_dev, status.st_ino, status.st_dev,
-                status.st_ctim.tv_sec - kClockSlack};
+                since_now ? status.st_ctim.tv_sec - kClockSlack : INT64_MIN};
   for (const auto& entry : std::filesystem::directory_iterator(directory))
     if (struct stat file{}; stat(entry.path().c_str(), &file) == 0 && S_ISREG(file.st_mode))
       own.file_device = file.st_dev;

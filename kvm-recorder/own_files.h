@@ -19,8 +19,9 @@ namespace aftercheck {
 class OwnFiles {
  public:
   // Everything in `directory` and in its folders is the recorder's from now on. Nothing else may make folders
-  // below those: two levels are looked at. There is a file in it already.
-  void protect(const std::filesystem::path& directory);
+  // below those: two levels are looked at. `since_now`: it was made for this recording, and there is a file
+  // in it already.
+  void protect(const std::filesystem::path& directory, bool since_now = true);
 
   // False for nearly everything that a guest opens, and cheap: then it is neither the recorder's nor a file
   // of /proc. True is a reason to look. `changed` is the time of the last change of status (st_ctim) in

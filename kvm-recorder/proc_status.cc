@@ -16,6 +16,7 @@
 #include "kvm-recorder/proc_files.h"
 #include "kvm-recorder/process_signals.h"
 #include "kvm-recorder/resource_limits.h"
+#include "kvm-recorder/seccomp.h"
 
 namespace aftercheck {
 namespace {
@@ -156,6 +157,12 @@ std::string proc_status(const GuestProcess& process, const std::string& of_kerne
   set("SigBlk", signals.blocked);
   set("SigIgn", signals.ignored);
   set("SigCgt", signals.caught);
+  // Beside those that the recorder was started with, which bind its guest as well.
+  if (process.seccomp != nullptr && process.seccomp->mode() != SECCOMP_MODE_DISABLED) {
+    of_guest["Seccomp"] = fmt::format("\t{}", process.seccomp->mode());
+    of_guest["Seccomp_filters"] =
+        fmt::format("\t{}", number_in(kernel["Seccomp_filters"]) + process.seccomp->filters());
+  }
 
   std::string status;
   for (const std::string& line : lines) {

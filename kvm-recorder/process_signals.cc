@@ -8,12 +8,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <utility>
 
 #include "base/error.h"
 #include "base/guarded_copy.h"
 #include "base/kick_signal.h"
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/interruptible_syscall.h"
+#include "kvm-recorder/proc_files.h"
 #include "kvm-recorder/signal_frame.h"
 #include "kvm-recorder/thread_signals.h"
 
@@ -91,6 +93,7 @@ ProcessSignals::ProcessSignals() {
     actions_[signal].handler = ignore ? kHandlerIgnore : kHandlerDefault;
     apply_host_action(signal);
   }
+  for (const int fd : open_descriptors()) descriptor_arrived(fd);
 }
 
 ProcessSignals::~ProcessSignals() {
@@ -170,6 +173,15 @@ void ProcessSignals::detach(ThreadSignals& thread) {
   std::erase(threads_, &thread);
 }
 
+void ProcessSignals::keep_blocked_in_host() {
+  if (std::exchange(keeps_blocked_in_host_, true)) return;
+  for (ThreadSignals* thread : threads_) thread->update();
+}
+
+void ProcessSignals::descriptor_arrived(int fd) {
+  if (!keeps_blocked_in_host_ && descriptor_path(fd) == "anon_inode:[signalfd]") keep_blocked_in_host();
+}
+
 void ProcessSignals::drain_realtime() {
   realtime_.drain([](ThreadSignals& thread, const siginfo_t& info) { thread.take(info); });
 }
@@ -217,6 +229,7 @@ long ProcessSignals::raise(ThreadSignals& by, int signal, const siginfo_t& info)
   if (ignored(signal) && takes(&by)) return 0;
   siginfo_t sent = info;
   sent.si_signo = signal;
+  if (by.kept_in_host(signal)) return by.keep_in_host(sent, pending_);
   if (too_many(pending_, sent)) return -EAGAIN;
   pending_.add(sent);
   by.update();

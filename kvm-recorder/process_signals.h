@@ -50,6 +50,13 @@ class ProcessSignals {
   // execve: handlers go back to default, ignored stay ignored; `left` is the thread that remains.
   void reset_for_exec(ThreadSignals& left);
 
+  // A descriptor of signalfd(2) reads what the host's kernel keeps: from now on it gets what the guest sends
+  // to itself and blocks, too (but SIGSEGV, SIGBUS and those of kLibcSignals, which the host can't block).
+  void keep_blocked_in_host();
+  bool keeps_blocked_in_host() const { return keeps_blocked_in_host_; }
+  // The guest has this descriptor from another process: it may be one.
+  void descriptor_arrived(int fd);
+
   // Of the first thread and the process.
   SignalSets sets() const;
   size_t threads() const { return threads_.size(); }
@@ -73,6 +80,7 @@ class ProcessSignals {
   friend class ThreadSignals;  // its handler's half notes in realtime_
   std::array<KernelSigaction, kSignals + 1> actions_{};
   PendingSignals pending_;
+  bool keeps_blocked_in_host_ = false;
   RealtimeArrivals realtime_;
   std::vector<ThreadSignals*> threads_;
 

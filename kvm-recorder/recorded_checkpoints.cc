@@ -55,7 +55,10 @@ RecordedCheckpoints::RecordedCheckpoints(const std::filesystem::path& directory,
                                          LoggedSpace& memory, recording::Writer& log)
     : memory_(memory),
       log_(log),
-      writer_({.directory = directory, .every_ns = every_ns, .share = every_ns == 0 ? 0U : 20U}) {}
+      writer_({.directory = directory,
+               .every_ns = every_ns,
+               .share = every_ns == 0 ? 0U : 20U,
+               .beside_guest = true}) {}
 
 void RecordedCheckpoints::take(uint64_t next_entry, uint64_t time_ns, Vcpu& vcpu,
                                const recording::RunningDigest& digest) {

@@ -28,6 +28,7 @@
 #include "kvm-recorder/system_call.h"
 #include "kvm-recorder/trapped_answers.h"
 #include "kvm-recorder/vsyscall.h"
+#include "machine/dense_exits.h"
 #include "recording/digest.h"
 #include "recording/meta.h"
 #include "recording/store.h"
@@ -51,6 +52,26 @@ fs::path prepare_directory(const fs::path& directory) {
   // The guest may change its working directory, and where links lead.
   const fs::path found = fs::canonical(directory, error);
   return error ? fs::absolute(directory) : found;
+}
+
+// The recording's store becomes a link to a folder that others use too. Relative, so that they can be moved
+// together. Nothing else may be in it: all of it is kept from the guest.
+void share_store(const fs::path& directory, const fs::path& store) {
+  std::error_code error;
+  fs::create_directories(store, error);
+  const fs::path target = error ? fs::path() : fs::canonical(store, error);
+  if (!error)
+    for (auto entry = fs::directory_iterator(target, error); !error && entry != fs::directory_iterator();
+         entry.increment(error))
+      if (!recording::may_be_in_store(entry->path().filename().string()))
+        fail(ErrorKind::usage,
+             "{}: a store for recordings has nothing else in it, and there is {}: name a folder of its own",
+             store.string(), entry->path().filename().string());
+  const fs::path place = error ? fs::path() : fs::canonical(directory, error);
+  if (!error) fs::create_directory_symlink(target.lexically_relative(place), directory / "store", error);
+  if (error)
+    fail(ErrorKind::io, "{}: can't be the store of {}: {}", store.string(), directory.string(),
+         error.message());
 }
 
 std::string host_cpu() {
@@ -168,7 +189,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
       directory_(directory),
       cpu_(options.cpu),
       machine_(create_machine(machine_for(options), space_, cpu_, &why_not_kvm_)),
-      vcpu_(machine_->create_vcpu()),
+      vcpu_(create_leaving_vcpu(*machine_, space_, cpu_)),
       store_(directory, true),
       memory_(space_, store_),
       process_{.memory = memory_, .signals = signals_, .descriptors = descriptors_, .cpu = cpu_},
@@ -187,7 +208,9 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   meta_ = make_meta(options_, machine_->kind(), why_not_kvm_);
   recording::write_meta(directory, meta_);
   process_.own_files.protect(directory);
+  if (!options_.store.empty()) process_.own_files.protect(options_.store, false);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
+  if (options_.write_log) store_.compress();
   if (options_.write_log) start_trace(directory);
   if (writer_ && options_.checkpoint_every_ns)
     checkpoints_ =
@@ -230,6 +253,12 @@ void Session::finish_log() {
         options_.warning(std::string("not all checkpoints could be kept: ") + error.what());
     }
   checkpoints_.reset();
+  try {
+    memory_.host_thread().run([&] { store_.finish(); });
+  } catch (const Error& error) {
+    if (options_.warning)
+      options_.warning(std::string("not all of the recording's files are compressed: ") + error.what());
+  }
 }
 
 // What is known of unsupported calls goes into the recording: at each new one, so that it is there whatever
@@ -264,6 +293,7 @@ void Session::start_trace(const fs::path& directory) {
            "Intel PT: this host has no intel_pt PMU ({} is missing); see `aftercheck doctor`",
            pt::PtPmu::kDevice);
     pt_ = trace_by_processor(pt::host_perf_kernel(), *pmu, directory);
+    vcpu_->stay_on_processor();
     AFTERCHECK_LOG_TO(LogTopic::pt, "traced by the processor");
   } catch (const Error& error) {
     if (asked || error.kind() != ErrorKind::host_lacks) throw;
@@ -565,6 +595,7 @@ void Session::handle(const Exit& exit) {
       handle_kick();
       return;
     case ExitKind::step:
+    case ExitKind::untrapped:
       break;
   }
   fail(ErrorKind::internal, "unexpected exit: {}", describe(exit));
@@ -611,6 +642,7 @@ RecordResult record(const RecordOptions& options) {
   const fs::path directory = prepare_directory(options.directory);
   std::optional<Session> session;
   try {
+    if (!options.store.empty()) share_store(directory, options.store);
     session.emplace(options, directory);
   } catch (...) {  // nothing was recorded
     for (const char* name : {"meta", "events", "store", "pt", "checkpoints"})

@@ -42,6 +42,8 @@ struct RecordOptions {
   CpuModelKind cpu = CpuModelKind::portable;
   PtChoice pt = PtChoice::automatic;
   OnLogError on_log_error = OnLogError::stop;
+  // Where blobs go, for several recordings to share; empty: into the recording.
+  std::filesystem::path store;
   // Host time between two checkpoints that are kept in the recording, ns; nothing: none.
   std::optional<uint64_t> checkpoint_every_ns;
   OnUnsupported on_unsupported = OnUnsupported::stop;

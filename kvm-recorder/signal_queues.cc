@@ -53,6 +53,14 @@ void PendingSignals::add(const siginfo_t& info) {
   }
 }
 
+void PendingSignals::put_back(const siginfo_t& info) {
+  const int signal = info.si_signo;
+  if (signal < kFirstRealtime) return add(info);
+  realtime_[static_cast<size_t>(signal - kFirstRealtime)].push_front(info);
+  realtime_bits_ |= bit_of(signal);
+  ++queued_;
+}
+
 std::optional<siginfo_t> PendingSignals::dequeue(uint64_t set) {
   const uint64_t found = bits() & set;
   if (found == 0) return std::nullopt;

@@ -68,6 +68,7 @@ class PendingSignals {
  public:
   uint64_t bits() const { return standard_ | realtime_bits_; }
   void add(const siginfo_t& info);
+  void put_back(const siginfo_t& info);      // what dequeue() gave last: it is the next again
   size_t queued() const { return queued_; }  // realtime signals
   // Removes a signal of `set`, in the kernel's order (next_signal()); nullopt: none.
   std::optional<siginfo_t> dequeue(uint64_t set);

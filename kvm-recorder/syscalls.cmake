@@ -5,24 +5,31 @@ set(SYSCALL_SOURCES
   fcntl_table.cc
   file_names.cc
   host_thread.cc
+  ioctl_nested.cc
   ioctl_table.cc
   output_gate.cc
   own_files.cc
+  placement.cc
   proc_files.cc
   proc_status.cc
   process_numbers.cc
   reach.cc
   resource_limits.cc
+  seccomp.cc
   system_call_table.cc
   system_calls.cc
   system_calls_advice.cc
   system_calls_copies.cc
   system_calls_files.cc
   system_calls_io.cc
+  system_calls_keys.cc
   system_calls_memory.cc
   system_calls_messages.cc
   system_calls_process.cc
+  system_calls_process_vm.cc
+  system_calls_seccomp.cc
   system_calls_settings.cc
+  system_calls_shared.cc
   system_calls_signals.cc
   system_calls_wait.cc
   unsupported_calls.cc)

@@ -14,7 +14,7 @@ constexpr long kRestartNoHand = -514;  // restarted only if no handler ran
 struct CallOutcome {
   enum class Kind {
     result,     // `value` goes to RAX (or is kRestartSys/kRestartNoHand: the signal code decides)
-    registers,  // the call set all registers itself (rt_sigreturn, execve)
+    registers,  // the call set all registers itself (rt_sigreturn, execve, one that a filter stopped)
     exited,     // exit_group: `value` is the status
     refused,  // it can't be recorded, and the guest must not go on without it: see GuestProcess::unsupported
   };

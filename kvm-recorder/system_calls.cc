@@ -441,6 +441,8 @@ bool names_recorder(const Call& call) {
 }  // namespace
 
 CallOutcome make_system_call(GuestTask& task, Registers& registers) {
+  if (task.seccomp.mode() != SECCOMP_MODE_DISABLED && stopped_by_filter(task, registers, registers.rax))
+    return {CallOutcome::Kind::registers};
   // The kernel looks at the low half of RAX only (arch/x86/entry/common.c, do_syscall_64).
   const auto number = static_cast<uint32_t>(registers.rax);
   const SystemCall* row = find_system_call(number);

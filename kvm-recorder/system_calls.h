@@ -78,6 +78,10 @@ void watch_outputs(const Call& call, const std::array<uint64_t, 6>& host, Failed
 
 // Says `text` once per `key`.
 void tell_once(GuestProcess& process, const std::string& key, const std::string& text);
+// system_calls_seccomp.cc. True when the guest's filters, or strict mode, do not allow call `number`: the
+// answer is in RAX, or a signal waits.
+bool stopped_by_filter(GuestTask& task, Registers& registers, uint64_t number);
+long set_seccomp_mode(Call& call, uint64_t mode, uint64_t filter);  // prctl(PR_SET_SECCOMP)
 long refuse(Call& call);
 // The call can't be recorded, and a program that is not told the truth goes on wrongly. Ends the recording,
 // or gives -error where the user wants the program to go on. `what` is the call for people, with what it
@@ -128,6 +132,8 @@ long file_changed(Call& call);  // ftruncate, fallocate
 long truncate(Call& call);
 // system_calls_copies.cc
 long copy_to_fd(Call& call);  // sendfile, splice, tee, copy_file_range
+// system_calls_keys.cc
+long keyctl(Call& call);
 // system_calls_messages.cc
 long sendmsg(Call& call);
 long recvmsg(Call& call);
@@ -194,6 +200,15 @@ long personality(Call& call);
 long capget(Call& call);
 long semctl(Call& call);
 long msgctl(Call& call);
+long shmctl(Call& call);
+// system_calls_process_vm.cc
+long process_vm(Call& call);  // process_vm_readv, process_vm_writev
+// system_calls_seccomp.cc
+long seccomp(Call& call);
+// system_calls_shared.cc
+long shmget(Call& call);
+long shmat(Call& call);
+long shmdt(Call& call);
 long interrupted(Call& call);  // restart_syscall: EINTR
 long unshare(Call& call);
 // system_calls_signals.cc
@@ -210,6 +225,8 @@ long kill(Call& call);
 long tkill(Call& call);
 long tgkill(Call& call);
 long pidfd_send_signal(Call& call);
+long signalfd(Call& call);  // signalfd, signalfd4
+long mq_notify(Call& call);
 long timer_create(Call& call);
 long timer_delete(Call& call);
 }  // namespace calls

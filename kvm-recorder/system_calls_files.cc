@@ -310,7 +310,9 @@ long dup(Call& call) {
 
 // dup2, dup3.
 long dup2(Call& call) {
-  if (call.fd(1) >= end_of_descriptors(call.process)) return -EBADF;  // beyond the guest's RLIMIT_NOFILE
+  const bool to_itself = call.row.number == SYS_dup2 && call.fd(0) == call.fd(1);
+  if (!to_itself && call.fd(1) >= end_of_descriptors(call.process))
+    return -EBADF;  // beyond the guest's RLIMIT_NOFILE
   const long result = pass(call);
   if (result >= 0) call.process.descriptors.duplicated(call.fd(0), call.fd(1));
   return result;
@@ -344,6 +346,7 @@ long pidfd_getfd(Call& call) {
   if (whose(*process) != Whose::other && !call.process.descriptors.allowed(call.fd(1))) return -EBADF;
   const long fd = pass(call);
   if (fd >= 0) call.process.descriptors.arrived(static_cast<int>(fd));
+  if (fd >= 0) call.process.signals.descriptor_arrived(static_cast<int>(fd));
   return fd;
 }
 

@@ -97,6 +97,7 @@ void take_rights(GuestProcess& process, msghdr& header, int end_of_numbers) {
       std::memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
       if (kept == i && fd < end_of_numbers) {
         process.descriptors.arrived(fd);
+        process.signals.descriptor_arrived(fd);
         ++kept;
       } else {
         host_call(SYS_close, static_cast<uint64_t>(fd));

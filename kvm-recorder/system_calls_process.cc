@@ -215,13 +215,20 @@ long clone3(Call& call) {
 long fork(Call& call) { return refuse_new(call, call.row.number == SYS_vfork ? CLONE_VFORK | CLONE_VM : 0); }
 
 // What a process of one thread shares with nobody: it has it for itself already (kernel/fork.c,
-// ksys_unshare()); namespaces are the recorder's as well.
+// ksys_unshare()). Of namespaces the host thread can have its own where the recorder has nothing in them;
+// mounts, users and process numbers are the recorder's as well.
 long unshare(Call& call) {
   constexpr uint64_t kOwn = CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM;
   const uint64_t flags = call.args[0];
   if ((flags & ~(kOwn | kNewNamespaces)) != 0) return -EINVAL;
   if ((flags & kNewNamespaces) == 0) return 0;
   if (!(flags & CLONE_NEWUSER) && !capable(CAP_SYS_ADMIN)) return -EPERM;
+  constexpr uint64_t kHarmless = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP;
+  if ((flags & kNewNamespaces & ~kHarmless) == 0) {
+    const long result = host_call(SYS_unshare, flags & kHarmless);
+    if (result == 0 && (flags & CLONE_NEWIPC) != 0) ++call.process.ipc_namespace;
+    return result;
+  }
   return cannot_record(call, "unshare (namespaces of its own)", EPERM);
 }
 
@@ -314,6 +321,9 @@ const std::vector<NewTask>& new_tasks() {
        "Run it with one thread, where it has an option for that"},
       {kNewNamespaces, "CLONE_NEW*", "a child process in namespaces of its own", kByItself},
       {CLONE_VFORK, "CLONE_VFORK", "a child process, to run another program", kByItself},
+      // sanitizer_stoptheworld_linux_libcdep.cpp
+      {CLONE_UNTRACED, "CLONE_UNTRACED", "a child process that stops its parent, as LeakSanitizer does",
+       "Set ASAN_OPTIONS=detect_leaks=0, where it is LeakSanitizer"},
       {CLONE_VM, "CLONE_VM", "a child process that shares the memory", kByItself},
       {0, "none of these", "a child process", kByItself},
   };

@@ -7,6 +7,7 @@
 #include <sys/msg.h>
 #include <sys/resource.h>
 #include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -74,7 +75,8 @@ constexpr Option kOptions[] = {
     {PR_GET_TIMING, Use::value},
     {PR_SET_NAME, Use::in, 1},
     {PR_GET_NAME, Use::out, 16},
-    {PR_GET_SECCOMP, Use::fixed, 0},
+    {PR_GET_SECCOMP, Use::fixed, 0},  // as kept_option() says
+    {PR_SET_SECCOMP, Use::fixed, 0},
     {PR_CAPBSET_READ, Use::value},
     {PR_CAPBSET_DROP, Use::value},
     {PR_GET_SECUREBITS, Use::value},
@@ -139,6 +141,10 @@ std::optional<long> kept_option(Call& call) {
       if (call.args[1] != PR_TSC_ENABLE && call.args[1] != PR_TSC_SIGSEGV) return -EINVAL;
       process.forbids_tsc = call.args[1] == PR_TSC_SIGSEGV;
       return 0;
+    case PR_GET_SECCOMP:
+      return call.task.seccomp.mode();
+    case PR_SET_SECCOMP:
+      return set_seccomp_mode(call, call.args[1], call.args[2]);
     case PR_GET_TID_ADDRESS:
       return call.answer.write_object(call.args[1], process.clear_child_tid) ? 0 : -EFAULT;
     case kGetAuxv: {
@@ -161,12 +167,7 @@ long prctl(Call& call) {
   if (const std::optional<long> kept = kept_option(call)) return *kept;
   const auto* row = std::find_if(std::begin(kOptions), std::end(kOptions),
                                  [&](const Option& entry) { return entry.option == call.fd(0); });
-  if (row == std::end(kOptions)) {
-    if (call.fd(0) == PR_SET_SECCOMP)
-      tell_once(call.process, "prctl PR_SET_SECCOMP",
-                "the program called prctl(PR_SET_SECCOMP): not supported, answered EINVAL");
-    return -EINVAL;
-  }
+  if (row == std::end(kOptions)) return -EINVAL;
   if (row->use == Use::fixed) return row->size_or_result;
   const auto size = static_cast<uint64_t>(row->size_or_result);
   std::array<uint64_t, 6> args = call.args;
@@ -186,13 +187,11 @@ long prctl(Call& call) {
 // know it (kernel/capability.c, cap_validate_magic).
 long capget(Call& call) {
   constexpr uint64_t kHeader = sizeof(__user_cap_header_struct);
-  uint32_t version = 0;
   const uint64_t header = guest_pointer(call.args[0], kHeader);
   __user_cap_header_struct wanted{};
   if (call.process.memory.read_object(header, wanted) && whose(wanted.pid) == Whose::recorder) return -ESRCH;
-  call.process.memory.read_object(header, version);
   const uint64_t elements =
-      version == _LINUX_CAPABILITY_VERSION_1 ? _LINUX_CAPABILITY_U32S_1 : _LINUX_CAPABILITY_U32S_3;
+      wanted.version == _LINUX_CAPABILITY_VERSION_1 ? _LINUX_CAPABILITY_U32S_1 : _LINUX_CAPABILITY_U32S_3;
   const uint64_t size = elements * sizeof(__user_cap_data_struct);
   const uint64_t data = guest_pointer(call.args[1], size);
   const long result = host_call(SYS_capget, header, data);
@@ -211,13 +210,28 @@ struct Control {
 
 // include/uapi/linux/{ipc,sem,msg}.h.
 constexpr Control kSemaphoreControls[] = {
-    {IPC_RMID, Use::value},  {IPC_SET, Use::in, 104}, {IPC_STAT, Use::out, 104}, {IPC_INFO, Use::out, 40},
-    {GETPID, Use::value},    {GETVAL, Use::value},    {GETALL, Use::out, 0},     {GETNCNT, Use::value},
-    {GETZCNT, Use::value},   {SETVAL, Use::value},    {SETALL, Use::in, 0},      {SEM_STAT, Use::out, 104},
-    {SEM_INFO, Use::out, 40}};
-constexpr Control kMessageControls[] = {{IPC_RMID, Use::value},    {IPC_SET, Use::in, 120},
-                                        {IPC_STAT, Use::out, 120}, {IPC_INFO, Use::out, 32},
-                                        {MSG_STAT, Use::out, 120}, {MSG_INFO, Use::out, 32}};
+    {IPC_RMID, Use::value},   {IPC_SET, Use::in, 104},      {IPC_STAT, Use::out, 104},
+    {IPC_INFO, Use::out, 40}, {GETPID, Use::value},         {GETVAL, Use::value},
+    {GETALL, Use::out, 0},    {GETNCNT, Use::value},        {GETZCNT, Use::value},
+    {SETVAL, Use::value},     {SETALL, Use::in, 0},         {SEM_STAT, Use::out, 104},
+    {SEM_INFO, Use::out, 40}, {SEM_STAT_ANY, Use::out, 104}};
+constexpr Control kMessageControls[] = {{IPC_RMID, Use::value},       {IPC_SET, Use::in, 120},
+                                        {IPC_STAT, Use::out, 120},    {IPC_INFO, Use::out, 32},
+                                        {MSG_STAT, Use::out, 120},    {MSG_INFO, Use::out, 32},
+                                        {MSG_STAT_ANY, Use::out, 120}};
+
+// include/uapi/linux/shm.h: shmid64_ds, shminfo64, shm_info.
+constexpr Control kSegmentControls[] = {
+    {IPC_RMID, Use::value},    {IPC_SET, Use::in, 112},  {IPC_STAT, Use::out, 112},
+    {IPC_INFO, Use::out, 72},  {SHM_LOCK, Use::value},   {SHM_UNLOCK, Use::value},
+    {SHM_STAT, Use::out, 112}, {SHM_INFO, Use::out, 48}, {SHM_STAT_ANY, Use::out, 112}};
+
+std::vector<Operation> operations_of(std::span<const Control> controls) {
+  std::vector<Operation> operations;
+  for (const Control& row : controls)
+    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
+  return operations;
+}
 
 long control(Call& call, std::span<const Control> controls, size_t command, size_t pointer) {
   const auto row = std::find_if(controls.begin(), controls.end(),
@@ -245,6 +259,7 @@ long control(Call& call, std::span<const Control> controls, size_t command, size
 
 long semctl(Call& call) { return control(call, kSemaphoreControls, 2, 3); }
 long msgctl(Call& call) { return control(call, kMessageControls, 1, 2); }
+long shmctl(Call& call) { return control(call, kSegmentControls, 1, 2); }
 
 }  // namespace calls
 
@@ -256,16 +271,12 @@ std::vector<Operation> prctl_operations() {
   return operations;
 }
 
-std::vector<Operation> semctl_operations() {
-  std::vector<Operation> operations;
-  for (const calls::Control& row : calls::kSemaphoreControls)
-    operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
-  return operations;
-}
+std::vector<Operation> semctl_operations() { return calls::operations_of(calls::kSemaphoreControls); }
+std::vector<Operation> msgctl_operations() { return calls::operations_of(calls::kMessageControls); }
 
-std::vector<Operation> msgctl_operations() {
+std::vector<Operation> shmctl_operations() {
   std::vector<Operation> operations;
-  for (const calls::Control& row : calls::kMessageControls)
+  for (const calls::Control& row : calls::kSegmentControls)
     operations.push_back({static_cast<uint64_t>(row.command), Treatment::recorded});
   return operations;
 }

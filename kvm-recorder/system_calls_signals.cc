@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvm-recorder/process_numbers.h"
+#include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -65,6 +66,15 @@ long signal_own_group(Call& call, int signal) {
 long signal_everybody(Call& call, int signal) {
   if (!valid(signal) || call.process.unsupported.allow_kill_all) return pass_as_is(call);
   return answer_undone(call, "kill(-1) (a signal to every process)", EPERM);
+}
+
+// To a thread of the process with this number.
+long signal_thread(Call& call, pid_t process, pid_t thread, int signal) {
+  const Whose of = whose(thread);
+  if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other || process != getpid() || !recorded(signal)) return pass_as_is(call);
+  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
+  return 0;
 }
 
 // known_siginfo_layout(): what si_code says of a signal's other fields.
@@ -143,23 +153,8 @@ long kill(Call& call) {
   return 0;
 }
 
-long tkill(Call& call) {
-  const int signal = call.fd(1);
-  const Whose of = whose(call.fd(0));
-  if (of == Whose::recorder) return -ESRCH;
-  if (of == Whose::other || !recorded(signal)) return pass_as_is(call);
-  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
-  return 0;
-}
-
-long tgkill(Call& call) {
-  const int signal = call.fd(2);
-  const Whose of = whose(call.fd(1));
-  if (of == Whose::recorder) return -ESRCH;
-  if (of == Whose::other || call.fd(0) != getpid() || !recorded(signal)) return pass_as_is(call);
-  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
-  return 0;
-}
+long tkill(Call& call) { return signal_thread(call, getpid(), call.fd(0), call.fd(1)); }
+long tgkill(Call& call) { return signal_thread(call, call.fd(0), call.fd(1), call.fd(2)); }
 
 long rt_sigqueueinfo(Call& call) {
   siginfo_t info{};
@@ -204,6 +199,37 @@ long pidfd_send_signal(Call& call) {
   if (flags & kToGroup) return signal_own_group(call, signal);
   if (flags & kToThread) return call.task.signals.raise(signal, info);
   return call.process.signals.raise(call.task.signals, signal, info);
+}
+
+// What the guest blocks is pending in the host's kernel, so the host's descriptor reads it; but of the host's
+// signals some are the recorder's.
+long signalfd(Call& call) {
+  uint64_t mask = 0;
+  if (!call.process.descriptors.allowed(call.fd(0))) return -EBADF;
+  if (call.args[2] != sizeof mask) return -EINVAL;
+  if (!call.process.memory.read_object(call.args[1], mask)) return -EFAULT;
+  mask &= ~kLibcSignals;
+  const long fd = host_call(call.row.number, call.args[0], host_pointer(&mask), sizeof mask, call.args[3]);
+  const bool is_new = fd != call.fd(0);  // one that the guest has may be beyond its limit of today
+  const long result = fd >= 0 && is_new ? within_limit(call.process, fd) : fd;
+  if (result >= 0) call.process.signals.keep_blocked_in_host();
+  return result;
+}
+
+// The signal comes from the kernel, like a timer's.
+long mq_notify(Call& call) {
+  std::array<uint64_t, 6> args;
+  if (!prepare(call, args)) return -EBADF;
+  if (args[1] == 0) return host_call(SYS_mq_notify, args[0], 0);
+  sigevent notice{};
+  if (!call.process.memory.read_object(args[1], notice)) return -EFAULT;
+  std::array<std::byte, 32> cookie{};         // NOTIFY_COOKIE_LEN, include/uapi/linux/mqueue.h
+  if (notice.sigev_notify == SIGEV_THREAD) {  // sigev_signo is a netlink socket
+    if (!call.process.descriptors.allowed(notice.sigev_signo)) return -EBADF;
+    if (!call.process.memory.read_object(host_pointer(notice.sigev_value.sival_ptr), cookie)) return -EFAULT;
+    notice.sigev_value.sival_ptr = cookie.data();
+  }
+  return host_call(SYS_mq_notify, args[0], host_pointer(&notice));
 }
 
 long timer_create(Call& call) {

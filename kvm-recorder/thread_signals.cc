@@ -14,6 +14,12 @@
 #include "kvm-recorder/system_call.h"
 
 namespace aftercheck {
+namespace {
+
+// The host thread blocks these where the guest does.
+constexpr uint64_t kBlockedByHost = ~(kUnblockable | kFaultSignals | kLibcSignals);
+
+}  // namespace
 
 ThreadSignals::ThreadSignals(ProcessSignals& process, Vcpu& vcpu, uint64_t mask)
     : process_(process), vcpu_(vcpu), host_thread_(static_cast<pid_t>(syscall(SYS_gettid))) {
@@ -63,10 +69,31 @@ void ThreadSignals::update() {
     set_host_mask(host_mask_.value_or(blocked_));
     process_.drain_realtime();
   }
+  if (process_.keeps_blocked_in_host()) hand_to_host();
   uint64_t deliverable = pending_bits() & ~blocked_;
   while (deliverable != 0 && process_.ignored(__builtin_ctzll(deliverable) + 1))
     deliverable &= deliverable - 1;
   if (forced_ || deliverable != 0) waiting_.store(1);
+}
+
+bool ThreadSignals::kept_in_host(int signal) const {
+  return process_.keeps_blocked_in_host() && (blocked_ & kBlockedByHost & bit_of(signal)) != 0;
+}
+
+long ThreadSignals::keep_in_host(const siginfo_t& info, const PendingSignals& queue) const {
+  const long result = &queue == &pending_
+                          ? syscall(SYS_rt_tgsigqueueinfo, getpid(), host_thread_, info.si_signo, &info)
+                          : syscall(SYS_rt_sigqueueinfo, getpid(), info.si_signo, &info);
+  return result == 0 ? 0 : -errno;
+}
+
+void ThreadSignals::hand_to_host() {
+  for (PendingSignals* queue : {&pending_, &process_.pending()})
+    while (const std::optional<siginfo_t> info = queue->dequeue(blocked_ & kBlockedByHost))
+      if (keep_in_host(*info, *queue) != 0) {
+        queue->put_back(*info);
+        break;
+      }
 }
 
 void ThreadSignals::discard(int signal) {
@@ -237,6 +264,7 @@ long ThreadSignals::raise(int signal, const siginfo_t& info) {
   sent.si_signo = signal;
   update();
   if (process_.ignored(signal) && (blocked_ & bit_of(signal)) == 0) return 0;
+  if (kept_in_host(signal)) return keep_in_host(sent, pending_);
   if (process_.too_many(pending_, sent)) return -EAGAIN;
   pending_.add(sent);
   notice();
@@ -247,6 +275,11 @@ void ThreadSignals::kill() {
   siginfo_t info{};
   info.si_signo = SIGKILL;
   info.si_code = SI_KERNEL;
+  force(info);
+}
+
+void ThreadSignals::raise_filtered(const siginfo_t& info, bool fatal) {
+  if (fatal) process_.reset_action(SIGSYS);
   force(info);
 }
 

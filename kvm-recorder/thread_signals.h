@@ -81,6 +81,10 @@ class ThreadSignals {
   // moves RIP past INT3 first: it is a trap, not a fault.
   void raise_fault(const Exit& exit, const Registers& registers, const AddressSpace& space);
 
+  // SIGSYS for a call that a filter stopped (seccomp(2)); can't be blocked or ignored. `fatal`: no handler
+  // gets it.
+  void raise_filtered(const siginfo_t& info, bool fatal);
+
   // For ProcessSignals.
   uint64_t blocked() const { return blocked_; }
   const PendingSignals& pending() const { return pending_; }
@@ -95,6 +99,11 @@ class ThreadSignals {
   // out of a blocking call, if it can take it.
   void notice();
   void discard(int signal);
+  // Blocked here, and kept by the host's kernel (ProcessSignals::keep_blocked_in_host()),
+  bool kept_in_host(int signal) const;
+  // which gets it there: as pending for this thread, or for the process where `queue` is its. 0, or the
+  // host's -EAGAIN: too many wait there.
+  long keep_in_host(const siginfo_t& info, const PendingSignals& queue) const;
 
  private:
   ProcessSignals& process_;
@@ -115,6 +124,8 @@ class ThreadSignals {
   std::atomic<bool> holds_realtime_{false};  // but for realtime signals, which a handler has blocked
 
   void set_blocked(uint64_t mask);
+  // What is pending here and blocked goes to the host's kernel, where it stays pending.
+  void hand_to_host();
   uint64_t pending_bits();
   // Removes a pending signal of `set` in the kernel's order (dequeue_signal()); nullopt: none.
   std::optional<siginfo_t> dequeue(uint64_t set);

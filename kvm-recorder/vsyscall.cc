@@ -8,6 +8,8 @@
 #include <fstream>
 #include <string>
 
+#include "kvm-recorder/system_calls.h"
+
 namespace aftercheck {
 namespace {
 
@@ -38,6 +40,16 @@ bool answer_vsyscall(const Exit& fault, GuestTask& task, Registers& registers) {
     return false;
   uint64_t caller = 0;
   if (!host_has_page() || !task.process.memory.read_object(registers.rsp, caller)) return false;
+  const auto leave = [&] {
+    registers.rip = caller;
+    registers.rsp += sizeof caller;
+    return true;
+  };
+  const uint64_t number = called == kGettimeofday ? SYS_gettimeofday
+                          : called == kTime       ? SYS_time
+                                                  : SYS_getcpu;
+  if (task.seccomp.mode() != SECCOMP_MODE_DISABLED && stopped_by_filter(task, registers, number))
+    return leave();
   uint64_t result = 0;
   if (called == kGettimeofday) {
     timeval now{};
@@ -54,9 +66,7 @@ bool answer_vsyscall(const Exit& fault, GuestTask& task, Registers& registers) {
     if (!store(task, registers.rdi, cpu) || !store(task, registers.rsi, node)) return false;
   }
   registers.rax = result;
-  registers.rip = caller;
-  registers.rsp += sizeof caller;
-  return true;
+  return leave();
 }
 
 }  // namespace aftercheck

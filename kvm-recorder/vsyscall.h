@@ -7,7 +7,8 @@
 
 namespace aftercheck {
 
-// Answers `fault` and true, where it is a jump to one of them and the host has the page.
+// Answers `fault` and true, where it is a jump to one of them and the host has the page. The guest's filters
+// see the system call of the same name (seccomp(2)).
 bool answer_vsyscall(const Exit& fault, GuestTask& task, Registers& registers);
 
 }  // namespace aftercheck

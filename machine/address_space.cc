@@ -1,6 +1,7 @@
 #include "machine/address_space.h"
 
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -268,6 +269,31 @@ int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool 
   mapping.contents = details.contents;
   mapping.number = details.number;
   mapping.copied_from = details.copied_from;
+  mapping.may = details.may;
+  return install(range, prot, mapped, std::move(mapping));
+}
+
+int AddressSpace::attach_segment(Range range, int prot, int segment, const std::string& name,
+                                 const FileDetails& details) {
+  if (!aligned(range)) return -EINVAL;
+  if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
+  // Executable for the kernel's check alone: see host_prot(). The error is mmap's.
+  const bool runs = (prot & PROT_EXEC) != 0;
+  void* mapped = shmat(segment, pointer(range.start),
+                       SHM_REMAP | ((prot & PROT_WRITE) != 0 ? 0 : SHM_RDONLY) | (runs ? SHM_EXEC : 0));
+  if (mapped != MAP_FAILED && runs && mprotect(mapped, range.size(), host_prot(prot)) != 0) {
+    const int error = -errno;
+    unmap(range);
+    return error;
+  }
+  Mapping mapping;
+  mapping.backing = Backing::file;
+  mapping.shared = true;
+  mapping.file_size = range.size();
+  mapping.name = name;
+  mapping.device = details.device;
+  mapping.inode = details.inode;
+  mapping.number = details.number;
   mapping.may = details.may;
   return install(range, prot, mapped, std::move(mapping));
 }

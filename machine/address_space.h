@@ -166,6 +166,9 @@ class AddressSpace {
   int map_file(Range range, int prot, int fd, uint64_t offset, bool shared, const std::string& name = "") {
     return map_file(range, prot, fd, offset, shared, name, {});
   }
+  // Attaches the System V segment (shmat(2)), all of it: the range has its size in whole pages. Without
+  // PROT_WRITE it is attached read-only.
+  int attach_segment(Range range, int prot, int segment, const std::string& name, const FileDetails& details);
   // The file with this number is now so long; its mappings end, or go on, accordingly.
   void file_resized(uint64_t number, uint64_t size);
   // Bytes [from, from + size) of the file with this number were changed, by other means than a mapping.

@@ -16,8 +16,9 @@ constexpr std::array<const char*, 3> kAccessNames = {"read of", "write to", "fet
 }  // namespace
 
 const char* name(ExitKind kind) {
-  static constexpr std::array<const char*, 7> kNames = {
-      "system call", "trapped instruction", "exception", "memory fault", "breakpoint", "step", "kick"};
+  static constexpr std::array<const char*, 8> kNames = {"system call",  "trapped instruction", "exception",
+                                                        "memory fault", "breakpoint",          "step",
+                                                        "kick",         "untrapped code"};
   return kNames.at(static_cast<size_t>(kind));
 }
 

@@ -17,6 +17,7 @@ enum class ExitKind : uint8_t {
   breakpoint,           // INT3. RIP: on the INT3 byte
   step,                 // Vcpu::step() has executed one instruction. RIP: the next one
   kick,                 // Vcpu::kick(). RIP: the next instruction; nothing of it was executed
+  untrapped,  // only after Vcpu::leave_untrapped(). RIP: the next instruction; nothing of it was executed
 };
 
 enum class Access : uint8_t { read, write, fetch };

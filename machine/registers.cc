@@ -40,10 +40,9 @@ void FpuState::settle_x87() {
 }
 
 RegisterWords canonical_state(const Registers& registers) {
-  RegisterWords words = to_words(registers);
-  constexpr size_t kFlagsIndex = offsetof(Registers, rflags) / sizeof(uint64_t);
-  words[kFlagsIndex] &= rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
-  return words;
+  Registers canonical = registers;
+  canonical.rflags &= rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
+  return to_words(canonical);
 }
 
 std::array<std::byte, kCanonicalFpuSize> canonical_fpu(const FpuState& state) {

@@ -24,8 +24,21 @@ static_assert(kRegisterCount == 20, "recording/log.capnp and the digest count on
 
 // The same as an array, in the order of the struct: register numbers of the log index it.
 using RegisterWords = std::array<uint64_t, kRegisterCount>;
-inline RegisterWords to_words(const Registers& registers) { return std::bit_cast<RegisterWords>(registers); }
-inline Registers from_words(const RegisterWords& words) { return std::bit_cast<Registers>(words); }
+constexpr RegisterWords to_words(const Registers& registers) {
+  return std::bit_cast<RegisterWords>(registers);
+}
+constexpr Registers from_words(const RegisterWords& words) { return std::bit_cast<Registers>(words); }
+
+// The index of one of them: register_number(&Registers::rip) is 16.
+constexpr uint8_t register_number(uint64_t Registers::*which) {
+  constexpr uint64_t kMark = UINT64_MAX;
+  Registers marked;
+  marked.*which = kMark;
+  const RegisterWords words = to_words(marked);
+  uint8_t number = 0;
+  while (words[number] != kMark) ++number;
+  return number;
+}
 
 // Names in the same order.
 inline constexpr std::array<const char*, kRegisterCount> kRegisterNames = {

@@ -1,5 +1,7 @@
 #include "machine/vcpu.h"
 
+#include <sys/mman.h>
+
 #include "base/error.h"
 #include "base/invariant.h"
 
@@ -14,6 +16,12 @@ Exit Vcpu::run_to(uint64_t address, ArrivalFilter*) {
 void Vcpu::set_bounds(uint64_t, uint64_t) { fail(ErrorKind::internal, "this backend knows no bounds"); }
 
 uint64_t Vcpu::code_left() const { fail(ErrorKind::internal, "this backend knows no bounds"); }
+
+void code_changed_elsewhere(Machine& machine, const AddressSpace& space) {
+  for (const auto& [start, mapping] : space.mappings())
+    if ((mapping.prot & PROT_EXEC) != 0 && ((mapping.prot & PROT_WRITE) != 0 || mapping.shared))
+      machine.code_changed({start, mapping.end});
+}
 
 void Machine::show(Range range, int) {
   fail(ErrorKind::internal, "this backend can't show memory at {:#x} otherwise than it is mapped",

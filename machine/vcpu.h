@@ -73,6 +73,16 @@ class Vcpu {
   // can't; `flow` must outlive the vCPU or be taken away.
   virtual bool set_control_flow(ControlFlow* flow) { return flow == nullptr; }
 
+  // From now on the processor executes everything: it is being traced. Nothing to do for most vCPUs, which
+  // have one way to execute (dense_exits.h). Before the first run().
+  virtual void stay_on_processor() {}
+
+  // From now on run() and step() stop with ExitKind::untrapped before code that this machine can't execute
+  // faithfully: in memory that is writable and executable, with bytes that may be an instruction that it
+  // can't trap, or that writes where it is. Somebody else has to execute it. Not while the vCPU runs. Nothing
+  // to do for a machine that traps everything.
+  virtual void leave_untrapped(bool) {}
+
   // Makes run() return ExitKind::kick soon, or the next run() if none is under way. Async-signal-safe; any
   // thread. One kick gives at most one such exit, and none if another exit came first and clear_kick() was
   // called.
@@ -98,10 +108,14 @@ class Machine {
   virtual void show(Range range, int prot);
   virtual bool allows(uint64_t address, Access access) const;
 
-  // The host has changed guest memory without the address space's knowing, and there may be code in it. Not
-  // while a vCPU runs. Nothing to do for a processor.
-  virtual void code_changed(Range) {}
+  // The host, or the guest on another machine, has changed guest memory without the address space's knowing,
+  // and there may be code in it. Not while a vCPU runs.
+  virtual void code_changed(Range range) = 0;
 };
+
+// The guest goes on with `machine`, and has run on another: all code that it may have changed without an exit
+// was changed.
+void code_changed_elsewhere(Machine& machine, const AddressSpace& space);
 
 // What becomes of the guest's stores to its writable memory.
 enum class Stores : uint8_t {

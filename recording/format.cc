@@ -1,13 +1,12 @@
 #include "recording/format.h"
 
-#include "recording/meta.h"
-
 namespace aftercheck::recording {
 
 constexpr uint64_t kMagic = 0x474f4c4b43544641;  // "AFTCKLOG" in the file
+constexpr uint32_t kLogVersion = 1;
 
 constinit const ChunkKind kEventChunks =
-    chunk_kind<ChunkHeader>(kMagic, kFormatVersion, kMaxPayloadBytes, "format version",
+    chunk_kind<ChunkHeader>(kMagic, kLogVersion, kMaxPayloadBytes, "format version",
                             ": not a log of Aftercheck (wrong magic at offset 0)");
 
 uint64_t Shape::slot_count() const {

@@ -11,7 +11,7 @@
 namespace aftercheck::recording {
 
 // Raised when a reader of this version could misread what a newer writer wrote.
-constexpr uint32_t kFormatVersion = 1;
+constexpr uint32_t kFormatVersion = 2;  // 2: blobs may lie compressed
 
 // A call of the program that can't be recorded, and was answered with an error without being done.
 struct AnsweredCall {

@@ -5,34 +5,34 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
+#include <deque>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "recording/blob_compressor.h"
+#include "recording/blob_hash.h"
+#include "recording/compressed_blob.h"
 
 namespace aftercheck::recording {
 namespace {
 
 constexpr size_t kBufferBytes = 1 << 20;
+constexpr uint64_t kWorthCompressing = 4096;
 // FICLONERANGE (ioctl_ficlonerange(2)) wants block-aligned ranges; no supported file system has smaller
 // blocks, and one with larger blocks refuses, which is handled.
 constexpr uint64_t kCloneAlignment = 4096;
-
-// Another process's, or an earlier life's, unfinished copies must not be hit: open(O_EXCL) decides, this only
-// avoids needless tries.
-std::string temporary_name() {
-  static std::atomic<uint64_t> counter = 0;
-  return fmt::format("new-{}-{}", getpid(), counter++);
-}
 
 // A file that goes away unless it is kept.
 struct TemporaryFile {
@@ -126,28 +126,6 @@ void copy_by_hand(int from, uint64_t offset, uint64_t length, uint64_t done, con
   }
 }
 
-// Running XXH3-128 of a blob's bytes.
-class BlobHash {
- public:
-  BlobHash() : state_(XXH3_createState(), XXH3_freeState) {
-    if (state_ == nullptr) throw std::bad_alloc();
-    XXH3_128bits_reset(state_.get());
-  }
-  void update(std::span<const std::byte> bytes) {
-    XXH3_128bits_update(state_.get(), bytes.data(), bytes.size());
-  }
-  Digest128 value() const {
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_.get()));
-    Digest128 digest;
-    std::copy(std::begin(canonical.digest), std::end(canonical.digest), digest.begin());
-    return digest;
-  }
-
- private:
-  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_;
-};
-
 // Hashes all of `fd` with a fixed buffer; `size` gets the number of bytes.
 Digest128 hash_file(int fd, const std::string& path, uint64_t& size) {
   const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kBufferBytes);
@@ -193,6 +171,40 @@ VerifiedFiles& verified_files() {
   return files;
 }
 
+// Compressed blobs that were unpacked last: a library is mapped in several parts, one after the other.
+class UnpackedBlobs {
+ public:
+  // Nothing where it is not known. The result is a descriptor of its own.
+  std::optional<Store::Blob> find(const FileKey& key) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [known, blob] : blobs_)
+      if (known == key) return copy_of(blob);
+    return std::nullopt;
+  }
+  // The descriptor that stays here is the one given.
+  Store::Blob add(const FileKey& key, Store::Blob blob) {
+    const std::lock_guard lock(mutex_);
+    if (blobs_.size() == kMost) blobs_.pop_front();
+    return copy_of(blobs_.emplace_back(key, std::move(blob)).second);
+  }
+
+ private:
+  static constexpr size_t kMost = 4;  // each holds one of the few descriptors that a recorder has
+  std::mutex mutex_;
+  std::deque<std::pair<FileKey, Store::Blob>> blobs_;
+
+  static Store::Blob copy_of(const Store::Blob& blob) {
+    UniqueFd fd(fcntl(blob.fd.get(), F_DUPFD_CLOEXEC, 0));
+    if (!fd) fail(ErrorKind::io, "a blob in memory: {}", errno_text(errno));
+    return {blob.name, std::move(fd), blob.size};
+  }
+};
+
+UnpackedBlobs& unpacked_blobs() {
+  static UnpackedBlobs blobs;
+  return blobs;
+}
+
 UniqueFd open_read_only(const std::string& path) {
   // Non-blocking, or a FIFO put in the store's place would hang the reader.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -207,7 +219,35 @@ UniqueFd open_read_only(const std::string& path) {
   fail(ErrorKind::io, "{}: {}", path, errno_text(error));
 }
 
+constexpr std::string_view kTemporary = "new-";
+
+// The same bytes, and not only the same hash: others may have put the one into a store that is shared.
+bool same_bytes(int one, int other) {
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(2 * kBufferBytes);
+  const std::span<std::byte> first(buffer.get(), kBufferBytes),
+      second(buffer.get() + kBufferBytes, kBufferBytes);
+  for (uint64_t at = 0;; at += kBufferBytes) {
+    const size_t got = read_file(one, at, first);
+    if (read_file(other, at, second) != got || std::memcmp(first.data(), second.data(), got) != 0)
+      return false;
+    if (got < kBufferBytes) return true;
+  }
+}
+
 }  // namespace
+
+// Another process's, or an earlier life's, unfinished copies must not be hit: open(O_EXCL) decides, this only
+// avoids needless tries.
+std::string temporary_name() {
+  static std::atomic<uint64_t> counter = 0;
+  return fmt::format("{}{}-{}", kTemporary, getpid(), counter++);
+}
+
+bool may_be_in_store(std::string_view name) {
+  return name.starts_with(kTemporary) ||
+         (name.size() == 2 * sizeof(Digest128) &&
+          name.find_first_not_of("0123456789abcdef") == std::string_view::npos);
+}
 
 std::string to_hex(const Digest128& digest) {
   std::string text;
@@ -234,7 +274,8 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   const std::string path = (directory_ / to_hex(blob.name)).string();
   if (access(path.c_str(), F_OK) == 0) {
     try {
-      return open(blob.name);
+      Blob known = open(blob.name);
+      if (same_bytes(known.fd.get(), copy.fd.get())) return known;
     } catch (const Error&) {
       // It is there but damaged: the copy takes its place.
     }
@@ -246,18 +287,27 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   copy.path.clear();
   struct stat status {};
   if (fstat(blob.fd.get(), &status) == 0) verified_files().add(file_key(status, blob.name));
+  if (compressor_ && blob.size >= kWorthCompressing) compressor_->add(blob.name);
   return blob;
+}
+
+void Store::compress() { compressor_ = std::make_shared<BlobCompressor>(directory_); }
+
+void Store::finish() {
+  if (compressor_) compressor_->finish();
 }
 
 struct Store::NewBlob::Impl {
   std::filesystem::path directory;
   TemporaryFile file;
+  std::shared_ptr<BlobCompressor> compressor;
   BlobHash hash;
   uint64_t size = 0;
 };
 
 Store::NewBlob::NewBlob(const Store& store) : impl_(std::make_unique<Impl>()) {
   impl_->directory = store.directory_;
+  impl_->compressor = store.compressor_;
   create_temporary(store.directory_, impl_->file);
 }
 
@@ -279,17 +329,24 @@ Digest128 Store::NewBlob::keep() {
   if (rename(impl_->file.path.c_str(), path.c_str()) != 0)
     fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   impl_->file.path.clear();
+  if (impl_->compressor && impl_->size >= kWorthCompressing) impl_->compressor->add(name);
   return name;
 }
 
+bool Store::shared() const {
+  std::error_code error;
+  return std::filesystem::is_symlink(directory_, error);
+}
+
 bool Store::remove(const Digest128& name) {
+  if (shared()) return false;
   const std::string path = (directory_ / to_hex(name)).string();
   if (unlink(path.c_str()) == 0) return true;
   if (errno != ENOENT) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   return false;
 }
 
-Store::Blob Store::open_unread(const Digest128& name) const {
+Store::Blob Store::open_as_it_lies(const Digest128& name) const {
   const std::string path = (directory_ / to_hex(name)).string();
   Blob blob;
   blob.name = name;
@@ -303,9 +360,47 @@ Store::Blob Store::open_unread(const Digest128& name) const {
   return blob;
 }
 
+Store::Blob Store::open_unread(const Digest128& name) const {
+  Blob blob = open_as_it_lies(name);
+  if (std::optional<Blob> unpacked = unpack(blob)) return std::move(*unpacked);
+  return blob;
+}
+
+// Nothing where the blob is not compressed: its own bytes may begin as if it were.
+std::optional<Store::Blob> Store::unpack(const Blob& blob) const {
+  if (!is_compressed_blob(blob.fd.get())) return std::nullopt;
+  const std::string path = (directory_ / to_hex(blob.name)).string();
+  struct stat status {};
+  if (fstat(blob.fd.get(), &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  const FileKey key = file_key(status, blob.name);
+  const auto kept_apart = [&](UniqueFd fd) {
+    return beside_guest_ ? move_out_of_guest_reach(std::move(fd)) : std::move(fd);
+  };
+  if (std::optional<Blob> known = unpacked_blobs().find(key)) {
+    known->fd = kept_apart(std::move(known->fd));
+    return known;
+  }
+  uint64_t size = 0;
+  try {
+    UnpackedBlob unpacked = unpack_blob(blob.fd.get(), path);
+    if (unpacked.hash == blob.name) {
+      Blob copy = unpacked_blobs().add(key, {blob.name, kept_apart(std::move(unpacked.fd)), unpacked.size});
+      copy.fd = kept_apart(std::move(copy.fd));
+      return copy;
+    }
+    if (hash_file(blob.fd.get(), path, size) == blob.name) return std::nullopt;
+    fail(ErrorKind::bad_input, "{}: damaged: its {} bytes have the hash {}", path, unpacked.size,
+         to_hex(unpacked.hash));
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::io || hash_file(blob.fd.get(), path, size) != blob.name) throw;
+    return std::nullopt;
+  }
+}
+
 Store::Blob Store::open(const Digest128& name) {
   const std::string path = (directory_ / to_hex(name)).string();
-  Blob blob = open_unread(name);
+  Blob blob = open_as_it_lies(name);
+  if (std::optional<Blob> unpacked = unpack(blob)) return std::move(*unpacked);
   struct stat status {};
   if (fstat(blob.fd.get(), &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   const FileKey key = file_key(status, name);

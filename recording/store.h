@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/fd.h"
 #include "recording/event.h"
@@ -15,6 +17,12 @@
 namespace aftercheck::recording {
 
 std::string to_hex(const Digest128& digest);
+// A name for a file that is being made in a store; an open(2) with O_EXCL may find it taken.
+std::string temporary_name();
+// Could a store have made a file with this name?
+bool may_be_in_store(std::string_view name);
+
+class BlobCompressor;
 
 class Store {
  public:
@@ -32,11 +40,15 @@ class Store {
   // changes meanwhile does no harm. The descriptor's own offset does not move. Throws Error(io) when the
   // store can't be written (disk full included).
   Blob add(int fd, uint64_t offset, uint64_t length);
-  // Opens a blob and verifies its hash (once per blob and process). Throws Error(bad_input) naming the file
-  // when missing or damaged.
+  // From now on blobs that are kept are compressed, beside whoever keeps them; finish() waits for that, and
+  // puts the compressed ones in their place. Throws Error(io).
+  void compress();
+  void finish();
+  // Opens a blob and verifies its hash (once per blob and process); one that lies compressed is unpacked into
+  // memory. Throws Error(bad_input) naming the file when missing or damaged.
   Blob open(const Digest128& name);
-  // Opens a blob without reading it: for callers who check what they take out of it themselves. Throws as
-  // open(), but for what only reading shows.
+  // Opens a blob, without reading it where it is not compressed: for callers who check what they take out of
+  // it themselves. Throws as open(), but for what only reading shows.
   Blob open_unread(const Digest128& name) const;
 
   // A blob that is written piece by piece. It goes away unless it is kept. Throws Error(io) when the store
@@ -57,14 +69,21 @@ class Store {
     std::unique_ptr<Impl> impl_;
   };
 
-  // Removes a blob that nothing needs any more; false where it is not there. Throws Error(io).
+  // Removes a blob that nothing needs any more; false where it is not there, or others share the store.
+  // Throws Error(io).
   bool remove(const Digest128& name);
-  // Sum of the sizes of all blobs in bytes.
+  // Do other recordings use it, too (a link leads there)?
+  bool shared() const;
+  // Sum of the sizes of all blobs in bytes, as they lie there.
   uint64_t size() const;
 
  private:
   std::filesystem::path directory_;
   bool beside_guest_;
+  std::shared_ptr<BlobCompressor> compressor_;  // NewBlobs have it, too
+
+  Blob open_as_it_lies(const Digest128& name) const;
+  std::optional<Blob> unpack(const Blob& blob) const;
 };
 
 }  // namespace aftercheck::recording

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "checkpoint/space_description.h"
+#include "machine/dense_exits.h"
 
 namespace aftercheck {
 
@@ -31,7 +32,7 @@ Guest::Guest(GuestOptions options, recording::Store& store)
       store_(store),
       machine_(create_machine(options_.machine, space_, options_.cpu)),
       pages_(std::make_unique<PageMap>()) {
-  threads_.push_back(std::make_unique<GuestThread>(0, machine_->create_vcpu()));
+  threads_.push_back(std::make_unique<GuestThread>(0, create_leaving_vcpu(*machine_, space_, options_.cpu)));
   breakpoints_.emplace(threads_.front()->own_vcpu(), space_);
 }
 
@@ -380,11 +381,7 @@ void Guest::apply_registers(GuestThread& thread, const Event& event) {
 
 void Guest::move(GuestThread& thread, Vcpu& to) {
   if (thread.vcpu_ == &to) return;
-  // It has translated code which the guest may have changed on the other machine, without an event.
-  if (&to == thread.soft_.get())
-    for (const auto& [start, mapping] : space_.mappings())
-      if ((mapping.prot & PROT_EXEC) != 0 && ((mapping.prot & PROT_WRITE) != 0 || mapping.shared))
-        soft_machine_->code_changed({start, mapping.end});
+  code_changed_elsewhere(&to == thread.soft_.get() ? *soft_machine_ : *machine_, space_);
   hand_over(*thread.vcpu_, to, *breakpoints_);
   thread.vcpu_ = &to;
 }
@@ -441,7 +438,7 @@ void Guest::separate(MachineChoice choice, const std::vector<FpuState>& fpus) {
   machine_ = create_machine(choice, space_, options_.cpu);
   for (size_t i = 0; i < threads_.size(); ++i) {
     GuestThread& thread = *threads_[i];
-    thread.own_ = machine_->create_vcpu();
+    thread.own_ = create_leaving_vcpu(*machine_, space_, options_.cpu);
     thread.vcpu_ = thread.own_.get();
     thread.registers() = registers[i];
     thread.vcpu_->set_fpu(fpus[i]);

@@ -18,8 +18,8 @@ namespace {
 constexpr uint64_t kSample = 256;
 constexpr size_t kMostSamples = 64;
 
-constexpr size_t kGeneral = 16;                // registers before RIP
-constexpr size_t kXmm0 = 160, kXmmCount = 16;  // in FXSAVE64's image (SDM vol. 1, table 10-2)
+constexpr size_t kGeneral = register_number(&Registers::rip);  // the general ones come before it
+constexpr size_t kXmm0 = 160, kXmmCount = 16;                  // in FXSAVE64's image (SDM vol. 1, table 10-2)
 
 // Arrivals between two decisions. On KVM few, since each takes two exits.
 constexpr uint64_t kKvmBlock = 16, kFirstSoftBlock = 16, kLastSoftBlock = 1 << 20;
@@ -55,7 +55,7 @@ void Landing::look_up() {
   look_up_stretches();
   look_up_operands();
   // The handler starts with RSP at its frame.
-  constexpr uint8_t kRsp = 6;
+  constexpr uint8_t kRsp = register_number(&Registers::rsp);
   for (const recording::RegisterChange& change : event_.registers)
     if (change.number == kRsp) look_up_frame(change.value);
 }
@@ -85,15 +85,16 @@ bool Landing::copy_written(uint64_t address, std::span<std::byte> bytes) const {
 void Landing::look_up_frame(uint64_t frame) {
   // struct rt_sigframe and sigcontext_64 (arch/x86/include/asm/sigframe.h, uapi/asm/sigcontext.h).
   constexpr uint64_t kContext = 48, kFpuPointer = 184;
-  constexpr size_t kSaved = 18, kFlags = 17;
-  constexpr std::array<uint8_t, kSaved> kNumbers = {8, 9, 10, 11, 12, 13, 14, 15, 5,
-                                                    4, 7, 1,  3,  0,  2,  6,  16, kFlags};
-  std::array<uint64_t, kSaved> saved;
+  using R = Registers;
+  constexpr std::array kSaved = {&R::r8,  &R::r9,  &R::r10, &R::r11, &R::r12, &R::r13,
+                                 &R::r14, &R::r15, &R::rdi, &R::rsi, &R::rbp, &R::rbx,
+                                 &R::rdx, &R::rax, &R::rcx, &R::rsp, &R::rip, &R::rflags};
+  std::array<uint64_t, kSaved.size()> saved;
   if (!copy_written(frame + kContext, std::as_writable_bytes(std::span(saved)))) return;
-  RegisterWords words = to_words(thread_.registers());
-  for (size_t i = 0; i < kSaved; ++i) words[kNumbers[i]] = saved[i];
-  if (!registers_match(from_words(words))) return;
-  words_ = canonical_state(from_words(words));
+  Registers registers = thread_.registers();
+  for (size_t i = 0; i < kSaved.size(); ++i) registers.*kSaved[i] = saved[i];
+  if (!registers_match(registers)) return;
+  words_ = canonical_state(registers);
   uint64_t fpu = 0;
   if (copy_written(frame + kContext + kFpuPointer, std::as_writable_bytes(std::span(&fpu, 1))))
     look_up_fpu(fpu);

@@ -42,10 +42,7 @@ std::string untrapped_code(const AddressSpace& space) {
       if (!found || space.patch_at(at + found->first) != nullptr) continue;
       return fmt::format(
           "a likely reason: {} at {:#x}, in memory that is writable and executable at once; there KVM does "
-          "not trap it, "
-          "and its answer differs between machines (docs/architecture.md, Limits). A recording made on this "
-          "machine "
-          "replays on this one",
+          "not always trap it (docs/architecture.md, Limits), and its answer differs between machines",
           name(found->second.kind), at + found->first);
     }
   }

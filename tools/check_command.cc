@@ -316,6 +316,25 @@ CheckOutcome check_all(Arguments& arguments, std::string& remark, Console& conso
   return outcome;
 }
 
+// A check's breakpoints are in the program's code, where the program may read them. What can be said of that
+// after a divergence, or nothing.
+std::string reads_own_code(const Arguments& arguments, Console& console) {
+  console.warning("the replay left the recording: once more without checks, to see whether it is their doing");
+  ReplayOptions options = arguments.replay;
+  options.output = nullptr;
+  options.output_moved = nullptr;
+  options.participants.clear();
+  show_progress(options, console);
+  try {
+    replay(options);
+  } catch (const Error&) {
+    return {};
+  }
+  return "\n  without checks the replay is faithful: most likely the program reads its own code (to make a "
+         "checksum, say), and found a breakpoint in the place of a VAssert. Leave those out that it reads, with "
+         "--file, --function or --site";
+}
+
 int run(Arguments& arguments, Console& console) {
   take(arguments);
   Output output;
@@ -335,6 +354,9 @@ int run(Arguments& arguments, Console& console) {
     outcome.kind = error.kind();
   }
   int status = 0;
+  console.clear_progress();
+  if (outcome.kind == ErrorKind::divergence && !outcome.error.empty())
+    outcome.error += reads_own_code(arguments, console);
   if (!outcome.error.empty()) {
     result.error = outcome.error;
     if (outcome.kind == ErrorKind::internal) fail(ErrorKind::internal, "{}", outcome.error);

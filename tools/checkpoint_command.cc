@@ -156,7 +156,9 @@ int remove(const Arguments& arguments, Console& console) {
   }
   for (const recording::Digest128& pack : packs)
     if (!needed.contains(pack)) store.remove(pack);
-  console.note(fmt::format("{} checkpoints removed", human_count(checkpoints.all().size())));
+  console.note(
+      fmt::format("{} checkpoints removed{}", human_count(checkpoints.all().size()),
+                  store.shared() ? "; their memory stays in the store, which recordings share" : ""));
   return 0;
 }
 

@@ -206,7 +206,8 @@ std::string compatibility_page() {
   page +=
       "\nCombinations that the kernel refuses (EINVAL), and namespaces without CAP_SYS_ADMIN or "
       "CLONE_NEWUSER (EPERM), are\n"
-      "answered as it does. `unshare` of what a process of one thread has for itself succeeds.\n\n";
+      "answered as it does. `unshare` of what a process of one thread has for itself succeeds, and of\n"
+      "CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET and CLONE_NEWCGROUP it is recorded.\n\n";
   add_operations(page, "ioctl", OperationOf::ioctl, ioctl_operations(),
                  "where the descriptor is a device (but for terminals and `/dev/null` and its kin), or a "
                  "socket and the request\n"
@@ -215,6 +216,9 @@ std::string compatibility_page() {
   add_operations(page, "prctl", OperationOf::prctl, prctl_operations(), "refused without harm (EINVAL)");
   add_operations(page, "semctl", OperationOf::semctl, semctl_operations(), "EINVAL, as natively");
   add_operations(page, "msgctl", OperationOf::msgctl, msgctl_operations(), "EINVAL, as natively");
+  add_operations(page, "shmctl", OperationOf::shmctl, shmctl_operations(), "EINVAL, as natively");
+  add_operations(page, "keyctl", OperationOf::keyctl, keyctl_operations(),
+                 "refused without harm (EOPNOTSUPP)");
   page.pop_back();
   return page;
 }

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "machine/exit.h"
+#include "machine/registers.h"
 #include "system-calls/system_call_names.h"
 
 namespace aftercheck::tools {
@@ -16,7 +17,7 @@ using recording::Event;
 using recording::EventKind;
 using recording::SpaceOpKind;
 
-constexpr uint8_t kRax = 0;  // number of the register in machine/registers.h
+constexpr uint8_t kRax = register_number(&Registers::rax);
 // Results from here on are negative errno values (MAX_ERRNO of the kernel, include/linux/err.h).
 constexpr uint64_t kFirstError = static_cast<uint64_t>(-4095);
 

@@ -159,6 +159,10 @@ Command add_record(CLI::App& parent) {
                   "Where the recording goes: a directory that does not exist or is empty\n"
                   "(default: recording-PROGRAM-N in the working directory)")
       ->type_name("DIR");
+  app->add_option("--store", options.store,
+                  "Keep the files that the program maps in DIR, once for all recordings that name it\n"
+                  "(default: in the recording)")
+      ->type_name("DIR");
   add_machine_option(*app, options.machine);
   app->add_option_function<std::string>(
          "--cpu",

@@ -24,14 +24,15 @@ constexpr uint64_t kPhysicalEnd = uint64_t{1} << 39;
 
 }  // namespace
 
-KvmMachine::KvmMachine(AddressSpace& space, const CpuModel& cpu) : space_(space), cpu_(cpu), vm_(system_) {
+KvmMachine::KvmMachine(AddressSpace& space, const CpuModel& cpu)
+    : space_(space), cpu_(cpu), vm_(system_), written_code_(space) {
   void* mapped =
       mmap(nullptr, kMonitorSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) fail(ErrorKind::host_lacks, "mmap of the monitor: {}", errno_text(errno));
   monitor_ = static_cast<std::byte*>(mapped);
   vm_.set_memory(0, 0, kMonitorSize, monitor_);
   build_monitor(monitor_);
-  tables_ = std::make_unique<PageTables>(monitor_, space_);
+  tables_ = std::make_unique<PageTables>(monitor_, space_, written_code_);
   space_.add_observer(this);
 }
 
@@ -69,6 +70,32 @@ void KvmMachine::on_map(Range range, int prot) {
         if (!tables_->has_chunk(chunk)) add_slot(chunk);
     tables_->changed(part, (prot & PROT_EXEC) != 0);
   }
+  written_code_.mapped(range);
+}
+
+void KvmMachine::on_unmap(Range range) {
+  tables_->changed(range, false);
+  written_code_.mapped(range);
+}
+
+void KvmMachine::code_changed(Range range) {
+  if (!written_code_.watching()) return;  // code is coherent on x86
+  written_code_.forget(range);
+  tables_->changed(range, false);
+}
+
+void KvmMachine::watch_written_code(bool on) {
+  written_code_.watch(on);
+  for (const auto& [start, mapping] : space_.mappings())
+    if ((mapping.prot & PROT_EXEC) != 0 && (mapping.prot & PROT_WRITE) != 0)
+      for (const Range& part : used_parts({start, mapping.end})) tables_->changed(part, true);
+}
+
+WrittenCode::Verdict KvmMachine::judge(uint64_t address, Access access, uint64_t rip) {
+  const WrittenCode::Verdict verdict = written_code_.judge(address, access, rip);
+  if (verdict == WrittenCode::Verdict::changed)
+    tables_->changed({page_down(address), page_down(address) + 1}, true);
+  return verdict;
 }
 
 void KvmMachine::rebuild_tables() {

@@ -7,6 +7,7 @@
 
 #include "machine/kvm/kvm_api.h"
 #include "machine/kvm/page_tables.h"
+#include "machine/kvm/written_code.h"
 #include "machine/vcpu.h"
 
 namespace aftercheck::kvm {
@@ -20,9 +21,15 @@ class KvmMachine final : public Machine, public SpaceObserver {
   std::unique_ptr<Vcpu> create_vcpu() override;
 
   void on_map(Range range, int prot) override;
-  void on_unmap(Range range) override { tables_->changed(range, false); }
+  void on_unmap(Range range) override;
   void on_protect(Range range, int prot) override { on_map(range, prot); }
-  void on_code_change(Range) override {}  // coherent on x86
+  void on_code_change(Range range) override { code_changed(range); }
+  void code_changed(Range range) override;
+
+  // Pages in memory that is writable and executable are executed only where nothing is in them that can't be
+  // trapped here (written_code.h).
+  void watch_written_code(bool on);
+  WrittenCode::Verdict judge(uint64_t address, Access access, uint64_t rip);
 
   AddressSpace& space() { return space_; }
   std::byte* monitor() { return monitor_; }
@@ -44,6 +51,7 @@ class KvmMachine final : public Machine, public SpaceObserver {
   System system_;
   VirtualMachine vm_;
   std::byte* monitor_ = nullptr;
+  WrittenCode written_code_;
   std::unique_ptr<PageTables> tables_;
   unsigned vcpus_ = 0;
   std::vector<Slot> slots_;  // numbered from 1: slot 0 is the monitor

@@ -98,6 +98,8 @@ void KvmVcpu::kick() noexcept {
   kick_thread(thread);
 }
 
+void KvmVcpu::leave_untrapped(bool on) { machine_.watch_written_code(on); }
+
 void KvmVcpu::clear_kick() noexcept { consume_kick(); }
 
 bool KvmVcpu::consume_kick() noexcept {
@@ -194,7 +196,7 @@ Exit KvmVcpu::enter(bool single_step) {
     load_registers(single_step);
     while (!take_exit(fd_.run(), exit)) {
     }
-    if (exit.kind != ExitKind::memory_fault || !machine_.space().bring_in(exit.address)) break;
+    if (exit.kind != ExitKind::memory_fault || !only_ours(exit)) break;
     if (machine_.tables().pending()) update_page_tables();
     if (kicked_.load() && consume_kick()) {
       exit = Exit{};
@@ -203,6 +205,13 @@ Exit KvmVcpu::enter(bool single_step) {
   }
   thread_.store(0);
   return exit;
+}
+
+bool KvmVcpu::only_ours(Exit& exit) {
+  if (machine_.space().bring_in(exit.address)) return true;
+  const WrittenCode::Verdict verdict = machine_.judge(exit.address, exit.access, registers_.rip);
+  if (verdict == WrittenCode::Verdict::untrapped) exit = Exit{.kind = ExitKind::untrapped};
+  return verdict == WrittenCode::Verdict::changed;
 }
 
 bool KvmVcpu::take_exit(int error, Exit& exit) {

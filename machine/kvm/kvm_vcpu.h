@@ -21,6 +21,7 @@ class KvmVcpu final : public Vcpu {
   Registers& registers() override { return registers_; }
   FpuState fpu() override;
   void set_fpu(const FpuState& state) override;
+  void leave_untrapped(bool on) override;
   void kick() noexcept override;
   void clear_kick() noexcept override;
 
@@ -41,6 +42,8 @@ class KvmVcpu final : public Vcpu {
   void update_page_tables();
   // Called after KVM_RUN came back; nothing when the guest must simply go on.
   bool take_exit(int error, Exit& exit);
+  // Is a fault only ours? Then the guest tries again.
+  bool only_ours(Exit& exit);
   Exit syscall_exit();
   Exit port_access_exit();
   Exit exception_exit(unsigned number);

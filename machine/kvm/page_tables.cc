@@ -19,11 +19,15 @@ constexpr uint64_t kEntries = 512;
 // Room in the pool for the directories of all chunks there can be, and the tables above them.
 constexpr uint64_t kForChunks = 1024 * kPageSize;
 
+// Entries of a table that are changed where they are; for more a new table is as cheap.
+constexpr size_t kMostInPlace = 16;
+
 constexpr uint64_t index(uint64_t address, unsigned shift) { return address >> shift & (kEntries - 1); }
 
 }  // namespace
 
-PageTables::PageTables(std::byte* monitor, const AddressSpace& space) : monitor_(monitor), space_(space) {
+PageTables::PageTables(std::byte* monitor, const AddressSpace& space, const WrittenCode& written)
+    : monitor_(monitor), space_(space), written_(written) {
   build_fixed();
 }
 
@@ -67,11 +71,12 @@ uint64_t PageTables::pdpt_of(uint64_t address) {
 
 void PageTables::build_directory(uint64_t start, Chunk& chunk) {
   chunk.directory = new_table();
+  Rights none;
   for (uint64_t slot = 0; slot < kEntries; ++slot) {
     const uint64_t region = start + slot * kLargePage;
     uint64_t value = 0;
     if (in_windows(region, kLargePage) || region < kLowWindow.start)
-      value = region_entry(region, chunk, Pages());
+      value = region_entry(region, chunk, none);
     std::memcpy(monitor_ + chunk.directory + slot * 8, &value,
                 sizeof value);  // not yet in use: a plain write will do
   }
@@ -90,12 +95,12 @@ void PageTables::changed(Range range, bool now_executable) {
     for (uint64_t region = first; region < range.end; region += kLargePage) dirty_.insert(region);
     return;
   }
-  for (auto it = executable_.lower_bound(first); it != executable_.end() && it->first < range.end; ++it)
+  for (auto it = rights_.lower_bound(first); it != rights_.end() && it->first < range.end; ++it)
     dirty_.insert(it->first);
 }
 
-PageTables::Pages PageTables::wanted(uint64_t region) const {
-  Pages pages;
+PageTables::Rights PageTables::wanted(uint64_t region) const {
+  Rights rights;
   const auto& mappings = space_.mappings();
   auto it = mappings.upper_bound(region);
   if (it != mappings.begin()) --it;
@@ -103,38 +108,60 @@ PageTables::Pages PageTables::wanted(uint64_t region) const {
     const Mapping& mapping = it->second;
     if ((mapping.prot & PROT_EXEC) == 0 || mapping.end <= region) continue;
     const uint64_t start = std::max(mapping.start, region), end = std::min(mapping.end, region + kLargePage);
-    for (uint64_t page = (start - region) / kPageSize; page < (end - region) / kPageSize; ++page)
-      pages.set(page);
+    const bool watched = written_.watching() && (mapping.prot & PROT_WRITE) != 0;
+    for (uint64_t page = (start - region) / kPageSize; page < (end - region) / kPageSize; ++page) {
+      const bool looked_at =
+          watched && written_.page(region + page * kPageSize) == WrittenCode::Page::looked_at;
+      rights.executable.set(page, !watched || looked_at);
+      rights.read_only.set(page, looked_at);
+    }
   }
-  return pages;
+  return rights;
+}
+
+uint64_t PageTables::page_entry(uint64_t address, const Chunk& chunk, const Rights& rights) {
+  if (!in_windows(address, kPageSize)) return 0;  // the null pages below the low window
+  const uint64_t page = index(address, 12);
+  return (chunk.guest_physical + address % kChunkSize) |
+         (rights.read_only[page] ? kUserPage & ~kWritable : kUserPage) |
+         (rights.executable[page] ? 0 : kNoExecute);
 }
 
 // The page-directory entry for a 2 MiB region; makes a 4 KiB table where one is needed.
-uint64_t PageTables::region_entry(uint64_t region, const Chunk& chunk, const Pages& pages) {
+uint64_t PageTables::region_entry(uint64_t region, const Chunk& chunk, Rights& rights) {
   const uint64_t physical = chunk.guest_physical + region % kChunkSize;
   const bool whole_in_window = in_windows(region, kLargePage);
-  if (whole_in_window && pages.none()) return physical | kUserPage | kLarge | kNoExecute;
-  if (whole_in_window && pages.all()) return physical | kUserPage | kLarge;
-  const uint64_t table = new_table();
+  if (whole_in_window && rights.executable.none()) return physical | kUserPage | kLarge | kNoExecute;
+  if (whole_in_window && rights.executable.all() && rights.read_only.none())
+    return physical | kUserPage | kLarge;
+  rights.table = new_table();
   for (uint64_t page = 0; page < kEntries; ++page) {
-    uint64_t value = (physical + page * kPageSize) | kUserPage | (pages[page] ? 0 : kNoExecute);
-    if (!in_windows(region + page * kPageSize, kPageSize)) value = 0;  // the null pages below the low window
-    std::memcpy(monitor_ + table + page * 8, &value, sizeof value);
+    const uint64_t value = page_entry(region + page * kPageSize, chunk, rights);
+    std::memcpy(monitor_ + rights.table + page * 8, &value, sizeof value);
   }
-  return table | kTable;
+  return rights.table | kTable;
 }
 
 void PageTables::update(uint64_t region) {
   const auto chunk = chunks_.find(region & ~(kChunkSize - 1));
   if (chunk == chunks_.end()) return;
-  const Pages pages = wanted(region);
-  const auto current = executable_.find(region);
-  if (pages == (current == executable_.end() ? Pages() : current->second)) return;
-  store(chunk->second.directory + index(region, 21) * 8, region_entry(region, chunk->second, pages));
-  if (pages.none())
-    executable_.erase(region);
+  Rights rights = wanted(region);
+  const auto found = rights_.find(region);
+  const Rights current = found == rights_.end() ? Rights() : found->second;
+  const Pages changes = (rights.executable ^ current.executable) | (rights.read_only ^ current.read_only);
+  if (changes.none()) return;
+  if (current.table != 0 && changes.count() <= kMostInPlace) {
+    rights.table = current.table;
+    for (uint64_t page = 0; page < kEntries; ++page)
+      if (changes[page])
+        store(rights.table + page * 8, page_entry(region + page * kPageSize, chunk->second, rights));
+  } else {
+    store(chunk->second.directory + index(region, 21) * 8, region_entry(region, chunk->second, rights));
+  }
+  if (rights.executable.none() && rights.table == 0)
+    rights_.erase(region);
   else
-    executable_.insert_or_assign(region, pages);
+    rights_.insert_or_assign(region, rights);
 }
 
 std::vector<TableWrite> PageTables::take_writes(bool* rebuild) {
@@ -162,8 +189,8 @@ void PageTables::rebuild() {
     build_directory(start, chunk);
     store(pdpt_of(start) + index(start, 30) * 8, chunk.directory | kTable);
   }
-  for (const auto& [region, pages] : executable_) dirty_.insert(region);
-  executable_.clear();
+  for (const auto& [region, rights] : rights_) dirty_.insert(region);
+  rights_.clear();
   for (const uint64_t region : dirty_) update(region);
   dirty_.clear();
   live_ = true;

@@ -56,14 +56,12 @@ Exit trapped(const TrappedInstruction& instruction) {
 class HookState final : public ArrivalFilter::State {
  public:
   HookState(const UnicornEngine& engine, uint64_t rip) : engine_(engine), rip_(rip) {}
-  uint64_t word(size_t number) const override {
-    return number == kRegisterNumberOfRip ? rip_ : engine_.word(number);
-  }
+  uint64_t word(size_t number) const override { return number == kRip ? rip_ : engine_.word(number); }
   std::array<uint64_t, 2> xmm(size_t number) const override { return engine_.xmm(number); }
   FpuState fpu() const override { return read_fpu(engine_.get()); }
 
  private:
-  static constexpr size_t kRegisterNumberOfRip = 16;
+  static constexpr size_t kRip = register_number(&Registers::rip);
 
   const UnicornEngine& engine_;
   const uint64_t rip_;

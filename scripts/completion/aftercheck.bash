@@ -27,12 +27,12 @@ _aftercheck() {
     --on-log-error) COMPREPLY=($(compgen -W 'stop run' -- "$current")); return ;;
     --on-unsupported) COMPREPLY=($(compgen -W 'stop continue' -- "$current")); return ;;
     --allow) COMPREPLY=($(compgen -W 'kill-all' -- "$current")); return ;;
-    -o | --output) COMPREPLY=($(compgen -d -- "$current")); return ;;
+    -o | --output | --store) COMPREPLY=($(compgen -d -- "$current")); return ;;
   esac
   local words
   case "$subcommand${pt:+ $pt}" in
     '') words='record replay check checkpoint info dump pt doctor --help --version' ;;
-    record) words='-o --output --machine --pt --cpu --checkpoint-every --on-log-error --on-unsupported --allow --no-aslr --no-log -v --verbose --help --' ;;
+    record) words='-o --output --store --machine --pt --cpu --checkpoint-every --on-log-error --on-unsupported --allow --no-aslr --no-log -v --verbose --help --' ;;
     replay) words='--machine --pt --from --to -q --no-output --json -v --verbose --help' ;;
     check) words='--machine --file --function --site --hits --events --at --limit-failures --no-plan --check-limit --jobs --require-hits --json --html --show-output --help' ;;
     checkpoint) words='--every --machine --list --verify --remove --json -v --verbose --help' ;;

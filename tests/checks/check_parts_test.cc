@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "check_fixture.h"
+#include "tests/base/sanitized.h"
 
 namespace aftercheck::test {
 
@@ -202,11 +203,7 @@ TEST_CASE("check: some events, and one hit, with checkpoints and without") {
         asked.push_back({"--events", "-" + event});
       }
     REQUIRE(asked.size() > 8);
-#ifdef AFTERCHECK_SANITIZED
-    constexpr size_t kMost = 8;
-#else
-    constexpr size_t kMost = 24;
-#endif
+    constexpr size_t kMost = kSanitized ? 8 : 24;
     asked.resize(std::min(asked.size(), kMost));
     std::vector<json> reports;
     for (std::vector<std::string> options : asked) {

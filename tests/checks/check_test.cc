@@ -2,6 +2,7 @@
 #include <cstdlib>
 
 #include "check_fixture.h"
+#include "tests/base/sanitized.h"
 
 namespace aftercheck::test {
 namespace {
@@ -94,6 +95,16 @@ TEST_CASE("check: blocks as the only VAsserts") {
   const json report = check_json(place);
   REQUIRE(report["sites"].size() == 1);
   CHECK(report["sites"][0]["failures"][0]["messages"] == json::array({"argc is 1"}));
+}
+
+TEST_CASE("check: a program that reads its own code is told as what left the recording") {
+  const Workplace place;
+  REQUIRE_FALSE(record_guest(place, {"own_code"}).out.empty());
+  const Finished finished = check_guest(place, {"--json"});
+  CHECK(finished.status == 3);
+  const json report = json::parse(finished.out);
+  CHECK(report["verdict"] == "divergence");
+  CHECK_THAT(report["message"].get<std::string>(), Contains("the program reads its own code"));
 }
 
 TEST_CASE("check: an exception that leaves a block makes it fail, and does not reach the program") {
@@ -219,11 +230,7 @@ TEST_CASE("check: C++ with exceptions and templates") {
 
 TEST_CASE("check: a site that is hit a million times") {
   const Workplace place;
-#ifdef AFTERCHECK_SANITIZED
-  constexpr unsigned kHits = 100'000;  // a tenth of the speed
-#else
-  constexpr unsigned kHits = 1'000'000;
-#endif
+  constexpr unsigned kHits = kSanitized ? 100'000 : 1'000'000;  // sanitizers: a tenth of the speed
   REQUIRE(record_guest(place, {"hits", std::to_string(kHits)}).status == 0);
   const json report = check_json(place, {"--machine=soft", "--check-limit=1"});
   // A check that does not end is given up after three times.

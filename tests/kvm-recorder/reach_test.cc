@@ -59,7 +59,22 @@ TEST_CASE("what lies in a protected folder is the recorder's, whatever leads the
   CHECK(reach(guest.process, {.path = recording.file("new"), .made = true}).error == EACCES);
   CHECK(reach(guest.process, {.path = recording.file("new")}).error == 0);  // ENOENT is the kernel's to say
   CHECK(reach(guest.process, {.path = guest.directory.file("new"), .made = true}).error == 0);
-  // An old file of the same device is not looked at twice; with a clock that was set, it is.
+  // What several recordings share was there before.
+  const TemporaryDirectory shared;
+  const std::string old = shared.write("blob", "x");
+  guest.process.own_files.protect(shared.path(), false);
+  CHECK(guest.call(SYS_open, guest.text(old), O_RDONLY) == -EACCES);
+  struct stat blob_status {};
+  REQUIRE(stat(old.c_str(), &blob_status) == 0);
+  CHECK(guest.process.own_files.may_be_ours(blob_status.st_dev, blob_status.st_ino, 0));
+}
+
+TEST_CASE("an old file is not looked at twice", "[reach]") {
+  SystemCalls guest;
+  const TemporaryDirectory recording;
+  const std::string log = recording.write("events", "x");
+  guest.process.own_files.protect(recording.path());
+  // With a clock that was set, it is.
   struct stat status {};
   REQUIRE(stat(log.c_str(), &status) == 0);
   CHECK(guest.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec));

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <ctime>
+#include <optional>
 
 #include "base/guarded_copy.h"
 #include "tests/kvm-recorder/signal_fixture.h"
@@ -27,6 +28,28 @@ struct sigaction host_action_of(int signal) {
 }
 
 }  // namespace
+
+TEST_CASE("signals: what is put back is the next again") {
+  PendingSignals pending;
+  siginfo_t info{};
+  for (const int value : {1, 2, 3}) {
+    info.si_signo = SIGRTMIN + 1;
+    info.si_int = value;
+    pending.add(info);
+  }
+  info.si_signo = SIGUSR1;
+  pending.add(info);
+  for (const int signal : {SIGUSR1, SIGRTMIN + 1}) {
+    const std::optional<siginfo_t> first = pending.dequeue(bit_of(signal));
+    REQUIRE(first);
+    CHECK((pending.bits() & bit_of(SIGUSR1)) == 0);
+    pending.put_back(*first);
+    CHECK((pending.bits() & bit_of(signal)) != 0);
+    CHECK(pending.dequeue(bit_of(signal))->si_int == first->si_int);
+  }
+  CHECK(pending.queued() == 2);
+  CHECK(pending.dequeue(~uint64_t{0})->si_int == 2);
+}
 
 TEST_CASE("signals: rt_sigaction as the kernel's") {
   SignalFixture guest;

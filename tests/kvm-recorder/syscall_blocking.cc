@@ -13,6 +13,7 @@
 #include "base/thread.h"
 #include "recording/digest.h"
 #include "syscall_fixture.h"
+#include "tests/base/sanitized.h"
 
 using namespace aftercheck;
 using namespace aftercheck::test;
@@ -182,12 +183,12 @@ std::vector<std::string> writes(Caller& caller, Channel kind) {
 }  // namespace
 
 TEST_CASE("transfers over memory that ends are what they are natively", "[blocking]") {
-#ifdef AFTERCHECK_SANITIZED
-  WARN(
-      "SKIPPED: AddressSanitizer stands between this test's native calls and the kernel, and looks at their "
-      "memory itself");
-  return;
-#endif
+  if (kSanitized) {
+    WARN(
+        "SKIPPED: AddressSanitizer stands between this test's native calls and the kernel, and looks at "
+        "their memory itself");
+    return;
+  }
   const Channel kind =
       GENERATE(Channel::pipe, Channel::stream, Channel::datagrams, Channel::file, Channel::zero);
   INFO(static_cast<int>(kind));

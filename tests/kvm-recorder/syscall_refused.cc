@@ -50,7 +50,7 @@ TEST_CASE("calls that can't be recorded end the recording, and say what to do", 
       {SYS_clone, SIGCHLD, "clone (a child process)", "Record the child's command"},
       {SYS_fork, 0, "fork (a child process)", "answers ENOSYS"},
       {SYS_vfork, 0, "vfork (a child process, to run another program)", "answers ENOSYS"},
-      {SYS_shmget, 0, "shmget (System V shared memory)", "answers ENOSYS"},
+      {SYS_modify_ldt, 0, "modify_ldt (segments of its own)", "answers ENOSYS"},
       {SYS_unshare, CLONE_NEWUSER, "unshare (namespaces of its own)", "answers EPERM"},
   };
   for (const Case& entry : cases) {

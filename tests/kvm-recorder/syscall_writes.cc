@@ -5,6 +5,7 @@
 #include <linux/prctl.h>
 #include <pty.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
@@ -12,6 +13,7 @@
 #include <sys/sem.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -225,7 +227,7 @@ TEST_CASE("notes: fcntl and ioctl", "[writes]") {
   CHECK(guest.messages[0] == "the program called ioctl 0xdeadbeef: not supported, answered ENOTTY");
 }
 
-TEST_CASE("notes: System V semaphores and messages", "[writes]") {
+TEST_CASE("notes: System V semaphores, messages and shared memory", "[writes]") {
   SystemCalls guest;
   const long set = guest.call(SYS_semget, IPC_PRIVATE, 5, 0600);
   if (set >= 0) {
@@ -248,6 +250,32 @@ TEST_CASE("notes: System V semaphores and messages", "[writes]") {
     CHECK(guest.call(SYS_msgrcv, queue, guest.room(64), 56, 0, 0) == 8);
     CHECK(guest.noted_bytes == 16);
     CHECK(guest.call(SYS_msgctl, queue, IPC_RMID, 0) == 0);
+  }
+  const long segment = guest.call(SYS_shmget, IPC_PRIVATE, 4096, 0600);
+  if (segment >= 0) {
+    CHECK(guest.call(SYS_shmctl, segment, IPC_STAT, guest.room(112)) == 0);
+    CHECK(guest.noted_bytes == 112);
+    CHECK(guest.call(SYS_shmctl, segment, IPC_RMID, 0) == 0);
+  }
+}
+
+TEST_CASE("notes: what goes to another process's memory leaves the guest", "[writes]") {
+  SystemCalls guest;
+  static char target[8];
+  const pid_t child = fork();
+  REQUIRE(child >= 0);  // below, -1 would be everybody
+  if (child == 0) {
+    pause();
+    _exit(0);
+  }
+  const iovec local{reinterpret_cast<void*>(guest.text("message")), 8}, remote{target, sizeof target};
+  const long written = guest.call(SYS_process_vm_writev, child, guest.put(local), 1, guest.put(remote), 1, 0);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  if (written != -EPERM) {  // kernel.yama.ptrace_scope
+    CHECK(written == 8);
+    REQUIRE(guest.outputs.size() == 1);
+    CHECK(guest.outputs[0].pieces.size() == 1);
   }
 }
 

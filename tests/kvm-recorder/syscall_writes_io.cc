@@ -272,6 +272,11 @@ TEST_CASE("notes: special files", "[writes]") {
     CHECK(guest.call(SYS_mq_timedsend, queue, guest.text("queued"), 6, 3, 0) == 0);
     CHECK(guest.outputs.size() == 1);
     CHECK(guest.call(SYS_mq_getsetattr, queue, 0, guest.room(64)) == 0);
+    sigevent notice{};
+    notice.sigev_notify = SIGEV_NONE;
+    CHECK(guest.call(SYS_mq_notify, queue, guest.put(notice)) == 0);
+    CHECK(guest.call(SYS_mq_notify, queue, guest.put(notice)) == -EBUSY);
+    CHECK(guest.call(SYS_mq_notify, queue, 0) == 0);
     CHECK(guest.call(SYS_mq_timedreceive, queue, guest.room(32), 32, guest.room(4), 0) == 6);
     CHECK(guest.noted_bytes == 10);
     CHECK(guest.call(SYS_mq_unlink, name) == 0);

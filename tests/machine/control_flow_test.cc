@@ -184,7 +184,7 @@ TEST_CASE("control flow: kicks, breakpoints and run_to leave no trace in it") {
 TEST_CASE("run_to goes by arrivals that its filter refuses, and steps don't count as arrivals") {
   struct Third final : ArrivalFilter {
     bool passes_by(const State& state) noexcept override {
-      rip = state.word(16);
+      rip = state.word(register_number(&Registers::rip));
       return ++seen != 3;
     }
     uint64_t rip = 0;

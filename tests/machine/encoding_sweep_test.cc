@@ -20,6 +20,7 @@
 #include "machine/memory_accesses.h"
 #include "machine/trapped_instruction.h"
 #include "machine/vcpu.h"
+#include "tests/base/sanitized.h"
 #include "x86/decode.h"
 
 namespace aftercheck {
@@ -189,11 +190,7 @@ void sweep(const std::vector<Code>& all, uint64_t from, Report& report) {
 }
 
 // Shares no factor with the numbers of ModRM bytes or opcodes: each opcode and each form has its turn.
-#ifdef AFTERCHECK_SANITIZED
-constexpr size_t kEvery = 7;
-#else
-constexpr size_t kEvery = 1;
-#endif
+constexpr size_t kEvery = test::kSanitized ? 7 : 1;
 
 void sweep_map(size_t map, bool full) {
   std::vector<Code> all = encodings(map, full);

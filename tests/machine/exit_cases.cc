@@ -389,7 +389,7 @@ void check_all(MachineKind kind, bool (*wanted)(const Case&)) {
     const auto* have = reinterpret_cast<const uint64_t*>(&after);
     for (size_t i = 0; i < kRegisterCount; ++i) {
       INFO("register " << i);
-      constexpr size_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
+      constexpr size_t kFlags = register_number(&Registers::rflags);
       // RF is set in what some exceptions save (SDM vol. 3, 17.3.1.1); it says nothing about the guest. Flags
       // after arithmetic are compared where the case says which it expects.
       const uint64_t ignore = i == kFlags ? rflags::kResume : 0;

@@ -35,7 +35,7 @@ bool differs(const FpuState& a, const FpuState& b) { return canonical_fpu(a) != 
 TEST_CASE("canonical registers: every one counts, of RFLAGS what no instruction leaves undefined") {
   const Registers none{};
   const RegisterWords zeros = to_words(none);
-  constexpr size_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
+  constexpr size_t kFlags = register_number(&Registers::rflags);
   for (size_t i = 0; i < kRegisterCount; ++i) {
     if (i == kFlags) continue;
     for (const uint64_t bit : {uint64_t{1}, uint64_t{1} << 63}) {

@@ -4,6 +4,7 @@
 #include "fuzz_targets.h"
 #include "program.h"
 #include "pt-trace/perf_data.h"
+#include "tests/base/sanitized.h"
 
 using namespace aftercheck::pt;
 using namespace aftercheck::pt::test;
@@ -50,9 +51,7 @@ void mutate(std::vector<uint8_t>& bytes, Random& random) {
 template <typename Target>
 void hammer(const std::vector<std::vector<uint8_t>>& seeds, uint64_t rounds, Target target) {
   Random random(2026);
-#ifdef AFTERCHECK_SANITIZED
-  rounds /= 4;
-#endif
+  if (aftercheck::test::kSanitized) rounds /= 4;
   for (uint64_t round = 0; round < rounds; ++round) {
     auto input = seeds[random.below(seeds.size())];
     mutate(input, random);

@@ -8,6 +8,7 @@
 
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <cstring>
 #include <set>
 #include <span>
 
@@ -224,6 +225,124 @@ TEST_CASE("a store that can't be written says so and stays clean") {
   std::signal(SIGXFSZ, handler);
   REQUIRE_THAT(message, Catch::Contains("EFBIG"));
   REQUIRE(count_files(directory / "store") == 0);
+}
+
+namespace {
+
+// Bytes that can be compressed, by less than what a reader refuses to believe.
+std::vector<std::byte> squeezable(size_t size) {
+  EventMaker maker(7);
+  auto bytes = maker.bytes(size);
+  for (size_t i = 0; i < size; ++i)
+    if (i % 64 > 3) bytes[i] = std::byte{'x'};
+  return bytes;
+}
+
+}  // namespace
+
+TEST_CASE("blobs are compressed once the recording is finished") {
+  TemporaryDirectory directory;
+  EventMaker maker(7);
+  const auto text = squeezable(3 << 20);
+  const auto noise = maker.bytes(1 << 20);
+  std::vector<std::byte> odd(5000);  // begins as a compressed blob does
+  std::memcpy(odd.data(), "AFTCKBLB", 8);
+  std::vector<Digest128> names;
+  {
+    Store store(directory.path(), true);
+    store.compress();
+    for (const auto& bytes : {text, noise, odd}) {
+      write_file(directory / "file", bytes);
+      names.push_back(store.add(open_file(directory / "file").get(), 0, bytes.size()).name);
+      std::filesystem::remove(directory / "file");
+      REQUIRE(content(store.open(names.back())) == bytes);
+    }
+    store.finish();
+    store.finish();
+    REQUIRE(store.size() < noise.size() + text.size() / 4);
+    REQUIRE(count_files(directory / "store") == 3);
+  }
+  Store store(directory.path(), false);
+  REQUIRE(content(store.open(names[0])) == text);
+  REQUIRE(content(store.open_unread(names[0])) == text);
+  REQUIRE(content(store.open(names[1])) == noise);
+  REQUIRE(content(store.open(names[2])) == odd);
+  // Plain, it is told from a compressed one by its hash.
+  std::filesystem::remove(directory.path() / "store" / to_hex(names[2]));
+  write_file(directory.path() / "store" / to_hex(names[2]), odd);
+  REQUIRE(content(store.open(names[2])) == odd);
+}
+
+TEST_CASE("a damaged compressed blob is named or right, whatever byte it is") {
+  TemporaryDirectory directory;
+  Store store(directory.path(), true);
+  const auto bytes = squeezable(10'000);
+  write_file(directory / "file", bytes);
+  store.compress();
+  const Digest128 name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
+  store.finish();
+  const auto path = directory.path() / "store" / to_hex(name);
+  const auto whole = read_file(path);
+  REQUIRE(whole.size() < 1000);
+  // zstd has bits that change nothing.
+  const auto refused_or_right = [&] {
+    try {
+      return content(store.open(name)) == bytes;
+    } catch (const Error& error) {
+      return std::string(error.what()).find(path.string()) != std::string::npos;
+    }
+  };
+  for (size_t at = 0; at < 2 * whole.size(); ++at) {
+    auto damaged = whole;
+    if (at < whole.size())
+      damaged[at] ^= std::byte{1};
+    else
+      damaged.resize(at - whole.size());
+    std::filesystem::remove(path);
+    write_file(path, damaged);
+    if (!refused_or_right()) FAIL_CHECK("byte or cut " << at);
+  }
+}
+
+TEST_CASE("a compressed blob that claims more than its file holds gets no memory") {
+  TemporaryDirectory directory;
+  Store store(directory.path(), true);
+  const auto bytes = squeezable(10'000);
+  write_file(directory / "file", bytes);
+  store.compress();
+  const Digest128 name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
+  store.finish();
+  const auto path = directory.path() / "store" / to_hex(name);
+  // A frame that zstd skips, nearly all of it a hole, in front of the blob's.
+  auto whole = read_file(path);
+  uint32_t frame = 0;
+  std::memcpy(&frame, &whole[32], sizeof frame);
+  const uint32_t skipped = 500'000, magic = 0x184d2a50, length = frame + skipped + 8;
+  std::vector<std::byte> start(whole.begin(), whole.begin() + 32);
+  for (const uint32_t word : {length, magic, skipped})
+    for (unsigned shift = 0; shift < 32; shift += 8) start.push_back(static_cast<std::byte>(word >> shift));
+  std::filesystem::remove(path);
+  write_file(path, start);
+  std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+  const UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  const auto rest = std::span(whole).subspan(36);
+  REQUIRE(pwrite(file.get(), rest.data(), rest.size(), static_cast<off_t>(start.size() + skipped)) ==
+          static_cast<ssize_t>(rest.size()));
+  REQUIRE_THROWS_WITH(store.open(name), Catch::Contains("it has holes"));
+}
+
+TEST_CASE("a recording that is not finished has plain blobs") {
+  TemporaryDirectory directory;
+  const std::vector<std::byte> bytes(3 << 20, std::byte{'x'});
+  write_file(directory / "file", bytes);
+  Digest128 name{};
+  {
+    Store store(directory.path(), true);
+    store.compress();
+    name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
+  }
+  REQUIRE(count_files(directory / "store") == 1);
+  REQUIRE(read_file(directory.path() / "store" / to_hex(name)) == bytes);
 }
 
 }  // namespace aftercheck::recording

@@ -12,6 +12,8 @@ using Catch::Matchers::Contains;
 using recording::Event;
 using recording::EventKind;
 
+constexpr uint8_t kRax = register_number(&Registers::rax);
+
 enum { tell_round = 4 };
 
 const std::filesystem::path& steps() {
@@ -149,12 +151,12 @@ const std::vector<Bend>& divergences() {
       {"result of a call", with_mapping,
        [](Event& e) {
          for (auto& change : e.registers)
-           if (change.number == 0) change.value ^= 1;
+           if (change.number == kRax) change.value ^= 1;
        },
        1, ""},
       {"register more in an answer", a_round,
        [](Event& e) {
-         e.registers.push_back({19, 0x1000});
+         e.registers.push_back({register_number(&Registers::gs_base), 0x1000});
        },
        1, "registers differ"},
       {"bytes of an answer", with_writes,
@@ -187,7 +189,7 @@ const std::vector<Bend>& impossible() {
        0, "register number 20"},
       {"segment base", a_round,
        [](Event& e) {
-         e.registers.push_back({18, uint64_t{1} << 47});
+         e.registers.push_back({register_number(&Registers::fs_base), uint64_t{1} << 47});
        },
        0, "not canonical"},
       {"MXCSR", a_round,
@@ -294,7 +296,7 @@ void check_order(MachineChoice machine) {
        [&](const Event& event, uint64_t number) {
          std::vector<Event> events = {event};
          if (number == mapping)
-           std::erase_if(events[0].registers, [](const auto& change) { return change.number == 0; });
+           std::erase_if(events[0].registers, [](const auto& change) { return change.number == kRax; });
          return events;
        }},
   };

@@ -15,6 +15,8 @@ using Catch::Matchers::Contains;
 using recording::Event;
 using recording::EventKind;
 
+constexpr uint8_t kRcx = register_number(&Registers::rcx), kFlags = register_number(&Registers::rflags);
+
 enum { tell_memory = 1, tell_vector, tell_counter, tell_begin, tell_sealed, tell_register };
 
 const std::filesystem::path& repeats() {
@@ -119,7 +121,6 @@ void insert_event(const std::filesystem::path& to, const Instant& instant, uint6
   const FpuState fpu = guest.thread().vcpu().fpu();
   event.fpu_digest = recording::digest64(canonical_fpu(fpu));
   event.fpu.assign(fpu.fxsave.begin(), fpu.fxsave.end());
-  constexpr uint8_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
   event.registers = {{kFlags, guest.thread().registers().rflags}};
   const RegisterWords words = canonical_state(guest.thread().registers());
   event.operands.assign(words.begin(), words.end());
@@ -141,37 +142,35 @@ void insert_event(const std::filesystem::path& to, const Instant& instant, uint6
 
 constexpr uint64_t kNths[] = {1, 2, 7, 20};
 
+// Replays the recording with an asynchronous event at that instant, and gives what the guest is when it has
+// landed there.
+Watcher land(const Instant& instant, MachineChoice machine, uint64_t sample = 0) {
+  const Workplace place;
+  insert_event(place / "bent", instant, sample);
+  Watcher watcher(instant.after + 1);
+  ReplayOptions options = options_for(place / "bent", machine);
+  options.participants = {&watcher};
+  Replay replay(options);
+  CHECK(ends_well(replay));
+  return watcher;
+}
+
 void check_memory(MachineChoice machine, bool with_sample) {
   for (const uint64_t nth : kNths) {
     INFO(nth);
-    const Workplace place;
     const Instant instant{begin_of(0), value_of(tell_memory), nth};
-    insert_event(place / "bent", instant, with_sample ? value_of(tell_counter) : 0);
-    Watcher watcher(instant.after + 1);
-    ReplayOptions options = options_for(place / "bent", machine);
-    options.participants = {&watcher};
-    Replay replay(options);
-    CHECK(ends_well(replay));
-    CHECK(watcher.counter_ == nth - 1);
+    const Watcher landed = land(instant, machine, with_sample ? value_of(tell_counter) : 0);
+    CHECK(landed.counter_ == nth - 1);
   }
 }
 
 void check_vector(MachineChoice machine) {
   for (const uint64_t nth : kNths) {
     INFO(nth);
-    const Workplace place;
-    const Instant instant{begin_of(1), value_of(tell_vector), nth};
-    insert_event(place / "bent", instant, 0);
-    Watcher watcher(instant.after + 1);
-    ReplayOptions options = options_for(place / "bent", machine);
-    options.participants = {&watcher};
-    Replay replay(options);
-    CHECK(ends_well(replay));
-    CHECK(watcher.vector_ == nth - 1);
+    const Watcher landed = land({begin_of(1), value_of(tell_vector), nth}, machine);
+    CHECK(landed.vector_ == nth - 1);
   }
 }
-
-constexpr size_t kRcx = offsetof(Registers, rcx) / sizeof(uint64_t);
 
 // Of the loop that counts in RCX: the first arrival whose digest an earlier one has, too.
 uint64_t second_with_its_digest(const Instant& first) {
@@ -194,14 +193,8 @@ uint64_t second_with_its_digest(const Instant& first) {
 void check_same_digest(MachineChoice machine) {
   Instant instant{begin_of(2), value_of(tell_register), 1};
   instant.nth = second_with_its_digest(instant);
-  const Workplace place;
-  insert_event(place / "bent", instant, 0);
-  Watcher watcher(instant.after + 1);
-  ReplayOptions options = options_for(place / "bent", machine);
-  options.participants = {&watcher};
-  Replay replay(options);
-  CHECK(ends_well(replay));
-  CHECK(watcher.words_.at(instant.after + 1)[kRcx] == instant.nth - 1);
+  const Watcher landed = land(instant, machine);
+  CHECK(landed.words_.at(instant.after + 1)[kRcx] == instant.nth - 1);
 }
 
 // A state that the guest is never in, in each part of it.
@@ -250,7 +243,6 @@ void check_recorded(const std::filesystem::path& recording) {
     CHECK(event->operands.size() == kRegisterCount);
     CHECK(event->fpu_digest.has_value());
     // Flags and FPU may differ in a replay where no digest sees it: the answer sets them in any case.
-    constexpr uint8_t kFlags = offsetof(Registers, rflags) / sizeof(uint64_t);
     CHECK(std::ranges::any_of(event->registers, [](const auto& change) { return change.number == kFlags; }));
     CHECK(event->fpu.size() == sizeof(FpuState::fxsave));
     // Samples first, then everything: the loop's variable is in a sample and in the rest.

@@ -5,6 +5,7 @@
 
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "recording/meta.h"
@@ -344,6 +345,44 @@ TEST_CASE("info tells what a recording holds") {
   CHECK(info["output_bytes"] == 11);
   CHECK(info["store_bytes"].get<uint64_t>() > 0);
   CHECK(info["log_bytes"].get<uint64_t>() > 0);
+}
+
+TEST_CASE("recordings share a store, compressed") {
+  const Workplace place;
+  fs::create_directory(place / "all");
+  const auto record = [&](const char* name) {
+    return run_tool({"record", "-o", std::string("all/") + name, "--store", "all/kept", "/bin/true"},
+                    place.path());
+  };
+  const auto kept = [&] {
+    std::map<std::string, uintmax_t> sizes;
+    for (const auto& entry : fs::directory_iterator(place / "all/kept"))
+      sizes[entry.path().filename()] = entry.file_size();
+    return sizes;
+  };
+  CHECK(record("one").status == 0);
+  CHECK(fs::is_symlink(place / "all/one/store"));
+  const auto first = kept();
+  REQUIRE_FALSE(first.empty());
+  uintmax_t bytes = 0;
+  for (const auto& [name, size] : first) bytes += size;
+  CHECK(bytes < fs::file_size("/bin/true") + fs::file_size("/lib/x86_64-linux-gnu/libc.so.6"));
+  CHECK(record("two").status == 0);
+  CHECK(kept() == first);
+  fs::rename(place / "all", place / "moved");
+  for (const char* recording : {"moved/one", "moved/two"})
+    CHECK(run_tool({"replay", recording}, place.path()).status == 0);
+  fs::remove_all(place / "moved/one");
+  CHECK(run_tool({"replay", "moved/two"}, place.path()).status == 0);
+  fs::remove_all(place / "moved/kept");
+  CHECK_THAT(run_tool({"replay", "moved/two"}, place.path()).err,
+             Contains("missing from the recording's store"));
+  write_file(place / "file", "");
+  CHECK(run_tool({"record", "-o", "three", "--store", "file", "/bin/true"}, place.path()).status == 2);
+  CHECK_FALSE(fs::exists(place / "three"));
+  const Finished here = run_tool({"record", "-o", "three", "--store", ".", "/bin/true"}, place.path());
+  CHECK(here.status == 2);
+  CHECK_THAT(here.err, Contains("name a folder of its own"));
 }
 
 TEST_CASE("dump prints one event a line") {

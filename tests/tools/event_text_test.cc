@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "machine/registers.h"
+
 namespace aftercheck::tools {
 
 TEST_CASE("system calls have their names and no more arguments than they take") {
@@ -23,7 +25,7 @@ TEST_CASE("results of system calls are told as strace tells them") {
     recording::Event event;
     event.kind = recording::EventKind::syscall;
     event.operands = {call, 3, 0, 0, 0, 0, 0};
-    if (rax != call) event.registers.push_back({0, rax});
+    if (rax != call) event.registers.push_back({register_number(&Registers::rax), rax});
     return describe_result(event);
   };
   CHECK(result(1, 6) == "6");

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "tests/base/sanitized.h"
 #include "tool_runner.h"
 
 namespace aftercheck::test {
@@ -106,11 +107,7 @@ TEST_CASE("a trace cut at any byte gives what comes before the cut") {
     write_file(place / "whole", bytes);
     const std::string whole = run({"dump", "whole"}, place).out;
     // Every byte of the smallest, some of the others; under sanitizers a third of these.
-#ifdef AFTERCHECK_SANITIZED
-    constexpr size_t kEvery = 3;
-#else
-    constexpr size_t kEvery = 1;
-#endif
+    constexpr size_t kEvery = kSanitized ? 3 : 1;
     const bool small = bytes.size() < 1000;
     const size_t step = kEvery * (small ? 1 : bytes.size() / 12 + 1);
     for (size_t size = 0; size < bytes.size(); size += step) {

@@ -29,6 +29,12 @@ int main(void) {
   CHECK(dup2(0, most - 1) == most - 1 && close(most - 1) == 0);
   CHECK_ERRNO(dup2(0, most), EBADF);
   CHECK_ERRNO(fcntl(0, F_DUPFD, most), EINVAL);
+  // A limit is for new numbers.
+  const struct rlimit lower = {most / 2, limit.rlim_max};
+  CHECK(dup2(0, most - 1) == most - 1 && setrlimit(RLIMIT_NOFILE, &lower) == 0);
+  CHECK(dup2(most - 1, most - 1) == most - 1);
+  CHECK_ERRNO(dup2(0, most - 1), EBADF);
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0 && close(most - 1) == 0);
   int inside = 0;
   for (int fd = 3; fd < most + 2000; ++fd) inside += fcntl(fd, F_GETFD) != -1 || close(fd) == 0;
   CHECK(inside == 0);

@@ -1,5 +1,4 @@
 // RDTSC and CPUID written into memory that is writable and executable at once.
-// differs-on: kvm code that is written where it runs is not searched, and not every host honours CR4.TSD
 #include "jit.h"
 
 int main(void) {

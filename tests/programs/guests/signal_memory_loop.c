@@ -1,55 +1,16 @@
 // A signal lands in loops whose state is one word of memory: on the stack, in zeroed data, behind pointers.
-// All registers are the same at millions of arrivals; the count at which it came is what a replay must get
-// right.
-#include <signal.h>
-#include <stdlib.h>
-#include <sys/time.h>
+#include "signal_loops.h"
 
-#include "check.h"
-
-static volatile sig_atomic_t came;
-static volatile unsigned long zeroed;
-struct node {
-  struct node* volatile next;
-  volatile unsigned long count;
-};
-
-static void handler(int signal) { came = signal; }
-
-static void start(void) {
-  came = 0;
-  const struct itimerval once = {{0, 0}, {0, 3000}};
-  CHECK(setitimer(ITIMER_REAL, &once, NULL) == 0);
-}
-
-static unsigned long on_stack(void) {
-  volatile unsigned long count = 0;
-  while (!came) count++;
-  return count;
-}
-
-static unsigned long in_data(void) {
-  while (!came) zeroed++;
-  return zeroed;
-}
-
-static unsigned long behind_pointers(struct node* node) {
-  while (!came) node->next->next->count++;
-  return node->next->next->count;
-}
+enum { after = 3000 };  // microseconds
 
 int main(void) {
   CHECK(signal(SIGALRM, handler) != SIG_ERR);
-  char* pages = calloc(3, 4096);
-  CHECK(pages != NULL);
-  struct node *first = (struct node*)pages, *second = (struct node*)(pages + 4096);
-  first->next = second;
-  second->next = (struct node*)(pages + 8192);
-  start();
+  struct node* nodes = make_nodes();
+  start(after);
   printf("stack %lu\n", on_stack());
-  start();
-  printf("data %lu\n", in_data());
-  start();
-  printf("pointers %lu\n", behind_pointers(first));
+  start(after);
+  printf("data %lu\n", in_zeroed());
+  start(after);
+  printf("pointers %lu\n", behind_pointers(nodes));
   return 0;
 }

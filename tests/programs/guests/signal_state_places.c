@@ -1,46 +1,15 @@
 // A signal lands in loops whose state is in one place only: a word of the stack, a global, one behind
 // pointers, a register, an SSE register, the x87. The count at which it came is what a replay must get right.
 // not-sanitized: it looks at each of millions of arrivals, which takes minutes
-#include <signal.h>
-#include <stdlib.h>
-#include <sys/time.h>
+#include "signal_loops.h"
 
-#include "check.h"
+enum { after = 200 };  // microseconds
 
-static volatile sig_atomic_t came;
-static volatile unsigned long global = 1, zeroed;
-struct node {
-  struct node* volatile next;
-  volatile unsigned long count;
-};
-
-static void handler(int signal) { came = signal; }
-
-static void start(void) {
-  came = 0;
-  const struct itimerval once = {{0, 0}, {0, 200}};
-  CHECK(setitimer(ITIMER_REAL, &once, NULL) == 0);
-}
-
-static unsigned long on_stack(void) {
-  volatile unsigned long count = 0;
-  while (!came) count++;
-  return count;
-}
+static volatile unsigned long global = 1;
 
 static unsigned long in_global(void) {
   while (!came) global++;
   return global;
-}
-
-static unsigned long in_zeroed(void) {
-  while (!came) zeroed++;
-  return zeroed;
-}
-
-static unsigned long behind_pointers(struct node* node) {
-  while (!came) node->next->next->count++;
-  return node->next->next->count;
 }
 
 static unsigned long in_register(void) {
@@ -72,24 +41,20 @@ static unsigned long in_x87(void) {
 
 int main(void) {
   CHECK(signal(SIGALRM, handler) != SIG_ERR);
-  struct node* nodes = calloc(3, 4096);
-  CHECK(nodes != NULL);
-  struct node *second = (struct node*)((char*)nodes + 4096), *third = (struct node*)((char*)nodes + 8192);
-  nodes->next = second;
-  second->next = third;
-  start();
+  struct node* nodes = make_nodes();
+  start(after);
   printf("stack %lu\n", on_stack());
-  start();
+  start(after);
   printf("global %lu\n", in_global());
-  start();
+  start(after);
   printf("zeroed %lu\n", in_zeroed());
-  start();
+  start(after);
   printf("pointers %lu\n", behind_pointers(nodes));
-  start();
+  start(after);
   printf("register %lu\n", in_register());
-  start();
+  start(after);
   printf("sse %lu\n", in_sse());
-  start();
+  start(after);
   printf("x87 %lu\n", in_x87());
   return 0;
 }

@@ -1,0 +1,119 @@
+#include "recording/blob_compressor.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <exception>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/thread.h"
+#include "recording/compressed_blob.h"
+#include "recording/store.h"
+
+namespace aftercheck::recording {
+namespace {
+
+// What a log may need meanwhile, bytes.
+constexpr uint64_t kRoomForLog = 256 << 20;
+
+// Blob and copy lie beside each other until the recording ends.
+bool room_for_copy(int blob) {
+  struct stat status {};
+  struct statvfs disk {};
+  if (fstat(blob, &status) != 0 || fstatvfs(blob, &disk) != 0) return false;
+  return disk.f_bavail * disk.f_frsize > static_cast<uint64_t>(status.st_size) + kRoomForLog;
+}
+
+}  // namespace
+
+BlobCompressor::BlobCompressor(std::filesystem::path store)
+    : store_(std::move(store)), thread_(start_without_signals([this] { run(); })) {
+  started_.get_future().wait();
+}
+
+BlobCompressor::~BlobCompressor() {
+  end_thread(false);
+  for (const auto& [temporary, blob] : done_) unlink(temporary.c_str());
+}
+
+void BlobCompressor::end_thread(bool finishing) {
+  {
+    const std::lock_guard lock(mutex_);
+    (finishing ? finishing_ : stopping_) = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void BlobCompressor::add(const Digest128& name) {
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(name);
+  }
+  changed_.notify_all();
+}
+
+void BlobCompressor::finish() {
+  end_thread(true);
+  for (const auto& [temporary, blob] : done_) {
+    if (rename(temporary.c_str(), blob.c_str()) == 0) continue;
+    error_ = fmt::format("{}: {}", blob, errno_text(errno));
+    unlink(temporary.c_str());
+  }
+  done_.clear();
+  if (const std::string error = std::exchange(error_, {}); !error.empty()) fail(ErrorKind::io, "{}", error);
+}
+
+void BlobCompressor::run() {
+  // The guest may change its root directory, and its descriptors are this process's. Where a sandbox forbids
+  // this, blobs stay as they are: the guest must not meet our descriptors.
+  unshare(CLONE_FS);
+  const bool apart = use_own_descriptor_table();
+  started_.set_value();
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [this] { return !waiting_.empty() || finishing_ || stopping_; });
+    if (stopping_ || waiting_.empty()) return;
+    const Digest128 name = waiting_.front();
+    waiting_.pop_front();
+    lock.unlock();
+    std::string error;
+    try {
+      if (apart) compress((store_ / to_hex(name)).string(), (store_ / temporary_name()).string());
+    } catch (const std::exception& problem) {
+      error = problem.what();
+    }
+    lock.lock();
+    if (error_.empty()) error_ = error;
+  }
+}
+
+void BlobCompressor::compress(const std::string& blob, const std::string& temporary) {
+  const UniqueFd from(open(blob.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!from) fail(ErrorKind::io, "{}: {}", blob, errno_text(errno));
+  if (is_compressed_blob(from.get()) || !room_for_copy(from.get())) return;
+  const UniqueFd to(open(temporary.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0444));
+  if (!to) return;
+  bool smaller = false;
+  try {
+    smaller = compress_blob(from.get(), to.get(), temporary, [this] {
+      const std::lock_guard lock(mutex_);
+      return stopping_;
+    });
+    smaller = smaller && fdatasync(to.get()) == 0;
+  } catch (const Error&) {  // no room for a copy is no reason to lose the blob
+  }
+  if (smaller) {
+    done_.emplace_back(temporary, blob);
+    return;
+  }
+  unlink(temporary.c_str());
+}
+
+}  // namespace aftercheck::recording
