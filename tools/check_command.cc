@@ -319,7 +319,8 @@ CheckOutcome check_all(Arguments& arguments, std::string& remark, Console& conso
 // A check's breakpoints are in the program's code, where the program may read them. What can be said of that
 // after a divergence, or nothing.
 std::string reads_own_code(const Arguments& arguments, Console& console) {
-  console.warning("the replay left the recording: once more without checks, to see whether it is their doing");
+  console.warning(
+      "the replay left the recording: once more without checks, to see whether it is their doing");
   ReplayOptions options = arguments.replay;
   options.output = nullptr;
   options.output_moved = nullptr;
@@ -331,7 +332,8 @@ std::string reads_own_code(const Arguments& arguments, Console& console) {
     return {};
   }
   return "\n  without checks the replay is faithful: most likely the program reads its own code (to make a "
-         "checksum, say), and found a breakpoint in the place of a VAssert. Leave those out that it reads, with "
+         "checksum, say), and found a breakpoint in the place of a VAssert. Leave those out that it reads, "
+         "with "
          "--file, --function or --site";
 }
 
