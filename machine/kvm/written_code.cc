@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/log.h"
+#include "machine/memory_accesses.h"
 #include "machine/trapped_instruction.h"
 
 namespace aftercheck::kvm {
@@ -16,7 +17,6 @@ constexpr int kBoth = PROT_WRITE | PROT_EXEC;
 // Each time is two exits and two updates of tables, some 0.1 ms on nested hosts. Stacks with trampolines of
 // nested functions come here, and heaps with code and data on one page.
 constexpr uint32_t kMostTimes = 512;
-constexpr uint64_t kLongestInstruction = 15;
 // Opcode and ModRM of a trapped instruction, without what is before them (SDM vol. 2: 0F C7 /6 is RDRAND).
 constexpr uint64_t kOpcode = 3;
 

@@ -238,6 +238,23 @@ std::vector<std::byte> squeezable(size_t size) {
   return bytes;
 }
 
+// A store with one blob in it, which lies there compressed.
+struct CompressedBlob {
+  TemporaryDirectory directory;
+  const std::vector<std::byte> bytes = squeezable(10'000);
+  Digest128 name{};
+  std::filesystem::path path;
+
+  CompressedBlob() {
+    Store store(directory.path(), true);
+    write_file(directory / "file", bytes);
+    store.compress();
+    name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
+    store.finish();
+    path = directory.path() / "store" / to_hex(name);
+  }
+};
+
 }  // namespace
 
 TEST_CASE("blobs are compressed once the recording is finished") {
@@ -274,20 +291,15 @@ TEST_CASE("blobs are compressed once the recording is finished") {
 }
 
 TEST_CASE("a damaged compressed blob is named or right, whatever byte it is") {
-  TemporaryDirectory directory;
-  Store store(directory.path(), true);
-  const auto bytes = squeezable(10'000);
-  write_file(directory / "file", bytes);
-  store.compress();
-  const Digest128 name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
-  store.finish();
-  const auto path = directory.path() / "store" / to_hex(name);
+  const CompressedBlob blob;
+  const auto& path = blob.path;
   const auto whole = read_file(path);
   REQUIRE(whole.size() < 1000);
+  Store store(blob.directory.path(), false);
   // zstd has bits that change nothing.
   const auto refused_or_right = [&] {
     try {
-      return content(store.open(name)) == bytes;
+      return content(store.open(blob.name)) == blob.bytes;
     } catch (const Error& error) {
       return std::string(error.what()).find(path.string()) != std::string::npos;
     }
@@ -305,14 +317,8 @@ TEST_CASE("a damaged compressed blob is named or right, whatever byte it is") {
 }
 
 TEST_CASE("a compressed blob that claims more than its file holds gets no memory") {
-  TemporaryDirectory directory;
-  Store store(directory.path(), true);
-  const auto bytes = squeezable(10'000);
-  write_file(directory / "file", bytes);
-  store.compress();
-  const Digest128 name = store.add(open_file(directory / "file").get(), 0, bytes.size()).name;
-  store.finish();
-  const auto path = directory.path() / "store" / to_hex(name);
+  const CompressedBlob blob;
+  const auto& path = blob.path;
   // A frame that zstd skips, nearly all of it a hole, in front of the blob's.
   auto whole = read_file(path);
   uint32_t frame = 0;
@@ -328,7 +334,8 @@ TEST_CASE("a compressed blob that claims more than its file holds gets no memory
   const auto rest = std::span(whole).subspan(36);
   REQUIRE(pwrite(file.get(), rest.data(), rest.size(), static_cast<off_t>(start.size() + skipped)) ==
           static_cast<ssize_t>(rest.size()));
-  REQUIRE_THROWS_WITH(store.open(name), Catch::Contains("it has holes"));
+  Store store(blob.directory.path(), false);
+  REQUIRE_THROWS_WITH(store.open(blob.name), Catch::Contains("it has holes"));
 }
 
 TEST_CASE("a recording that is not finished has plain blobs") {
