@@ -108,10 +108,11 @@ recording::Meta make_meta(const RecordOptions& options, MachineKind machine, con
 // A trace by the soft vCPU needs it.
 MachineChoice machine_for(const RecordOptions& options) {
   if (options.pt != PtChoice::soft) return options.machine;
-  if (options.machine == MachineChoice::kvm)
+  if (options.machine == MachineChoice::kvm || options.machine == MachineChoice::translated)
     fail(ErrorKind::usage,
-         "--pt=soft is made beside the soft vCPU and can't be had with --machine=kvm; "
-         "leave --machine out, or add a trace to the recording afterwards with `aftercheck pt synth`");
+         "--pt=soft is made beside the soft vCPU and can't be had with --machine={}; "
+         "leave --machine out, or add a trace to the recording afterwards with `aftercheck pt synth`",
+         options.machine == MachineChoice::kvm ? "kvm" : "translated");
   return MachineChoice::soft;
 }
 

@@ -2,12 +2,23 @@
 
 #include <sys/mman.h>
 
+#include <array>
+
 #include "base/error.h"
 #include "base/invariant.h"
 
 namespace aftercheck {
 
-const char* name(MachineKind kind) { return kind == MachineKind::kvm ? "kvm" : "soft"; }
+const char* name(MachineKind kind) {
+  static constexpr std::array<const char*, 3> kNames = {"kvm", "soft", "translated"};
+  return kNames.at(static_cast<size_t>(kind));
+}
+
+MachineChoice choice_of(MachineKind kind) {
+  static constexpr std::array<MachineChoice, 3> kChoices = {MachineChoice::kvm, MachineChoice::soft,
+                                                            MachineChoice::translated};
+  return kChoices.at(static_cast<size_t>(kind));
+}
 
 Exit Vcpu::run_to(uint64_t address, ArrivalFilter*) {
   AFTERCHECK_INVARIANT(false, "this backend has no way to run to {:#x} without an INT3", address);
@@ -16,6 +27,12 @@ Exit Vcpu::run_to(uint64_t address, ArrivalFilter*) {
 void Vcpu::set_bounds(uint64_t, uint64_t) { fail(ErrorKind::internal, "this backend knows no bounds"); }
 
 uint64_t Vcpu::code_left() const { fail(ErrorKind::internal, "this backend knows no bounds"); }
+
+uint64_t Vcpu::branches() { fail(ErrorKind::internal, "this backend counts no branches"); }
+
+void Vcpu::reset_branches() { fail(ErrorKind::internal, "this backend counts no branches"); }
+
+Exit Vcpu::run_until(uint64_t, uint64_t) { fail(ErrorKind::internal, "this backend counts no branches"); }
 
 void code_changed_elsewhere(Machine& machine, const AddressSpace& space) {
   for (const auto& [start, mapping] : space.mappings())

@@ -64,6 +64,19 @@ class Vcpu {
   virtual void set_bounds(uint64_t end, uint64_t code_bytes);
   virtual uint64_t code_left() const;
 
+  // Counts the branches that the guest executes: conditional ones, taken or not (LOOP and JRCXZ too), and
+  // indirect ones (RET, JMP and CALL through a register or memory): those for which a processor's trace has a
+  // TNT bit or a TIP. A branch counts when it is executed; what faults does not. Only where counts_branches().
+  virtual bool counts_branches() const { return false; }
+  // Executed since the vCPU was made or reset_branches() was called. Not while it runs.
+  virtual uint64_t branches();
+  virtual void reset_branches();
+  // As run(), executing at least one instruction, but also stops where `branches` of them have been executed
+  // and RIP is `rip`: ExitKind::breakpoint, with both as they were asked for (the guest's own INT3 gives the
+  // same exit elsewhere); it may come by there several times. ExitKind::kick where one more than `branches`
+  // have been executed: it will not come by there any more.
+  virtual Exit run_until(uint64_t branches, uint64_t rip);
+
   // State at the last exit; changes take effect at the next run() or step().
   virtual Registers& registers() = 0;
   virtual FpuState fpu() = 0;
@@ -90,7 +103,7 @@ class Vcpu {
   virtual void clear_kick() noexcept = 0;
 };
 
-enum class MachineKind : uint8_t { kvm, soft };
+enum class MachineKind : uint8_t { kvm, soft, translated };
 const char* name(MachineKind kind);
 
 class Machine {
@@ -130,7 +143,13 @@ std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel&
 std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu,
                                              Stores stores = Stores::performed);
 
-enum class MachineChoice : uint8_t { automatic, kvm, soft };
+// This one counts branches. Guest code is translated to itself and runs in the recorder's process. Throws
+// Error(host_lacks) for a CPU model other than the portable one, too.
+std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const CpuModel& cpu);
+
+enum class MachineChoice : uint8_t { automatic, kvm, soft, translated };
+// The choice that gives a machine of that kind.
+MachineChoice choice_of(MachineKind kind);
 // automatic: KVM where it works, soft otherwise; `*why_not_kvm` (if given) then says why.
 std::unique_ptr<Machine> create_machine(MachineChoice choice, AddressSpace& space, const CpuModel& cpu,
                                         std::string* why_not_kvm = nullptr);

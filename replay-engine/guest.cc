@@ -19,14 +19,6 @@ using recording::Event;
 using recording::SpaceOp;
 using recording::SpaceOpKind;
 
-namespace {
-
-MachineChoice same_again(MachineKind kind) {
-  return kind == MachineKind::kvm ? MachineChoice::kvm : MachineChoice::soft;
-}
-
-}  // namespace
-
 Guest::Guest(GuestOptions options, recording::Store& store)
     : options_(std::move(options)),
       store_(store),
@@ -414,7 +406,7 @@ pid_t Guest::fork() {
   const pid_t child = ::fork();
   if (child == 0) {
     told.reset();
-    separate(same_again(kind), fpus);
+    separate(choice_of(kind), fpus);
     return child;  // `tell` is closed: the parent goes on
   }
   tell.reset();

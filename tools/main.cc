@@ -199,13 +199,17 @@ int run(int argc, char** argv, Console& console) {
 
 CLI::Option* add_machine_option(CLI::App& app, MachineChoice& choice) {
   static const std::map<std::string, MachineChoice> kChoices = {
-      {"auto", MachineChoice::automatic}, {"kvm", MachineChoice::kvm}, {"soft", MachineChoice::soft}};
+      {"auto", MachineChoice::automatic},
+      {"kvm", MachineChoice::kvm},
+      {"soft", MachineChoice::soft},
+      {"translated", MachineChoice::translated}};
   return app
       .add_option_function<std::string>(
           "--machine", [&choice](const std::string& word) { choice = kChoices.at(word); },
-          "What runs the guest: kvm, soft (slower, needs no /dev/kvm), or auto: kvm where it works")
-      ->check(CLI::IsMember({"auto", "kvm", "soft"}).description(""))
-      ->type_name("auto|kvm|soft")
+          "What runs the guest: kvm, translated (its code translated to itself, needs no /dev/kvm), soft "
+          "(slower, on any host), or auto: kvm where it works, soft otherwise")
+      ->check(CLI::IsMember({"auto", "kvm", "translated", "soft"}).description(""))
+      ->type_name("auto|kvm|translated|soft")
       ->default_str("auto");
 }
 
