@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "base/fault_claims.h"
 
 // rep movsb keeps its progress in registers, so a fault in it can be turned into a return at `_fixup`.
 asm(R"(
@@ -43,6 +44,7 @@ void on_fault(int signal, siginfo_t* info, void* context) {
     rip = reinterpret_cast<greg_t>(aftercheck_guarded_copy_fixup);
     return;
   }
+  if (claim_fault(signal, info, context)) return;
   const struct sigaction& previous = signal == SIGSEGV ? previous_segv : previous_bus;
   if ((previous.sa_flags & SA_SIGINFO) != 0 && previous.sa_sigaction != nullptr) {
     previous.sa_sigaction(signal, info, context);

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/guarded_copy.h"
+#include "base/fault_claims.h"
 #include "base/kick_signal.h"
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/interruptible_syscall.h"
@@ -56,15 +57,16 @@ void on_kick(int signal, siginfo_t* info, void* context) {
 
 // A fault of the recorder's own (guarded_copy's, usually) is not the guest's; kill -SEGV is.
 void on_fault_signal(int signal, siginfo_t* info, void* context) {
+  if (claim_fault(signal, info, context)) return;
   if (info->si_code <= 0) {
     on_signal(signal, info, context);
     return;
   }
-  const struct sigaction& guard = fault_guard[signal == SIGSEGV ? 0 : 1];
-  if ((guard.sa_flags & SA_SIGINFO) != 0)
-    guard.sa_sigaction(signal, info, context);
-  else
-    std::signal(signal, SIG_DFL);
+  if (signal == SIGSEGV || signal == SIGBUS) {
+    const struct sigaction& guard = fault_guard[signal == SIGSEGV ? 0 : 1];
+    if ((guard.sa_flags & SA_SIGINFO) != 0) return guard.sa_sigaction(signal, info, context);
+  }
+  std::signal(signal, SIG_DFL);
 }
 
 }  // namespace
@@ -80,17 +82,18 @@ ProcessSignals::ProcessSignals() {
     const uint64_t bit = bit_of(signal);
     if ((bit & (kUnblockable | kLibcSignals)) != 0) continue;
     sigaction(signal, nullptr, &host_actions_[signal]);
+    const bool ignore =
+        (host_actions_[signal].sa_flags & SA_SIGINFO) == 0 && host_actions_[signal].sa_handler == SIG_IGN;
+    actions_[signal].handler = ignore ? kHandlerIgnore : kHandlerDefault;
     if ((bit & kFaultSignals) != 0) {
-      fault_guard[signal == SIGSEGV ? 0 : 1] = host_actions_[signal];
+      if (signal == SIGSEGV || signal == SIGBUS)
+        fault_guard[signal == SIGSEGV ? 0 : 1] = host_actions_[signal];
       struct sigaction action {};
       action.sa_sigaction = on_fault_signal;
       action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
       sigaction(signal, &action, nullptr);
       continue;
     }
-    const bool ignore =
-        (host_actions_[signal].sa_flags & SA_SIGINFO) == 0 && host_actions_[signal].sa_handler == SIG_IGN;
-    actions_[signal].handler = ignore ? kHandlerIgnore : kHandlerDefault;
     apply_host_action(signal);
   }
   for (const int fd : open_descriptors()) descriptor_arrived(fd);
@@ -126,7 +129,8 @@ void ProcessSignals::apply_host_action(int signal) {
         SIG_DFL;  // a stop stops the recorder with its guest, as a shell's job control expects
   } else {
     action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO;  // no SA_RESTART: blocking calls are to return
+    // No SA_RESTART: blocking calls are to return. What runs may be guest code on the guest's stack.
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigfillset(&action.sa_mask);
     sigdelset(&action.sa_mask, SIGSEGV);
     sigdelset(&action.sa_mask, SIGBUS);

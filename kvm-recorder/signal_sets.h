@@ -27,9 +27,10 @@ constexpr uint64_t kCoreByDefault = bit_of(SIGQUIT) | bit_of(SIGILL) | bit_of(SI
 constexpr uint64_t kSynchronous =
     bit_of(SIGSEGV) | bit_of(SIGBUS) | bit_of(SIGILL) | bit_of(SIGTRAP) | bit_of(SIGFPE) | bit_of(SIGSYS);
 
-// Of the host: guarded_copy needs the first two, and what the libc keeps for itself it neither blocks nor
-// lets anybody handle.
-constexpr uint64_t kFaultSignals = bit_of(SIGSEGV) | bit_of(SIGBUS);
+// Of the host: guarded_copy needs the first two, translated guest code all five; and what the libc keeps for
+// itself it neither blocks nor lets anybody handle.
+constexpr uint64_t kFaultSignals =
+    bit_of(SIGSEGV) | bit_of(SIGBUS) | bit_of(SIGFPE) | bit_of(SIGILL) | bit_of(SIGTRAP);
 constexpr uint64_t kLibcSignals = bit_of(kKickSignal) | bit_of(33);
 
 // uapi/linux/signal.h

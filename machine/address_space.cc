@@ -20,16 +20,6 @@ constexpr std::array<Range, 3> kReserved = {kLowWindow, kMainWindow, kGhostWindo
 
 void* pointer(uint64_t address) { return reinterpret_cast<void*>(address); }
 
-// Guest code runs in the vCPU, never on the host's own page tables, so the host never maps it executable;
-// what it needs is to be readable. (PROT_EXEC alone would even get a protection key that makes it
-// unreadable.)
-int host_prot(int prot) {
-  int result = 0;
-  if ((prot & (PROT_READ | PROT_EXEC)) != 0) result |= PROT_READ;
-  if ((prot & PROT_WRITE) != 0) result |= PROT_READ | PROT_WRITE;
-  return result;
-}
-
 bool reserve(Range range, int extra_flags) {
   return mmap(pointer(range.start), range.size(), PROT_NONE,
               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | extra_flags, -1, 0) == pointer(range.start);
@@ -66,6 +56,16 @@ bool mergeable(const Mapping& left, const Mapping& right) {
 
 }  // namespace
 
+// Guest code runs in the vCPU or translated, never where it is, so the host never maps it executable; what it
+// needs is to be readable. (PROT_EXEC alone would even get a protection key that makes it
+// unreadable.)
+int host_protection(int prot) {
+  int result = 0;
+  if ((prot & (PROT_READ | PROT_EXEC)) != 0) result |= PROT_READ;
+  if ((prot & PROT_WRITE) != 0) result |= PROT_READ | PROT_WRITE;
+  return result;
+}
+
 bool in_windows(uint64_t address, uint64_t size) {
   for (const Range& window : kWindows)
     if (address >= window.start && address <= window.end && size <= window.end - address) return true;
@@ -83,7 +83,8 @@ bool in_windows(uint64_t address, uint64_t size) {
 bool may_be_guest(uint64_t address, uint64_t size) {
   if (address < kLowWindow.start || address > kGuestEnd || size > kGuestEnd - address) return false;
   const Range range{address, address + size};
-  return !overlap(range, kHostProgram) && !overlap(range, kGhostWindow);
+  return !overlap(range, kHostProgram) && !overlap(range, kGhostWindow) && !overlap(range, kCodeWindows[0]) &&
+         !overlap(range, kCodeWindows[1]);
 }
 
 Range window_of(uint64_t address) {
@@ -240,8 +241,8 @@ int AddressSpace::install(Range range, int prot, void* mapped, Mapping mapping) 
 
 int AddressSpace::map_anonymous(Range range, int prot, bool shared, const std::string& name) {
   if (!aligned(range)) return -EINVAL;
-  if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
-  void* mapped = mmap(pointer(range.start), range.size(), host_prot(prot),
+  if (!in_windows(range.start, range.size()) || unusable(range, prot) || is_lent(range)) return -ENOMEM;
+  void* mapped = mmap(pointer(range.start), range.size(), host_protection(prot),
                       (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
   Mapping mapping;
   mapping.shared = shared;
@@ -252,11 +253,11 @@ int AddressSpace::map_anonymous(Range range, int prot, bool shared, const std::s
 int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool shared,
                            const std::string& name, const FileDetails& details) {
   if (!aligned(range) || offset % kPageSize != 0) return -EINVAL;
-  if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
+  if (!in_windows(range.start, range.size()) || unusable(range, prot) || is_lent(range)) return -ENOMEM;
   struct stat status {};
   if (fstat(fd, &status) != 0) return -errno;
   void* mapped =
-      mmap(pointer(range.start), range.size(), host_prot(prot),
+      mmap(pointer(range.start), range.size(), host_protection(prot),
            (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED | MAP_NORESERVE, fd, static_cast<off_t>(offset));
   Mapping mapping;
   mapping.backing = Backing::file;
@@ -276,12 +277,12 @@ int AddressSpace::map_file(Range range, int prot, int fd, uint64_t offset, bool 
 int AddressSpace::attach_segment(Range range, int prot, int segment, const std::string& name,
                                  const FileDetails& details) {
   if (!aligned(range)) return -EINVAL;
-  if (!in_windows(range.start, range.size()) || unusable(range, prot)) return -ENOMEM;
-  // Executable for the kernel's check alone: see host_prot(). The error is mmap's.
+  if (!in_windows(range.start, range.size()) || unusable(range, prot) || is_lent(range)) return -ENOMEM;
+  // Executable for the kernel's check alone: see host_protection(). The error is mmap's.
   const bool runs = (prot & PROT_EXEC) != 0;
   void* mapped = shmat(segment, pointer(range.start),
                        SHM_REMAP | ((prot & PROT_WRITE) != 0 ? 0 : SHM_RDONLY) | (runs ? SHM_EXEC : 0));
-  if (mapped != MAP_FAILED && runs && mprotect(mapped, range.size(), host_prot(prot)) != 0) {
+  if (mapped != MAP_FAILED && runs && mprotect(mapped, range.size(), host_protection(prot)) != 0) {
     const int error = -errno;
     unmap(range);
     return error;
@@ -323,8 +324,47 @@ void AddressSpace::file_written(uint64_t number, uint64_t from, uint64_t size) {
   }
 }
 
+Range AddressSpace::lend(uint64_t size) {
+  for (uint64_t end = kLendable.end; end - size >= kLendable.start; end -= size) {
+    const Range range{end - size, end};
+    const auto next = mappings_.entries().lower_bound(range.start);
+    const bool before = find(range.start) != nullptr;
+    if (before || (next != mappings_.end() && next->second.start < range.end) || is_lent(range)) continue;
+    if (mmap(pointer(range.start), size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+      fail(ErrorKind::host_lacks, "no memory at {:#x}: {}", range.start, errno_text(errno));
+    lent_.push_back(range);
+    return range;
+  }
+  fail(ErrorKind::host_lacks,
+       "the guest has memory of its own from {:#x} to {:#x}, which this machine needs; use another (--machine)",
+       kLendable.start, kLendable.end);
+}
+
+void AddressSpace::take_back(Range lent) {
+  std::erase(lent_, lent);
+  reserve(lent, MAP_FIXED);
+}
+
+bool AddressSpace::is_lent(Range range) const {
+  return std::ranges::any_of(lent_, [range](const Range& lent) { return overlap(lent, range); });
+}
+
 int AddressSpace::unmap(Range range) {
   if (!aligned(range) || !in_windows(range.start, range.size())) return -EINVAL;
+  if (is_lent(range)) {
+    // Around it.
+    uint64_t at = range.start;
+    std::vector<Range> lent = lent_;
+    std::ranges::sort(lent, {}, &Range::start);
+    for (const Range& part : lent) {
+      if (!overlap(part, range)) continue;
+      if (at < part.start)
+        if (const int error = unmap({at, part.start})) return error;
+      at = part.end;
+    }
+    return at < range.end ? unmap({at, range.end}) : 0;
+  }
   if (!reserve(range, MAP_FIXED)) return -errno;
   erase_range(range);
   for (SpaceObserver* observer : observers_) observer->on_unmap(range);
@@ -335,7 +375,7 @@ int AddressSpace::protect(Range range, int prot) {
   if (!aligned(range)) return -EINVAL;
   if (!in_windows(range.start, range.size()) || !accessible(range.start, range.size(), 0)) return -ENOMEM;
   if (unusable(range, prot)) return -ENOMEM;
-  if (mprotect(pointer(range.start), range.size(), host_prot(prot)) != 0) return -errno;
+  if (mprotect(pointer(range.start), range.size(), host_protection(prot)) != 0) return -errno;
   auto changed = mappings_.cut_out(range.start, range.size());
   for (auto& [start, mapping] : changed) {
     mapping.prot = prot;
@@ -416,6 +456,7 @@ int AddressSpace::move_mapping(Range from, Range to) {
 
 int AddressSpace::remap(Range from, Range to) {
   if (!aligned(from) || !aligned(to)) return -EINVAL;
+  if (is_lent(to)) return -ENOMEM;
   if (!in_windows(from.start, from.size()) || !in_windows(to.start, to.size())) return -EINVAL;
   const Mapping* source = find(from.start);
   if (source == nullptr || source->end < from.end) return -EFAULT;
@@ -471,6 +512,7 @@ bool AddressSpace::accessible(uint64_t address, uint64_t size, int prot) const {
 
 std::optional<Range> AddressSpace::find_free(uint64_t size, uint64_t below, Range window) const {
   if (size == 0 || size % kPageSize != 0 || size > window.size()) return std::nullopt;
+  if (window == kLowWindow) window.end = kLendable.start;
   uint64_t end = below == 0 ? window.end : std::min(page_down(below), window.end);
   auto it = mappings().lower_bound(end);
   for (;;) {
@@ -511,7 +553,7 @@ bool AddressSpace::write(uint64_t address, const void* source, size_t size) {
     const bool lift = (mapping.prot & PROT_WRITE) == 0;
     if (lift && mprotect(pointer(page), length, PROT_READ | PROT_WRITE) != 0) copied = false;
     copied = copied && guarded_copy(pointer(part.start), in + (part.start - address), part.size());
-    if (lift) mprotect(pointer(page), length, host_prot(mapping.prot));
+    if (lift) mprotect(pointer(page), length, host_protection(mapping.prot));
   });
   if (mapped) host_wrote({address, address + size});
   return mapped && copied;

@@ -38,9 +38,16 @@ constexpr Range kLowWindow{0x10000, 0x7fff'7000};
 // AddressSanitizer's shadow and of where Linux puts PIE programs (0x55..), libraries and stacks (0x7f..) of
 // the host process itself.
 constexpr Range kMainWindow{0x2000'0000'0000, 0x207d'0000'0000};
+// Never given to a guest: translated code, within reach of what is at either end of the main window
+// (machine/translated/code_area.h).
+constexpr std::array<Range, 2> kCodeWindows = {
+    {{0x1fff'c000'0000, kMainWindow.start}, {kMainWindow.end, 0x207d'4000'0000}}};
 // Never given to a guest: here the checks of a replay keep what outlives them (checks/excursion.h).
 // Reserved with the windows, so that it is free when a replay needs it.
-constexpr Range kGhostWindow{0x207d'0000'0000, 0x207e'0000'0000};
+constexpr Range kGhostWindow{0x207d'4000'0000, 0x207e'0000'0000};
+// Of the low window, what a guest gets only where it asks for it by address: a machine may need memory below
+// 2 GiB (AddressSpace::lend).
+constexpr Range kLendable{kLowWindow.end - (uint64_t{64} << 20), kLowWindow.end};
 
 // Beyond the windows a guest may ask for addresses of its own choice: sanitizers and language runtimes do
 // (the shadow of AddressSanitizer from 0x7fff7000 on, its heap at 0x600000000000). They are reserved when
@@ -64,6 +71,9 @@ bool may_be_guest(uint64_t address, uint64_t size);
 // claimed, the stretches of kClaimSize that were used (AddressSpace::bring_in). Elsewhere every byte is as it
 // was mapped. Ascending.
 std::vector<Range> used_parts(Range range);
+
+// What the host's own mapping has where the guest's has `prot`: guest code is never executable on the host.
+int host_protection(int prot);
 
 // The window that has `address`, or an empty range.
 Range window_of(uint64_t address);
@@ -185,6 +195,11 @@ class AddressSpace {
   // Forgets everything (execve).
   void clear();
 
+  // Memory of the host's own in kLendable, readable and writable, all zeros: until take_back() guests get none
+  // there (-ENOMEM). Throws Error(host_lacks) where it is all in use.
+  Range lend(uint64_t size);
+  void take_back(Range lent);
+
   // The mapping that holds `address`, or null. Invalidated by the next change.
   const Mapping* find(uint64_t address) const;
   // True when every byte of [address, address+size) is mapped with all of `prot` (PROT_READ, ... or'ed; 0 =
@@ -219,7 +234,9 @@ class AddressSpace {
   IntervalMap<Mapping> mappings_;
   std::map<uint64_t, CodePatch> patches_;  // by address
   std::vector<SpaceObserver*> observers_;
+  std::vector<Range> lent_;
 
+  bool is_lent(Range range) const;
   // A stretch of claimed memory holds something from now on: false if it did before.
   bool use(uint64_t address);
   void use_all(Range range);

@@ -1,0 +1,66 @@
+// What is kept of translated code.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "machine/translated/guest_code.h"
+
+namespace aftercheck::translated {
+
+// How the guest's registers are to be had in translated code from a place on.
+enum class Held : uint8_t {
+  boundary,  // all in place, and an instruction of the guest begins here
+  inside,    // all in place
+  rcx,       // RCX is in Context::rcx_spill
+  scratch,   // register Mark::reg is in Context::scratch
+};
+
+struct Mark {
+  uint32_t offset = 0;  // in the block's code
+  Held held = Held::inside;
+  uint8_t reg = 0;
+  uint64_t guest = 0;  // the instruction
+};
+
+// A way out of translated code, by number.
+struct ExitPoint {
+  enum class Kind : uint8_t {
+    link,         // the guest goes on at `target`; jumps there directly once that is translated
+    special,      // the host has to do the instruction at `target`
+    system_call,  // `target`: the next instruction
+    stop,         // of a stopping translator: before the branch at `target`
+  };
+  Kind kind = Kind::link;
+  uint32_t block = 0;
+  uint64_t target = 0;
+  uint8_t* patch = nullptr;  // link: where the displacement of its jump is written
+  uint64_t stub = 0;         // where that goes while it is not linked
+};
+
+// An indirect branch, by number.
+struct Site {
+  uint64_t address = 0;
+  Form form = Form::ret;
+  uint16_t dropped = 0;  // RET: bytes of arguments
+};
+
+// Which table leads to a block.
+enum class Table : uint8_t { jumps, returns };
+constexpr size_t kTables = 2;
+
+struct Block {
+  uint64_t guest = 0;
+  uint64_t entry = 0, end = 0;  // where it is executed
+  uint32_t first_mark = 0, marks = 0;
+  uint8_t area = 0;
+  bool valid = true;
+  // For each table: where it is entered by it (0: not), and the jump to the next of the same table slot.
+  std::array<uint64_t, kTables> by_table{};
+  std::array<uint8_t*, kTables> next_in_slot{};
+  std::vector<uint32_t> linked_exits;  // that jump here
+};
+
+}  // namespace aftercheck::translated

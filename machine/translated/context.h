@@ -1,0 +1,54 @@
+// What translated code and the recorder share: one block of memory below 2 GiB, which instructions address
+// absolutely, so that no register is taken from the guest for it.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace aftercheck::translated {
+
+// Numbers of registers are those of instruction encoding (SDM vol. 2, table 2-2).
+constexpr unsigned kRax = 0, kRcx = 1, kRsp = 4, kR11 = 11;
+
+// Where branches are counted in memory (counting.h), each branch counts in one of these: one for all would
+// make every branch wait for the one before.
+constexpr size_t kCountSlots = 256;
+
+struct alignas(64) Context {
+  std::array<uint64_t, 16> gpr{};
+  uint64_t rip = 0;     // set before entry, by what leaves through a table, and by faults
+  uint64_t flags = 0x202;
+  uint64_t host_rsp = 0;
+  uint64_t rcx_spill = 0;    // while an indirect branch looks for its target
+  uint64_t other_spill = 0;  // likewise RAX, or R11 for RET
+  uint64_t scratch = 0;      // the guest's value of a register that a RIP-relative operand borrows
+  uint64_t count_spill = 0;  // RCX while a branch is counted in memory
+  uint64_t exit = 0;         // why translated code was left: an Exits number, or one of kLeft...
+  uint64_t site = 0;         // the indirect branch that was executed last
+  uint64_t branches = 0;     // executed since they were reset
+  uint64_t one = 1;
+  uint64_t left = 0;    // of a stopping translator: branches up to the one before which it stops
+  uint64_t target = 0;  // where entry jumps to
+  uint32_t host_mxcsr = 0x1f80, unused = 0;
+  uint64_t check = 0;  // of what guests must not change; see Context::sum()
+  std::array<uint64_t, 4> reserved{};
+  alignas(64) std::array<std::byte, 512> fxsave{};
+  std::array<uint64_t, kCountSlots> slots{};
+};
+static_assert(offsetof(Context, fxsave) % 64 == 0 && sizeof(Context) < 4096);
+
+// Values of Context::exit beside numbers of exits.
+constexpr uint32_t kLeftByTable = 0xffff'ffff;   // an indirect branch whose target is in no table
+constexpr uint32_t kLeftByFault = 0xffff'fffe;   // a host signal
+constexpr uint32_t kLeftByKick = 0xffff'fffd;    // at an instruction boundary, in Context::rip
+constexpr uint32_t kFirstLeft = kLeftByKick;
+
+// Targets of indirect branches, by their low 16 bits: where the host goes on. RET has a table of its own,
+// because it spares another register.
+constexpr size_t kTableSize = 1 << 16;
+struct Tables {
+  std::array<uint64_t, kTableSize> jumps, returns;
+};
+
+}  // namespace aftercheck::translated

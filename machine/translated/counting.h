@@ -1,0 +1,16 @@
+// How executed branches are counted, where the guest can't see it.
+#pragma once
+
+#include <cstdint>
+
+namespace aftercheck::translated {
+
+enum class Counting : uint8_t {
+  vector,  // in XMM31, which only AVX-512 has and the portable CPU model does not: the cheapest by far
+  memory,  // in slots of the context, on every processor
+};
+
+// vector where processor and system have AVX-512VL.
+Counting best_counting();
+
+}  // namespace aftercheck::translated

@@ -1,0 +1,176 @@
+#include "machine/translated/host_faults.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/fault_claims.h"
+#include "machine/registers.h"
+#include "machine/translated/translated_machine.h"
+
+namespace aftercheck::translated {
+namespace {
+
+// Handlers need it, so it must be there without the dynamic linker's help.
+[[gnu::tls_model("initial-exec")]] thread_local constinit Running* running_here = nullptr;
+
+// Tells our signals from others under the same number.
+int kick_mark = 0;
+
+constexpr int kKick = SIGTRAP;
+// Reserved for us by the recorder (kFaultSignals in kvm-recorder/signal_sets.h), and never blocked.
+constexpr std::array kNeeded = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+
+// Numbers of registers in the kernel's order, by those of encoding.
+constexpr std::array<int, 16> kSaved = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                        REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+bool is_ours(const siginfo_t& info) { return info.si_code == SI_QUEUE && info.si_ptr == &kick_mark; }
+
+struct Interrupted {
+  greg_t* registers;
+  uint64_t pc() const { return static_cast<uint64_t>(registers[REG_RIP]); }
+  void go_on_at(uint64_t address) const { registers[REG_RIP] = static_cast<greg_t>(address); }
+  void step(bool on) const {
+    constexpr auto kTrap = static_cast<greg_t>(rflags::kTrap);
+    registers[REG_EFL] = on ? registers[REG_EFL] | kTrap : registers[REG_EFL] & ~kTrap;
+  }
+};
+
+std::optional<Translator::Place> find_place(TranslatedMachine& machine, uint64_t pc) {
+  if (const auto place = machine.translator().find_place(pc)) return place;
+  if (Translator* stopping = machine.stopping_translator_if_any()) return stopping->find_place(pc);
+  return std::nullopt;
+}
+
+// The thread is somewhere between the entry into translated code and the exit from it, or about to enter: it
+// is led out at the next boundary of the guest's instructions, one single step after the other.
+void lead_out(Running& running, const Interrupted& at) {
+  using Kind = Translator::Place::Kind;
+  TranslatedMachine& machine = running.machine();
+  Context& context = machine.context();
+  const auto place = find_place(machine, at.pc());
+  at.step(false);
+  if (!place || place->kind == Kind::enter) {
+    // Registers come and go unchanged.
+    context.target = machine.translator().common_routines().leave_by_kick;
+    return;
+  }
+  if (place->kind == Kind::leave) return;
+  if (place->kind == Kind::block && place->at_mark && place->mark->held == Held::boundary) {
+    context.rip = place->mark->guest;
+    at.go_on_at(place->routines->leave_by_kick);
+    return;
+  }
+  at.step(true);
+}
+
+bool take_fault(Running& running, int signal, const siginfo_t& info, const Interrupted& at) {
+  using Kind = Translator::Place::Kind;
+  TranslatedMachine& machine = running.machine();
+  const auto place = find_place(machine, at.pc());
+  if (!place || place->kind != Kind::block || place->mark == nullptr) return false;
+  Context& context = machine.context();
+  if (place->mark->held == Held::rcx) at.registers[REG_RCX] = static_cast<greg_t>(context.rcx_spill);
+  if (place->mark->held == Held::scratch)
+    at.registers[kSaved[place->mark->reg]] = static_cast<greg_t>(context.scratch);
+  running.fault() = {signal, static_cast<uint64_t>(at.registers[REG_TRAPNO]),
+                     static_cast<uint64_t>(at.registers[REG_ERR]), reinterpret_cast<uint64_t>(info.si_addr)};
+  context.rip = place->mark->guest;
+  context.exit = kLeftByFault;
+  at.step(false);
+  at.go_on_at(place->routines->leave);
+  return true;
+}
+
+// The guest may have set the flag that makes misaligned accesses fault.
+void allow_misaligned() {
+  __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~rflags::kAlignmentCheck);
+}
+
+bool claim(int signal, siginfo_t* info, void* context) {
+  allow_misaligned();
+  const Interrupted at{static_cast<ucontext_t*>(context)->uc_mcontext.gregs};
+  Running* const running = running_here;
+  if (signal == kKick) {
+    // A late one finds nobody.
+    const bool ours = is_ours(*info);
+    constexpr greg_t kDebug = 1;
+    const bool stepped = info->si_code > 0 && at.registers[REG_TRAPNO] == kDebug;
+    if (running == nullptr) return ours;
+    if (!ours && !stepped) return false;
+    lead_out(*running, at);
+    return true;
+  }
+  if (running == nullptr || info->si_code <= 0) return false;
+  return take_fault(*running, signal, *info, at);
+}
+
+// A stack for signal handlers: the guest's is not ours to write to.
+class SignalStack {
+ public:
+  SignalStack() {
+    stack_t there{};
+    if (sigaltstack(nullptr, &there) == 0 && (there.ss_flags & SS_DISABLE) == 0 && there.ss_size >= kSize) return;
+    memory_ = mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    stack_t ours{};
+    ours.ss_sp = memory_;
+    ours.ss_size = kSize;
+    if (memory_ == MAP_FAILED || sigaltstack(&ours, nullptr) != 0)
+      fail(ErrorKind::host_lacks, "no stack for signal handlers: {}", errno_text(errno));
+  }
+  ~SignalStack() {
+    if (memory_ == nullptr) return;
+    stack_t none{};
+    none.ss_flags = SS_DISABLE;
+    sigaltstack(&none, nullptr);
+    munmap(memory_, kSize);
+  }
+  SignalStack(const SignalStack&) = delete;
+  SignalStack& operator=(const SignalStack&) = delete;
+
+ private:
+  // With AVX-512 a frame alone takes some 3 KiB, and handlers nest.
+  static constexpr size_t kSize = 256 << 10;
+  void* memory_ = nullptr;
+};
+
+void prepare_thread() {
+  thread_local const SignalStack stack;
+  thread_local bool unblocked = false;
+  if (unblocked) return;
+  sigset_t needed;
+  sigemptyset(&needed);
+  for (const int signal : kNeeded) sigaddset(&needed, signal);
+  pthread_sigmask(SIG_UNBLOCK, &needed, nullptr);
+  unblocked = true;
+}
+
+}  // namespace
+
+void claim_host_faults() { set_fault_claim(claim); }
+
+Running::Running(TranslatedMachine& machine, HostFault& fault) : machine_(machine), fault_(fault) {
+  prepare_thread();
+  running_here = this;
+}
+
+Running::~Running() { running_here = nullptr; }
+
+void interrupt(int thread) noexcept {
+  siginfo_t info{};
+  info.si_signo = kKick;
+  info.si_code = SI_QUEUE;
+  info.si_pid = getpid();
+  info.si_ptr = &kick_mark;
+  syscall(SYS_rt_tgsigqueueinfo, info.si_pid, thread, kKick, &info);
+}
+
+}  // namespace aftercheck::translated

@@ -1,0 +1,69 @@
+// The machine that translates guest code to itself: what its vCPUs share.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <unordered_map>
+
+#include "machine/translated/context.h"
+#include "machine/translated/counting.h"
+#include "machine/translated/page_guards.h"
+#include "machine/translated/translator.h"
+#include "machine/vcpu.h"
+
+namespace aftercheck::translated {
+
+class TranslatedVcpu;
+
+class TranslatedMachine final : public Machine, private SpaceObserver {
+ public:
+  TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting = best_counting());
+  ~TranslatedMachine() override;
+
+  MachineKind kind() const override { return MachineKind::translated; }
+  std::unique_ptr<Vcpu> create_vcpu() override;
+  void code_changed(Range range) override;
+
+  AddressSpace& space() { return space_; }
+  const CpuModel& cpu() const { return cpu_; }
+  Counting counting() const { return counting_; }
+  PageGuards& guards() { return guards_; }
+
+  // The registers of translated code, which one vCPU has at a time.
+  Context& context() { return *context_; }
+  TranslatedVcpu*& holder() { return holder_; }
+
+  // The usual one; and one whose code stops (Style::stopping), made when it is first wanted.
+  Translator& translator() { return *translator_; }
+  Translator& stopping_translator();
+  Translator* stopping_translator_if_any() { return stopping_.get(); }
+
+  // A store has changed, or is about to change, code in this page. True: it does so often, and for a while its
+  // code had better be executed an instruction at a time.
+  bool page_written(uint64_t page);
+  // Is code there to be executed an instruction at a time? Counts down.
+  bool stepped(uint64_t address);
+
+ private:
+  AddressSpace& space_;
+  const CpuModel cpu_;
+  const Counting counting_;
+  Range lent_;
+  Context* context_ = nullptr;
+  Range stopping_tables_;
+  PageGuards guards_;
+  std::unique_ptr<Translator> translator_, stopping_;
+  TranslatedVcpu* holder_ = nullptr;
+  struct Written {
+    unsigned times = 0;
+    unsigned steps_left = 0;
+  };
+  std::unordered_map<uint64_t, Written> written_;
+
+  void on_map(Range range, int prot) override;
+  void on_unmap(Range range) override { on_map(range, 0); }
+  void on_protect(Range range, int prot) override { on_map(range, prot); }
+  void on_code_change(Range range) override { code_changed(range); }
+};
+
+}  // namespace aftercheck::translated

@@ -1,0 +1,477 @@
+#include "machine/translated/translated_vcpu.h"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
+#include <numeric>
+
+#include "base/error.h"
+#include "machine/trapped_answer.h"
+#include "x86/decode.h"
+
+namespace aftercheck::translated {
+namespace {
+
+// What ring 3 can change with POPF (SDM vol. 2, POPF, IOPL 0); the rest is fixed.
+constexpr uint64_t kUserFlags =
+    rflags::kStatus | rflags::kTrap | rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
+constexpr uint64_t kFixedFlags = 0x202;
+constexpr uint64_t kNestedTask = 1 << 14;
+
+// By number in encoding.
+constexpr std::array<uint64_t Registers::*, 16> kGeneral = {
+    &Registers::rax, &Registers::rcx, &Registers::rdx, &Registers::rbx, &Registers::rsp, &Registers::rbp,
+    &Registers::rsi, &Registers::rdi, &Registers::r8,  &Registers::r9,  &Registers::r10, &Registers::r11,
+    &Registers::r12, &Registers::r13, &Registers::r14, &Registers::r15};
+
+// In FXSAVE64's image (SDM vol. 1, table 10-2).
+constexpr size_t kX87Pointer = 8, kMxcsr = 24, kMxcsrMask = 28, kFxsaveUsed = 416;
+
+Exit plain(ExitKind kind) { return Exit{.kind = kind}; }
+
+Exit exception(uint8_t number) { return Exit{.kind = ExitKind::exception, .vector = number}; }
+
+void set_gs_base(uint64_t base) { asm volatile("wrgsbase %0" ::"r"(base)); }
+
+}  // namespace
+
+TranslatedVcpu::TranslatedVcpu(TranslatedMachine& machine) : machine_(machine), fpu_(FpuState::initial()) {}
+
+TranslatedVcpu::~TranslatedVcpu() {
+  if (machine_.holder() == this) machine_.holder() = nullptr;
+}
+
+// --- state ---
+
+// The context is this vCPU's from now on.
+void TranslatedVcpu::hold() {
+  TranslatedVcpu*& holder = machine_.holder();
+  if (holder == this) return;
+  if (holder != nullptr) holder->fpu_ = holder->fpu();
+  holder = this;
+  set_fpu(fpu_);
+}
+
+FpuState TranslatedVcpu::fpu() {
+  if (machine_.holder() != this) return fpu_;
+  FpuState state = FpuState::initial();
+  uint32_t mask = 0;
+  std::memcpy(&mask, &state.fxsave[kMxcsrMask], sizeof mask);
+  std::memcpy(state.fxsave.data(), context().fxsave.data(), kFxsaveUsed);
+  std::memcpy(&state.fxsave[kMxcsrMask], &mask, sizeof mask);
+  return state;
+}
+
+void TranslatedVcpu::set_fpu(const FpuState& state) {
+  if (machine_.holder() != this) {
+    fpu_ = state;
+    return;
+  }
+  auto& image = context().fxsave;
+  std::memcpy(image.data(), state.fxsave.data(), kFxsaveUsed);
+  // Reserved bits of MXCSR fault when it is loaded.
+  uint32_t mxcsr = 0;
+  std::memcpy(&mxcsr, &image[kMxcsr], sizeof mxcsr);
+  mxcsr &= UINT16_MAX;
+  std::memcpy(&image[kMxcsr], &mxcsr, sizeof mxcsr);
+}
+
+void TranslatedVcpu::load() {
+  Context& c = context();
+  for (size_t i = 0; i < kGeneral.size(); ++i) c.gpr[i] = registers_.*kGeneral[i];
+  c.rip = registers_.rip;
+  registers_.rflags = (registers_.rflags & kUserFlags) | kFixedFlags;
+  c.flags = registers_.rflags & ~rflags::kTrap;
+  c.branches = branches_;
+  if (machine_.counting() == Counting::memory) {
+    c.slots.fill(0);
+    c.slots[0] = branches_;
+  }
+  set_gs_base(registers_.fs_base);
+}
+
+// All but the trap flag, which is never in the context.
+void TranslatedVcpu::store() {
+  const Context& c = context();
+  for (size_t i = 0; i < kGeneral.size(); ++i) registers_.*kGeneral[i] = c.gpr[i];
+  registers_.rip = c.rip;
+  registers_.rflags = (c.flags & kUserFlags) | kFixedFlags | (registers_.rflags & rflags::kTrap);
+}
+
+void TranslatedVcpu::count() {
+  const Context& c = context();
+  branches_ = machine_.counting() == Counting::vector
+                  ? c.branches
+                  : std::accumulate(c.slots.begin(), c.slots.end(), uint64_t{0});
+}
+
+// What the last x87 instruction was the processor tells by where its translation is.
+void TranslatedVcpu::translate_x87_pointer() {
+  uint64_t pointer = 0;
+  auto& image = context().fxsave;
+  std::memcpy(&pointer, &image[kX87Pointer], sizeof pointer);
+  if (pointer == shown_x87_pointer_) return;
+  shown_x87_pointer_ = pointer;
+  std::optional<uint64_t> guest = machine_.translator().guest_address(pointer);
+  if (Translator* stopping = machine_.stopping_translator_if_any(); !guest && stopping != nullptr)
+    guest = stopping->guest_address(pointer);
+  if (!guest) return;
+  shown_x87_pointer_ = *guest;
+  std::memcpy(&image[kX87Pointer], &*guest, sizeof *guest);
+}
+
+// --- kicks ---
+
+void TranslatedVcpu::kick() noexcept {
+  kicked_.store(true);
+  if (const int thread = thread_.load(); thread != 0) interrupt(thread);
+}
+
+// --- running ---
+
+void TranslatedVcpu::enter(uint64_t entry, bool goes_on) {
+  Context& c = context();
+  c.target = entry;
+  c.exit = kLeftByKick;
+  const Running running(machine_, fault_);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (!goes_on && kicked_.load(std::memory_order_relaxed)) return;
+  using Routine = void (*)();
+  reinterpret_cast<Routine>(machine_.translator().common_routines().enter)();
+}
+
+Exit TranslatedVcpu::run_until(uint64_t branches, uint64_t rip) {
+  goal_branches_ = branches;
+  goal_rip_ = rip;
+  return execute(Mode::until);
+}
+
+Exit TranslatedVcpu::execute(Mode mode) {
+  hold();
+  load();
+  machine_.guards().impose();
+  thread_local const int thread = static_cast<int>(syscall(SYS_gettid));
+  thread_.store(thread);
+  came_by_exit_.reset();
+  came_by_table_.reset();
+  struct Scope {
+    TranslatedVcpu& vcpu;
+    ~Scope() {
+      vcpu.thread_.store(0);
+      vcpu.machine_.guards().lift();
+      vcpu.store();
+    }
+  } const scope{*this};
+  for (;;) {
+    if (const Outcome exit = turn(mode)) return *exit;
+  }
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::turn(Mode mode) {
+  if (mode != Mode::step && kicked_.exchange(false)) return plain(ExitKind::kick);
+  const bool traps = (registers_.rflags & rflags::kTrap) != 0;
+  if (mode == Mode::step || traps) {
+    if (const Outcome exit = alone()) return exit;
+    return mode == Mode::step ? plain(ExitKind::step) : exception(vector::kDebug);
+  }
+  if (mode == Mode::until) return turn_to_goal();
+  if (machine_.stepped(context().rip)) return alone();
+  return block_turn(machine_.translator());
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::turn_to_goal() {
+  if (branches_ < goal_branches_) {
+    if (machine_.stepped(context().rip)) return alone();
+    Translator& stopping = machine_.stopping_translator();
+    context().left = goal_branches_ - branches_;
+    return block_turn(stopping);
+  }
+  // From the last branch on, instruction by instruction.
+  if (branches_ == goal_branches_) {
+    if (const Outcome exit = alone()) return exit;
+    if (branches_ == goal_branches_)
+      return context().rip == goal_rip_ ? Outcome(plain(ExitKind::breakpoint)) : std::nullopt;
+  }
+  return plain(ExitKind::kick);
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::block_turn(Translator& translator) {
+  const uint64_t rip = context().rip;
+  if (!is_canonical(rip)) return exception(vector::kGeneralProtection);
+  const uint64_t flushes = translator.flushes();
+  const Block& block = translator.block(rip, came_by_table_);
+  if (translator.flushes() == flushes) {
+    if (came_by_exit_) translator.link(*came_by_exit_, rip);
+    if (came_by_table_) translator.add_to_table(*came_by_table_, rip);
+  }
+  came_by_exit_.reset();
+  came_by_table_.reset();
+  enter(block.entry, false);
+  count();
+  translate_x87_pointer();
+  return left_block(translator);
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::left_block(Translator& translator) {
+  Context& c = context();
+  const auto why = static_cast<uint32_t>(c.exit);
+  if (why == kLeftByKick) return std::nullopt;
+  if (why == kLeftByFault) return fault();
+  if (why == kLeftByTable) return left_by_table(translator);
+  const ExitPoint exit = translator.exit(why);
+  c.rip = exit.target;
+  switch (exit.kind) {
+    case ExitPoint::Kind::link:
+      came_by_exit_ = why;
+      return std::nullopt;
+    case ExitPoint::Kind::special:
+    case ExitPoint::Kind::stop:
+      return alone();
+    case ExitPoint::Kind::system_call:
+      break;
+  }
+  c.gpr[kRcx] = exit.target;
+  c.gpr[kR11] = canonical_r11((c.flags & kUserFlags) | kFixedFlags | (registers_.rflags & rflags::kTrap));
+  return plain(ExitKind::syscall);
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::left_by_table(Translator& translator) {
+  Context& c = context();
+  const Site site = translator.site(static_cast<uint32_t>(c.site));
+  if (is_canonical(c.rip)) {
+    came_by_table_ = site.form == Form::ret ? Table::returns : Table::jumps;
+    return std::nullopt;
+  }
+  // It faults before it has done anything (SDM vol. 2, CALL, JMP, RET). What CALL has overwritten below the
+  // stack is lost.
+  constexpr uint64_t kPointer = 8;
+  if (site.form == Form::indirect_call) c.gpr[kRsp] += kPointer;
+  if (site.form == Form::ret) c.gpr[kRsp] -= kPointer + site.dropped;
+  c.rip = site.address;
+  --c.branches;
+  --c.slots[0];
+  count();
+  return exception(vector::kGeneralProtection);
+}
+
+// --- instructions alone ---
+
+TranslatedVcpu::Outcome TranslatedVcpu::alone() {
+  came_by_exit_.reset();
+  came_by_table_.reset();
+  Instruction instruction;
+  machine_.translator().reader().read(context().rip, instruction);
+  if (instruction.form == Form::special) return special(instruction);
+  if (is_repeated_string(instruction.decoded)) return repeated(instruction);
+  return alone_as_it_is(instruction);
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::alone_as_it_is(const Instruction& instruction) {
+  Translator& translator = machine_.translator();
+  const uint64_t entry = translator.alone(instruction).entry;
+  // A kick leads out before it; the next one is for whoever looks for it.
+  do {
+    enter(entry, true);
+  } while (context().exit == kLeftByKick);
+  count();
+  translate_x87_pointer();
+  const Outcome exit = left_block(translator);
+  // Its numbers are gone with it.
+  came_by_exit_.reset();
+  came_by_table_.reset();
+  return exit;
+}
+
+// One iteration (SDM vol. 2, REP): the instruction without its prefix, and what the prefix does.
+TranslatedVcpu::Outcome TranslatedVcpu::repeated(const Instruction& instruction) {
+  Context& c = context();
+  const bool narrow = instruction.decoded.address_width == 32;
+  const auto counter = [&] { return narrow ? static_cast<uint32_t>(c.gpr[kRcx]) : c.gpr[kRcx]; };
+  if (counter() == 0) {
+    c.rip = instruction.next();
+    return std::nullopt;
+  }
+  Instruction once = instruction;
+  size_t kept = 0;
+  bool prefixes = true;
+  for (const uint8_t byte : instruction.code()) {
+    constexpr uint8_t kRepne = 0xf2, kRep = 0xf3;
+    const bool repeats = byte == kRepne || byte == kRep;
+    if (prefixes && repeats) continue;
+    if ((byte & 0xf0) == 0xa0) prefixes = false;  // the opcode: A4 to AF, but for A8 and A9
+    once.bytes[kept++] = byte;
+  }
+  once.decoded.length = static_cast<uint8_t>(kept);
+  const uint64_t before = c.gpr[kRcx];
+  const Outcome exit = alone_as_it_is(once);
+  if (exit || c.rip != once.next()) return exit;  // it was not executed
+  c.gpr[kRcx] = narrow ? static_cast<uint32_t>(before - 1) : before - 1;
+  const ZydisMnemonic mnemonic = instruction.decoded.mnemonic;
+  const bool compares = mnemonic == ZYDIS_MNEMONIC_CMPSB || mnemonic == ZYDIS_MNEMONIC_CMPSW ||
+                        mnemonic == ZYDIS_MNEMONIC_CMPSD || mnemonic == ZYDIS_MNEMONIC_CMPSQ ||
+                        mnemonic == ZYDIS_MNEMONIC_SCASB || mnemonic == ZYDIS_MNEMONIC_SCASW ||
+                        mnemonic == ZYDIS_MNEMONIC_SCASD || mnemonic == ZYDIS_MNEMONIC_SCASQ;
+  const bool while_equal = (instruction.decoded.attributes & ZYDIS_ATTRIB_HAS_REPNE) == 0;
+  const bool goes_on =
+      counter() != 0 && (!compares || ((c.flags & rflags::kZero) != 0) == while_equal);
+  c.rip = goes_on ? instruction.address : instruction.next();
+  return std::nullopt;
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::special(const Instruction& instruction) {
+  Context& c = context();
+  if (const CodePatch* patch = machine_.space().patch_at(c.rip);
+      patch != nullptr && std::equal(kTrapBytes.begin(), kTrapBytes.end(), instruction.bytes.begin()))
+    return Exit{.kind = ExitKind::trapped_instruction, .instruction = patch->instruction};
+  switch (instruction.special) {
+    case Special::trapped:
+      if (const auto trapped = decode_trapped(instruction.code()))
+        return Exit{.kind = ExitKind::trapped_instruction, .instruction = *trapped};
+      return exception(vector::kInvalidOpcode);
+    case Special::cpuid:
+      store();
+      answer_cpuid(machine_.cpu(), registers_);
+      for (size_t i = 0; i < kGeneral.size(); ++i) c.gpr[i] = registers_.*kGeneral[i];
+      c.rip = instruction.next();
+      return std::nullopt;
+    case Special::invalid_opcode:
+      return exception(vector::kInvalidOpcode);
+    case Special::general_protection:
+      return exception(vector::kGeneralProtection);
+    case Special::debug:
+      c.rip = instruction.next();  // a trap, not a fault (SDM vol. 3, table 6-1)
+      return exception(vector::kDebug);
+    case Special::breakpoint:
+      c.rip = instruction.next() - 1;  // the two-byte form as if it were the one-byte INT3 that ends there
+      return plain(ExitKind::breakpoint);
+    case Special::flags:
+      return move_flags(instruction);
+    case Special::guest_gs:
+      return with_guest_gs(instruction);
+    case Special::x87_pointer:
+      return alone_copied(instruction);
+    case Special::no_fetch:
+      if (machine_.space().bring_in(instruction.target)) {
+        machine_.translator().read_anew();
+        return alone();
+      }
+      return Exit{.kind = ExitKind::memory_fault, .address = instruction.target, .access = Access::fetch};
+    case Special::unsupported:
+      break;
+  }
+  refuse(instruction);
+}
+
+// The instruction where it may stand alone only.
+TranslatedVcpu::Outcome TranslatedVcpu::alone_copied(const Instruction& instruction) {
+  Instruction copied = instruction;
+  copied.form = Form::copied;
+  if (is_repeated_string(copied.decoded)) return repeated(copied);
+  switch (copied.decoded.meta.category) {
+    case ZYDIS_CATEGORY_CALL:
+      copied.form = Form::indirect_call;
+      break;
+    case ZYDIS_CATEGORY_UNCOND_BR:
+      copied.form = Form::indirect_jump;
+      break;
+    default:
+      break;
+  }
+  return alone_as_it_is(copied);
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::with_guest_gs(const Instruction& instruction) {
+  set_gs_base(registers_.gs_base);
+  const Outcome exit = alone_copied(instruction);
+  set_gs_base(registers_.fs_base);
+  return exit;
+}
+
+// PUSHF, POPF: done here, where the trap flag is known.
+TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instruction) {
+  Context& c = context();
+  const bool narrow = instruction.decoded.operand_width == 16;
+  const uint64_t size = narrow ? 2 : 8;
+  const bool loads = instruction.decoded.mnemonic == ZYDIS_MNEMONIC_POPF ||
+                     instruction.decoded.mnemonic == ZYDIS_MNEMONIC_POPFQ;
+  const uint64_t address = loads ? c.gpr[kRsp] : c.gpr[kRsp] - size;
+  const auto fault_at = [&](Access access) -> Outcome {
+    if (!is_canonical(address) || !is_canonical(address + size - 1))
+      return exception(vector::kGeneralProtection);
+    const int prot = access == Access::write ? PROT_WRITE : PROT_READ;
+    uint64_t at = address;
+    while (at < address + size - 1 && machine_.space().accessible(at, 1, prot)) ++at;
+    return Exit{.kind = ExitKind::memory_fault, .address = at, .access = access};
+  };
+  const int prot = loads ? PROT_READ : PROT_WRITE;
+  if (!is_canonical(address) || !is_canonical(address + size - 1) ||
+      !machine_.space().accessible(address, size, prot))
+    return fault_at(loads ? Access::read : Access::write);
+  constexpr uint64_t kShown = kUserFlags | kFixedFlags | kNestedTask;
+  uint64_t value = (c.flags & kShown) | (registers_.rflags & rflags::kTrap);
+  machine_.guards().lift();
+  const bool done = loads ? machine_.space().read(address, &value, size)
+                          : machine_.space().write(address, &value, size);
+  machine_.guards().impose();
+  if (!done) return fault_at(loads ? Access::read : Access::write);
+  if (loads) {
+    const uint64_t changed = narrow ? kUserFlags & UINT16_MAX : kUserFlags;
+    const uint64_t now = (registers_.rflags & rflags::kTrap) | (c.flags & ~rflags::kTrap);
+    const uint64_t flags = (now & ~changed) | (value & changed);
+    registers_.rflags = (registers_.rflags & ~rflags::kTrap) | (flags & rflags::kTrap);
+    c.flags = (flags & kUserFlags & ~rflags::kTrap) | kFixedFlags;
+    c.gpr[kRsp] += size;
+  } else {
+    c.gpr[kRsp] = address;
+  }
+  c.rip = instruction.next();
+  return std::nullopt;
+}
+
+void TranslatedVcpu::refuse(const Instruction& instruction) const {
+  ZydisFormatter formatter;
+  x86::WithOperands decoded;
+  std::array<char, 256> text{"an instruction"};
+  if (x86::decode(instruction.code(), decoded) &&
+      ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)))
+    ZydisFormatterFormatInstruction(&formatter, &decoded.instruction, decoded.operands.data(),
+                                    decoded.instruction.operand_count, text.data(), text.size(),
+                                    instruction.address, nullptr);
+  fail(ErrorKind::unsupported, "the translated machine can't execute `{}` at {:#x}; use --machine kvm", text.data(),
+       instruction.address);
+}
+
+// --- faults ---
+
+TranslatedVcpu::Outcome TranslatedVcpu::fault() {
+  switch (fault_.number) {
+    case vector::kPageFault:
+      return page_fault();
+    case vector::kGeneralProtection:
+    case vector::kStackFault:
+      return exception(vector::kGeneralProtection);
+    default:
+      return exception(static_cast<uint8_t>(fault_.number));
+  }
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::page_fault() {
+  constexpr uint64_t kWrite = 2;  // SDM vol. 3, figure 4-12
+  const bool write = (fault_.error_code & kWrite) != 0;
+  if (fault_.signal == SIGSEGV) {
+    const PageGuards::Verdict verdict = machine_.guards().fault(fault_.address, write);
+    for (const uint64_t page : verdict.code) machine_.page_written(page);
+    // A store: this once, before its page, which may have the instruction itself, is guarded again.
+    if (verdict.only_guarded) return alone();
+  }
+  return Exit{.kind = ExitKind::memory_fault,
+              .address = fault_.address,
+              .access = write ? Access::write : Access::read};
+}
+
+}  // namespace aftercheck::translated

@@ -1,0 +1,79 @@
+// One vCPU of the translated machine.
+#pragma once
+
+#include <atomic>
+#include <optional>
+
+#include "machine/translated/host_faults.h"
+#include "machine/translated/translated_machine.h"
+#include "machine/vcpu.h"
+
+namespace aftercheck::translated {
+
+class TranslatedVcpu final : public Vcpu {
+ public:
+  explicit TranslatedVcpu(TranslatedMachine& machine);
+  ~TranslatedVcpu() override;
+  TranslatedVcpu(const TranslatedVcpu&) = delete;
+  TranslatedVcpu& operator=(const TranslatedVcpu&) = delete;
+
+  Exit run() override { return execute(Mode::run); }
+  Exit step() override { return execute(Mode::step); }
+  bool counts_branches() const override { return true; }
+  uint64_t branches() override { return branches_; }
+  void reset_branches() override { branches_ = 0; }
+  Exit run_until(uint64_t branches, uint64_t rip) override;
+  Registers& registers() override { return registers_; }
+  FpuState fpu() override;
+  void set_fpu(const FpuState& state) override;
+  void kick() noexcept override;
+  void clear_kick() noexcept override { kicked_.store(false); }
+
+ private:
+  enum class Mode : uint8_t { run, step, until };
+  // What became of an instruction that was executed alone: the exit that it made, or none.
+  using Outcome = std::optional<Exit>;
+
+  TranslatedMachine& machine_;
+  Registers registers_;
+  FpuState fpu_;  // while another vCPU has the context
+  uint64_t branches_ = 0;
+  std::atomic<bool> kicked_{false};
+  std::atomic<int> thread_{0};  // kernel thread id while execute() is under way, for kicks
+  HostFault fault_;
+  uint64_t shown_x87_pointer_ = 0;  // as it was looked up last
+  // run_until()
+  uint64_t goal_branches_ = 0, goal_rip_ = 0;
+  // The way by which translated code was left last, for linking.
+  std::optional<uint32_t> came_by_exit_;
+  std::optional<Table> came_by_table_;
+
+  Exit execute(Mode mode);
+  Outcome turn(Mode mode);
+  Outcome turn_to_goal();
+  Outcome block_turn(Translator& translator);
+  Outcome left_block(Translator& translator);
+  Outcome left_by_table(Translator& translator);
+  // Executes the instruction at RIP. Exits of kind step and kick are not among those it gives.
+  Outcome alone();
+  Outcome alone_as_it_is(const Instruction& instruction);
+  Outcome alone_copied(const Instruction& instruction);
+  Outcome repeated(const Instruction& instruction);
+  Outcome special(const Instruction& instruction);
+  Outcome move_flags(const Instruction& instruction);
+  Outcome with_guest_gs(const Instruction& instruction);
+  Outcome fault();
+  Outcome page_fault();
+  [[noreturn]] void refuse(const Instruction& instruction) const;
+
+  Context& context() { return machine_.context(); }
+  void hold();
+  // `goes_on`: even where somebody wants the vCPU out.
+  void enter(uint64_t entry, bool goes_on);
+  void count();
+  void load();
+  void store();
+  void translate_x87_pointer();
+};
+
+}  // namespace aftercheck::translated

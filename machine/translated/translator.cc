@@ -1,0 +1,352 @@
+#include "machine/translated/translator.h"
+
+#include <algorithm>
+
+#include "base/invariant.h"
+
+namespace aftercheck::translated {
+namespace {
+
+// Of a block. Branches that are not taken are gone through.
+constexpr size_t kMostInstructions = 64, kMostConditionals = 4;
+// No block takes more (an instruction takes at most some hundred bytes), with its way in from a table.
+constexpr uint64_t kRoom = 64 << 10;
+// Of what is kept besides code.
+constexpr size_t kMostBlocks = 1 << 20;
+
+uint16_t slot_of(uint64_t guest) { return static_cast<uint16_t>(guest); }
+
+}  // namespace
+
+Translator::Translator(AddressSpace& space, const Places& places, Tables& tables, Style style, uint64_t size,
+                       std::function<void(uint64_t page)> executed)
+    : space_(space),
+      places_(places),
+      tables_(tables),
+      style_(style),
+      executed_(std::move(executed)),
+      reader_(space) {
+  for (size_t i = 0; i < areas_.size(); ++i) areas_[i] = std::make_unique<Area>(kCodeWindows[i], size);
+  start_areas();
+}
+
+void Translator::start_areas() {
+  for (const auto& area : areas_) {
+    const int64_t shift = area->memory.shift();
+    area->hot = Emitter(area->memory.written(), shift);
+    area->cold = Emitter(area->memory.written() + area->memory.executed().size() / 4 * 3, shift);
+    area->routines = write_routines(area->hot, places_, style_.counting);
+    area->blocks.clear();
+  }
+  // One area's will do for both tables: targets that no table has are left by any.
+  tables_.jumps.fill(areas_[0]->routines.missed[static_cast<size_t>(Table::jumps)]);
+  tables_.returns.fill(areas_[0]->routines.missed[static_cast<size_t>(Table::returns)]);
+}
+
+bool Translator::full() const {
+  for (const auto& area : areas_)
+    if (area->hot.here() + kRoom > area->cold_start() || area->cold.here() + kRoom > area->memory.executed().end)
+      return true;
+  return blocks_.size() >= kMostBlocks || exits_.size() >= kFirstLeft / 2;
+}
+
+void Translator::flush() {
+  ++flushes_;
+  blocks_.clear();
+  exits_.clear();
+  sites_.clear();
+  marks_.clear();
+  by_guest_.clear();
+  by_page_.clear();
+  for (auto& slots : slots_) slots.clear();
+  start_areas();
+}
+
+// The one whose ends are nearer; RIP-relative operands have to reach what the code refers to.
+uint8_t Translator::area_for(uint64_t guest) const {
+  constexpr uint64_t kMiddle = kMainWindow.start + kMainWindow.size() / 2;
+  return guest >= kMiddle ? 1 : 0;
+}
+
+const Block& Translator::block(uint64_t guest, std::optional<Table> by_table) {
+  take_back();
+  const auto found = by_guest_.find(guest);
+  if (found != by_guest_.end()) return blocks_[found->second];
+  if (full()) flush();
+  return blocks_[translate(guest, by_table)];
+}
+
+void Translator::read_block(uint64_t guest) {
+  instructions_.clear();
+  size_t conditionals = 0;
+  for (uint64_t at = guest; instructions_.size() < kMostInstructions;) {
+    Instruction& instruction = instructions_.emplace_back();
+    reader_.read(at, instruction);
+    at = instruction.next();
+    if (instruction.form == Form::copied) continue;
+    if (instruction.form == Form::conditional && ++conditionals < kMostConditionals) continue;
+    return;
+  }
+}
+
+void Translator::note_pages(uint32_t number) {
+  uint64_t last = UINT64_MAX;
+  for (const Instruction& instruction : instructions_) {
+    const uint64_t end = instruction.form == Form::special && instruction.special == Special::no_fetch
+                             ? instruction.address
+                             : instruction.next() - 1;
+    for (const uint64_t page : {page_down(instruction.address), page_down(end)}) {
+      if (page == last) continue;
+      last = page;
+      std::vector<uint32_t>& there = by_page_[page];
+      if (!there.empty() && there.back() == number) continue;
+      there.push_back(number);
+      executed_(page);
+    }
+  }
+}
+
+uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
+  read_block(guest);
+  const auto number = static_cast<uint32_t>(blocks_.size());
+  const uint8_t area_number = area_for(guest);
+  Area& area = *areas_[area_number];
+  blocks_.emplace_back();
+  note_pages(number);
+  Writer writer(area.hot, area.cold, area.routines, places_, style_);
+  writer.exits = &exits_;
+  writer.sites = &sites_;
+  writer.marks = &marks_;
+  writer.entry_of = [&](uint64_t target, uint32_t exit) { return entry_for_link(target, exit, area_number); };
+  Block& block = blocks_.back();
+  block.guest = guest;
+  block.area = area_number;
+  block.first_mark = static_cast<uint32_t>(marks_.size());
+  constexpr uint64_t kAligned = 16;
+  while (area.hot.here() % kAligned != 0) area.hot.byte(0xcc);
+  if (by_table) {
+    block.by_table[static_cast<size_t>(*by_table)] = area.hot.here();
+    block.next_in_slot[static_cast<size_t>(*by_table)] = writer.write_table_entry(*by_table, guest);
+  }
+  block.entry = area.hot.here();
+  by_guest_[guest] = number;
+  writer.begin_block(number);
+  bool ended = false;
+  for (size_t i = 0; i < instructions_.size(); ++i)
+    ended = writer.write(instructions_[i], i + 1 < instructions_.size());
+  if (!ended) writer.write_jump(instructions_.back().next());
+  block.end = area.hot.here();
+  block.marks = static_cast<uint32_t>(marks_.size()) - block.first_mark;
+  area.blocks.push_back(number);
+  if (by_table) {
+    slots_[static_cast<size_t>(*by_table)][slot_of(guest)].push_back(number);
+    chain(*by_table, guest);
+  }
+  return number;
+}
+
+const Block& Translator::alone(const Instruction& instruction) {
+  take_back();
+  if (full()) flush();
+  const uint8_t area_number = area_for(instruction.address);
+  Area& area = *areas_[area_number];
+  before_ = Before{area_number, area.hot, area.cold, exits_.size(), sites_.size(), marks_.size()};
+  const auto number = static_cast<uint32_t>(blocks_.size());
+  blocks_.emplace_back();
+  Style style = style_;
+  style.alone = true;
+  style.stopping = false;
+  Writer writer(area.hot, area.cold, area.routines, places_, style);
+  writer.exits = &exits_;
+  writer.sites = &sites_;
+  writer.marks = &marks_;
+  Block& block = blocks_.back();
+  block.guest = instruction.address;
+  block.area = area_number;
+  block.entry = area.hot.here();
+  block.first_mark = static_cast<uint32_t>(marks_.size());
+  writer.begin_block(number);
+  if (!writer.write(instruction, false)) writer.write_jump(instruction.next());
+  block.end = area.hot.here();
+  block.marks = static_cast<uint32_t>(marks_.size()) - block.first_mark;
+  area.blocks.push_back(number);
+  return block;
+}
+
+void Translator::take_back() {
+  if (!before_) return;
+  Area& area = *areas_[before_->area];
+  area.hot = before_->hot;
+  area.cold = before_->cold;
+  area.blocks.pop_back();
+  exits_.resize(before_->exits);
+  sites_.resize(before_->sites);
+  marks_.resize(before_->marks);
+  blocks_.pop_back();
+  before_.reset();
+}
+
+// --- linking ---
+
+void Translator::put_displacement(uint8_t* at, uint64_t target, const Area& area) {
+  Emitter(at, area.memory.shift()).relative(target);
+}
+
+uint64_t Translator::entry_for_link(uint64_t target, uint32_t exit, uint8_t area) {
+  const auto found = by_guest_.find(target);
+  if (found == by_guest_.end()) return 0;
+  Block& block = blocks_[found->second];
+  if (block.area != area) return 0;
+  block.linked_exits.push_back(exit);
+  return block.entry;
+}
+
+void Translator::link(uint32_t number, uint64_t guest) {
+  const ExitPoint& exit = exits_.at(number);
+  const auto found = by_guest_.find(guest);
+  if (exit.patch == nullptr || found == by_guest_.end() || !blocks_[exit.block].valid) return;
+  Block& block = blocks_[found->second];
+  Area& area = *areas_[blocks_[exit.block].area];
+  block.linked_exits.push_back(number);
+  if (&area == areas_[block.area].get()) return put_displacement(exit.patch, block.entry, area);
+  // Out of reach: by way of a jump to an address in memory.
+  const uint64_t bridge = area.cold.here();
+  area.cold.bytes({0xff, 0x25});  // jmp [rip + 0]
+  area.cold.word32(0);
+  area.cold.word64(block.entry);
+  put_displacement(exit.patch, bridge, area);
+}
+
+void Translator::add_to_table(Table table, uint64_t guest) {
+  take_back();
+  const auto found = by_guest_.find(guest);
+  if (found == by_guest_.end() || full()) return;
+  Block& block = blocks_[found->second];
+  const auto which = static_cast<size_t>(table);
+  if (block.by_table[which] != 0) return;
+  Area& area = *areas_[block.area];
+  Writer writer(area.hot, area.cold, area.routines, places_, style_);
+  block.by_table[which] = area.hot.here();
+  block.next_in_slot[which] = writer.write_table_entry(table, guest);
+  area.hot.jump(block.entry);
+  slots_[which][slot_of(guest)].push_back(found->second);
+  chain(table, guest);
+}
+
+// The blocks of a slot jump from one to the next; the last goes out.
+void Translator::chain(Table table, uint64_t guest) {
+  const auto which = static_cast<size_t>(table);
+  const uint16_t slot = slot_of(guest);
+  const auto found = slots_[which].find(slot);
+  uint64_t next = 0;
+  if (found != slots_[which].end()) {
+    for (const uint32_t number : found->second) {
+      Block& block = blocks_[number];
+      Area& area = *areas_[block.area];
+      uint64_t target = next == 0 ? area.routines.missed[which] : next;
+      const uint64_t here = reinterpret_cast<uint64_t>(block.next_in_slot[which]) +
+                            static_cast<uint64_t>(area.memory.shift());
+      const auto distance = static_cast<int64_t>(target - here);
+      if (distance != static_cast<int32_t>(distance)) {  // the next one is in the other area
+        const uint64_t bridge = area.cold.here();
+        area.cold.bytes({0xff, 0x25});
+        area.cold.word32(0);
+        area.cold.word64(target);
+        target = bridge;
+      }
+      put_displacement(block.next_in_slot[which], target, area);
+      next = block.by_table[which];
+    }
+    if (found->second.empty()) slots_[which].erase(found);
+  }
+  auto& entries = table == Table::jumps ? tables_.jumps : tables_.returns;
+  entries[slot] = next == 0 ? areas_[0]->routines.missed[which] : next;
+}
+
+// --- forgetting ---
+
+void Translator::invalidate(uint32_t number) {
+  Block& block = blocks_[number];
+  if (!block.valid) return;
+  block.valid = false;
+  if (const auto found = by_guest_.find(block.guest); found != by_guest_.end() && found->second == number)
+    by_guest_.erase(found);
+  for (const uint32_t exit : block.linked_exits) {
+    const ExitPoint& from = exits_[exit];
+    put_displacement(from.patch, from.stub, *areas_[blocks_[from.block].area]);
+  }
+  block.linked_exits.clear();
+  for (const Table table : {Table::jumps, Table::returns}) {
+    const auto which = static_cast<size_t>(table);
+    if (block.by_table[which] == 0) continue;
+    std::erase(slots_[which][slot_of(block.guest)], number);
+    chain(table, block.guest);
+  }
+}
+
+void Translator::forget(Range range) {
+  take_back();
+  reader_.forget();
+  if (by_page_.empty()) return;
+  const uint64_t first = page_down(range.start), last = page_up(range.end);
+  const auto drop = [this](const std::vector<uint32_t>& numbers) {
+    for (const uint32_t number : numbers) invalidate(number);
+  };
+  if ((last - first) / kPageSize > by_page_.size()) {
+    std::erase_if(by_page_, [&](const auto& entry) {
+      if (entry.first < first || entry.first >= last) return false;
+      drop(entry.second);
+      return true;
+    });
+    return;
+  }
+  for (uint64_t page = first; page < last; page += kPageSize) {
+    const auto found = by_page_.find(page);
+    if (found == by_page_.end()) continue;
+    drop(found->second);
+    by_page_.erase(found);
+  }
+}
+
+// --- where is it? ---
+
+std::optional<Translator::Place> Translator::find_place(uint64_t pc) const {
+  for (const auto& area : areas_) {
+    if (!area->memory.executed().contains(pc)) continue;
+    Place place;
+    place.routines = &area->routines;
+    const Routines& routines = area->routines;
+    if (pc >= routines.enter && pc < routines.enter_end) {
+      place.kind = Place::Kind::enter;
+      return place;
+    }
+    if (pc < routines.end) {
+      place.kind = Place::Kind::leave;
+      return place;
+    }
+    const auto after = std::ranges::upper_bound(area->blocks, pc, {}, [this](uint32_t number) {
+      return blocks_[number].entry;
+    });
+    if (after == area->blocks.begin()) return place;
+    const Block& block = blocks_[*std::prev(after)];
+    if (pc >= block.end) return place;
+    place.kind = Place::Kind::block;
+    const auto offset = static_cast<uint32_t>(pc - block.entry);
+    const auto first = marks_.begin() + block.first_mark, end = first + block.marks;
+    const auto next = std::upper_bound(first, end, offset,
+                                       [](uint32_t value, const Mark& mark) { return value < mark.offset; });
+    if (next == first) return place;
+    place.mark = &*std::prev(next);
+    place.at_mark = place.mark->offset == offset;
+    return place;
+  }
+  return std::nullopt;
+}
+
+std::optional<uint64_t> Translator::guest_address(uint64_t pc) const {
+  const std::optional<Place> place = find_place(pc);
+  if (!place || place->mark == nullptr) return std::nullopt;
+  return place->mark->guest;
+}
+
+}  // namespace aftercheck::translated

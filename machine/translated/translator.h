@@ -1,0 +1,108 @@
+// Translates guest code to itself, a block at a time, and keeps what it has translated.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "machine/translated/block.h"
+#include "machine/translated/code_area.h"
+#include "machine/translated/writer.h"
+
+namespace aftercheck::translated {
+
+// Not thread-safe, and not while its code runs, but for find_place(), which a signal handler may call that
+// has interrupted its code.
+class Translator {
+ public:
+  // `tables` are this translator's alone. `executed(page)` is called before the first block with code from
+  // that page is used. `size`: bytes of each of its areas.
+  Translator(AddressSpace& space, const Places& places, Tables& tables, Style style, uint64_t size,
+             std::function<void(uint64_t page)> executed);
+
+  // The block that starts at `guest`, translated if need be. Valid until the next call of this class.
+  const Block& block(uint64_t guest, std::optional<Table> by_table = std::nullopt);
+  // The block was come to by that exit, or from a table that did not have it: next time at once.
+  void link(uint32_t exit, uint64_t guest);
+  void add_to_table(Table table, uint64_t guest);
+
+  // The instruction alone: goes nowhere but out. Gone with the next call of this class.
+  const Block& alone(const Instruction& instruction);
+
+  ExitPoint exit(uint32_t number) const { return exits_.at(number); }
+  Site site(uint32_t number) const { return sites_.at(number); }
+  // Any area's routines will do to enter a block, or to leave without having executed anything.
+  const Routines& common_routines() const { return areas_[0]->routines; }
+
+  // Code in the range is no longer what it was.
+  void forget(Range range);
+  // How often all was thrown away for want of room: numbers of exits and sites are others then.
+  uint64_t flushes() const { return flushes_; }
+  void read_anew() { reader_.forget(); }
+  CodeReader& reader() { return reader_; }
+
+  // Where the code at `pc` is, if it is this translator's.
+  struct Place {
+    enum class Kind : uint8_t { enter, leave, block, elsewhere } kind = Kind::elsewhere;
+    const Routines* routines = nullptr;
+    const Mark* mark = nullptr;  // block: the last one at or before `pc`; null where there is none
+    bool at_mark = false;        // `pc` is right at it
+  };
+  std::optional<Place> find_place(uint64_t pc) const;
+  // The guest's instruction whose translation is at `pc`, or nothing.
+  std::optional<uint64_t> guest_address(uint64_t pc) const;
+
+ private:
+  struct Area {
+    CodeArea memory;
+    Routines routines;
+    Emitter hot, cold;
+    std::vector<uint32_t> blocks;  // by ascending entry
+    Area(Range window, uint64_t size) : memory(window, size) {}
+    uint64_t cold_start() const { return memory.executed().start + memory.executed().size() / 4 * 3; }
+  };
+
+  AddressSpace& space_;
+  const Places places_;
+  Tables& tables_;
+  const Style style_;
+  const std::function<void(uint64_t)> executed_;
+  CodeReader reader_;
+  std::array<std::unique_ptr<Area>, 2> areas_;
+  std::vector<Block> blocks_;
+  std::vector<ExitPoint> exits_;
+  std::vector<Site> sites_;
+  std::vector<Mark> marks_;
+  std::unordered_map<uint64_t, uint32_t> by_guest_;
+  std::unordered_map<uint64_t, std::vector<uint32_t>> by_page_;
+  std::array<std::unordered_map<uint16_t, std::vector<uint32_t>>, kTables> slots_;
+  uint64_t flushes_ = 0;
+  std::vector<Instruction> instructions_;  // of the block under way
+  // alone(): what to take back
+  struct Before {
+    uint8_t area = 0;
+    Emitter hot, cold;
+    size_t exits = 0, sites = 0, marks = 0;
+  };
+  std::optional<Before> before_;
+
+  void start_areas();
+  void flush();
+  bool full() const;
+  uint8_t area_for(uint64_t guest) const;
+  uint32_t translate(uint64_t guest, std::optional<Table> by_table);
+  void read_block(uint64_t guest);
+  void note_pages(uint32_t number);
+  void begin_table_entry(Block& block, Table table);
+  uint64_t entry_for_link(uint64_t target, uint32_t exit, uint8_t area);
+  void put_displacement(uint8_t* at, uint64_t target, const Area& area);
+  void invalidate(uint32_t number);
+  void chain(Table table, uint64_t guest);
+  void take_back();
+};
+
+}  // namespace aftercheck::translated

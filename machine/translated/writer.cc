@@ -1,0 +1,376 @@
+#include "machine/translated/writer.h"
+
+#include <algorithm>
+
+#include "x86/decode.h"
+
+namespace aftercheck::translated {
+namespace {
+
+constexpr uint64_t kLow = 0x7fff'0000;  // an absolute operand reaches what is below
+constexpr uint64_t kReach = 0x7fff'0000;
+
+constexpr uint8_t kFs = 0x64, kGs = 0x65;  // prefixes
+
+// In encoding's order; RSP is last when they are loaded, and first to be free when they are stored.
+constexpr std::array<unsigned, 13> kSimple = {2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// EVEX-encoded (SDM vol. 2, 2.7): with an absolute operand, and XMM31 or XMM30.
+void load_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ xmm, [address]
+  at.bytes({0x62, 0x61, 0xfe, 0x08, 0x7e, 0x04 | (number & 7) << 3, 0x25});
+  at.word32(address);
+}
+void store_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ [address], xmm
+  at.bytes({0x62, 0x61, 0xfd, 0x08, 0xd6, 0x04 | (number & 7) << 3, 0x25});
+  at.word32(address);
+}
+
+void write_enter(Emitter& at, const Places& places, Counting counting) {
+  at.bytes({0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57});  // push rbx, rbp, r12 to r15
+  at.store(kRsp, places.of(&Context::host_rsp));
+  at.bytes({0x48, 0x0f, 0xae, 0x0c, 0x25});  // fxrstor64
+  at.word32(places.of(&Context::fxsave));
+  if (counting == Counting::vector) {
+    load_vector(at, 31, places.of(&Context::branches));
+    load_vector(at, 30, places.of(&Context::one));
+  }
+  at.bytes({0xff, 0x34, 0x25});  // push [flags]
+  at.word32(places.of(&Context::flags));
+  at.byte(0x9d);  // popfq
+  const uint64_t gpr = places.of(&Context::gpr);
+  for (const unsigned reg : kSimple) at.load(reg, gpr + 8 * reg);
+  for (const unsigned reg : {kRax, kRcx, kRsp}) at.load(reg, gpr + 8 * reg);
+  at.bytes({0xff, 0x24, 0x25});  // jmp [target]
+  at.word32(places.of(&Context::target));
+}
+
+void write_leave(Emitter& at, const Places& places, Counting counting) {
+  const uint64_t gpr = places.of(&Context::gpr);
+  for (const unsigned reg : {kRax, kRcx, kRsp}) at.store(reg, gpr + 8 * reg);
+  for (const unsigned reg : kSimple) at.store(reg, gpr + 8 * reg);
+  at.load(kRsp, places.of(&Context::host_rsp));
+  at.byte(0x9c);                             // pushfq
+  at.bytes({0x8f, 0x04, 0x25});              // pop [flags]
+  at.word32(places.of(&Context::flags));
+  at.bytes({0x68, 0x02, 0x02, 0, 0, 0x9d});  // push 0x202; popfq: no AC, DF or NT in the host
+  at.bytes({0x48, 0x0f, 0xae, 0x04, 0x25});  // fxsave64
+  at.word32(places.of(&Context::fxsave));
+  if (counting == Counting::vector) store_vector(at, 31, places.of(&Context::branches));
+  at.bytes({0x0f, 0xae, 0x14, 0x25});  // ldmxcsr
+  at.word32(places.of(&Context::host_mxcsr));
+  at.bytes({0xdb, 0xe3});                                                        // fninit
+  at.bytes({0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3});  // pop them; ret
+}
+
+}  // namespace
+
+Routines write_routines(Emitter& at, const Places& places, Counting counting) {
+  Routines routines;
+  routines.enter = at.here();
+  write_enter(at, places, counting);
+  routines.enter_end = at.here();
+  routines.leave_by_kick = at.here();
+  at.store32(places.of(&Context::exit), kLeftByKick);
+  routines.leave = at.here();
+  write_leave(at, places, counting);
+  for (const Table table : {Table::jumps, Table::returns}) {
+    routines.missed[static_cast<size_t>(table)] = at.here();
+    at.load(table == Table::jumps ? kRax : kR11, places.of(&Context::other_spill));
+    at.store(kRcx, places.of(&Context::rip));
+    at.load(kRcx, places.of(&Context::rcx_spill));
+    at.store32(places.of(&Context::exit), kLeftByTable);
+    at.jump(routines.leave);
+  }
+  routines.end = at.here();
+  return routines;
+}
+
+void Writer::mark(Held held, uint64_t guest, unsigned reg) {
+  marks->push_back({static_cast<uint32_t>(hot_.here() - start_), held, static_cast<uint8_t>(reg), guest});
+}
+
+uint32_t Writer::add_exit(ExitPoint::Kind kind, uint64_t target) {
+  exits->push_back({kind, block_, target, nullptr, 0});
+  return static_cast<uint32_t>(exits->size() - 1);
+}
+
+void Writer::leave(ExitPoint::Kind kind, uint64_t target) {
+  hot_.store32(places_.of(&Context::exit), add_exit(kind, target));
+  hot_.jump(routines_.leave);
+}
+
+// The displacement of a jump whose opcode is written.
+void Writer::link(uint64_t target) {
+  const uint32_t number = add_exit(ExitPoint::Kind::link, target);
+  ExitPoint& exit = exits->back();
+  exit.patch = hot_.at();
+  exit.stub = cold_.here();
+  cold_.store32(places_.of(&Context::exit), number);
+  cold_.jump(routines_.leave);
+  const uint64_t entry = style_.alone ? 0 : entry_of(target, number);
+  hot_.relative(entry != 0 ? entry : exit.stub);
+}
+
+void Writer::write_jump(uint64_t target) {
+  hot_.byte(0xe9);
+  link(target);
+}
+
+// Changes no flags.
+void Writer::count() {
+  if (style_.counting == Counting::vector) return hot_.bytes({0x62, 0x01, 0x85, 0x00, 0xd4, 0xfe});  // vpaddq
+  const uint64_t slot = places_.slot(counted_++ + block_ * 3);
+  hot_.store(kRcx, places_.of(&Context::count_spill));
+  hot_.load(kRcx, slot);
+  hot_.bytes({0x48, 0x8d, 0x49, 0x01});  // lea rcx, [rcx + 1]
+  hot_.store(kRcx, slot);
+  hot_.load(kRcx, places_.of(&Context::count_spill));
+}
+
+void Writer::stop_if_last(uint64_t address) {
+  const uint64_t spill = places_.of(&Context::count_spill), left = places_.of(&Context::left);
+  hot_.store(kRcx, spill);
+  hot_.load(kRcx, left);
+  hot_.bytes({0x48, 0x8d, 0x49, 0xff});  // lea rcx, [rcx - 1]
+  hot_.store(kRcx, left);
+  const uint64_t stub = cold_.here();
+  cold_.load(kRcx, spill);
+  cold_.store32(places_.of(&Context::exit), add_exit(ExitPoint::Kind::stop, address));
+  cold_.jump(routines_.leave);
+  hot_.bytes({0xe3, 0x02, 0xeb, 0x05});  // jrcxz over the next; jmp over the one after
+  hot_.jump(stub);
+  hot_.load(kRcx, spill);
+}
+
+void Writer::push(uint64_t value) {
+  if (value < 0x8000'0000) {
+    hot_.byte(0x68);
+    return hot_.word32(value);
+  }
+  const uint64_t constant = cold_.here();
+  cold_.word64(value);
+  hot_.bytes({0xff, 0x35});  // push [rip + ...]
+  hot_.relative(constant);
+}
+
+bool Writer::near(const Instruction& instruction, size_t length_left) const {
+  if (instruction.decoded.address_width == 32) return false;
+  const auto distance = static_cast<int64_t>(instruction.operand_address() - (hot_.here() + length_left));
+  return distance > -static_cast<int64_t>(kReach) && distance < static_cast<int64_t>(kReach);
+}
+
+// The bytes up to `end`: prefixes and opcode. The guest's FS is the host's GS.
+void Writer::copy_prefixed(const Instruction& instruction, size_t end, bool clears_index) {
+  uint8_t* const start = hot_.at();
+  hot_.copy(std::span(instruction.bytes).first(end));
+  if (instruction.in_fs()) {
+    uint8_t* const fs = std::find(start, start + end, kFs);
+    *fs = kGs;
+  }
+  // Another base and index than those that go with RIP.
+  if (clears_index && (instruction.decoded.attributes & ZYDIS_ATTRIB_HAS_REX) != 0)
+    start[instruction.decoded.raw.rex.offset] &= 0xfc;
+}
+
+void Writer::write_copied(const Instruction& instruction) {
+  const ZydisDecodedInstruction& decoded = instruction.decoded;
+  if (!instruction.rip_relative()) return copy_prefixed(instruction, decoded.length, false);
+  const uint64_t operand = instruction.operand_address();
+  const size_t modrm = decoded.raw.modrm.offset, behind = decoded.raw.disp.offset + 4U;
+  const std::span<const uint8_t> immediate = instruction.code().subspan(behind);
+  if (near(instruction, decoded.length)) {
+    const uint64_t end = hot_.here() + decoded.length;
+    copy_prefixed(instruction, decoded.raw.disp.offset, false);
+    hot_.word32(operand - end);
+    return hot_.copy(immediate);
+  }
+  if (operand < kLow && decoded.length < instruction.bytes.size()) {  // takes a SIB byte more
+    copy_prefixed(instruction, modrm, true);
+    hot_.bytes({(instruction.bytes[modrm] & 0x38U) | 4, 0x25});
+    hot_.word32(operand);
+    return hot_.copy(immediate);
+  }
+  write_far(instruction);
+}
+
+// The address goes into a register that the instruction does not use.
+void Writer::write_far(const Instruction& instruction) {
+  const ZydisDecodedInstruction& decoded = instruction.decoded;
+  x86::WithOperands full;
+  uint32_t used = 0;
+  if (x86::decode(instruction.code(), full))
+    for (size_t i = 0; i < full.instruction.operand_count; ++i) {
+      const ZydisDecodedOperand& operand = full.operands[i];
+      const auto use = [&used](ZydisRegister reg) {
+        const ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+        if (whole >= ZYDIS_REGISTER_RAX && whole <= ZYDIS_REGISTER_R15) used |= 1U << (whole - ZYDIS_REGISTER_RAX);
+      };
+      if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER) use(operand.reg.value);
+      if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        use(operand.mem.base);
+        use(operand.mem.index);
+      }
+    }
+  constexpr std::array<unsigned, 6> kCandidates = {1, 0, 2, 3, 6, 7};
+  const unsigned reg = *std::ranges::find_if(kCandidates, [used](unsigned r) { return (used >> r & 1) == 0; });
+  const size_t modrm = decoded.raw.modrm.offset;
+  hot_.store(reg, places_.of(&Context::scratch));
+  mark(Held::scratch, instruction.address, reg);
+  hot_.set(reg, instruction.operand_address());
+  copy_prefixed(instruction, modrm, true);
+  hot_.byte((instruction.bytes[modrm] & 0x38U) | reg);
+  hot_.copy(instruction.code().subspan(decoded.raw.disp.offset + 4U));
+  hot_.load(reg, places_.of(&Context::scratch));
+}
+
+// MOV RCX, the operand of an indirect jump or call.
+void Writer::load_operand(const Instruction& instruction) {
+  const ZydisDecodedInstruction& decoded = instruction.decoded;
+  const uint8_t modrm = instruction.bytes[decoded.raw.modrm.offset];
+  const auto segment = [&] {
+    if (instruction.in_fs()) hot_.byte(kGs);
+  };
+  if (instruction.rip_relative()) {
+    const uint64_t operand = instruction.operand_address();
+    constexpr size_t kLength = 8;
+    if (near(instruction, kLength)) {
+      segment();
+      hot_.bytes({0x48, 0x8b, 0x0d});
+      return hot_.relative(operand);
+    }
+    if (operand < kLow) {
+      segment();
+      hot_.bytes({0x48, 0x8b, 0x0c, 0x25});
+      return hot_.word32(operand);
+    }
+    hot_.set(kRcx, operand);
+    mark(Held::rcx, instruction.address);
+    segment();
+    return hot_.bytes({0x48, 0x8b, 0x09});
+  }
+  segment();
+  if (decoded.address_width == 32) hot_.byte(0x67);
+  unsigned rex = 0x48;
+  if ((decoded.attributes & ZYDIS_ATTRIB_HAS_REX) != 0)
+    rex |= static_cast<unsigned>(decoded.raw.rex.X << 1 | decoded.raw.rex.B);
+  hot_.bytes({rex, 0x8b, (modrm & 0xc7U) | kRcx << 3});
+  const size_t behind = decoded.raw.modrm.offset + 1U;
+  const size_t sib = decoded.raw.modrm.mod != 3 && decoded.raw.modrm.rm == 4 ? 1 : 0;
+  hot_.copy(instruction.code().subspan(behind, sib + decoded.raw.disp.size / 8U));
+}
+
+void Writer::write_lookup(const Instruction& instruction, Table table) {
+  const unsigned other = table == Table::jumps ? kRax : kR11;
+  hot_.store(other, places_.of(&Context::other_spill));
+  sites->push_back({instruction.address, instruction.form,
+                    static_cast<uint16_t>(instruction.form == Form::ret ? instruction.decoded.raw.imm[0].value.u : 0)});
+  hot_.store32(places_.of(&Context::site), static_cast<uint32_t>(sites->size() - 1));
+  if (style_.alone) return hot_.jump(routines_.missed[static_cast<size_t>(table)]);
+  if (table == Table::jumps)
+    hot_.bytes({0x0f, 0xb7, 0xc1, 0xff, 0x24, 0xc5});  // movzx eax, cx; jmp [table + rax * 8]
+  else
+    hot_.bytes({0x44, 0x0f, 0xb7, 0xd9, 0x42, 0xff, 0x24, 0xdd});  // movzx r11d, cx; jmp [table + r11 * 8]
+  hot_.word32(places_.table(table));
+}
+
+// Whatever can fault comes first; then the branch is counted.
+void Writer::write_indirect(const Instruction& instruction) {
+  hot_.store(kRcx, places_.of(&Context::rcx_spill));
+  mark(Held::inside, instruction.address);
+  if (instruction.form == Form::ret) {
+    hot_.byte(0x59);  // pop rcx
+    if (const uint64_t dropped = instruction.decoded.raw.imm[0].value.u; dropped != 0) {
+      hot_.bytes({0x48, 0x8d, 0xa4, 0x24});  // lea rsp, [rsp + ...]
+      hot_.word32(dropped);
+    }
+    count();
+    return write_lookup(instruction, Table::returns);
+  }
+  load_operand(instruction);
+  if (instruction.form == Form::indirect_call) {
+    mark(Held::rcx, instruction.address);
+    push(instruction.next());
+  }
+  count();
+  write_lookup(instruction, Table::jumps);
+}
+
+bool Writer::write(const Instruction& instruction, bool goes_on) {
+  mark(Held::boundary, instruction.address);
+  const auto counted = [&] {
+    if (style_.stopping) {
+      stop_if_last(instruction.address);
+      mark(Held::inside, instruction.address);
+    }
+  };
+  switch (instruction.form) {
+    case Form::copied:
+      write_copied(instruction);
+      return false;
+    case Form::conditional:
+      counted();
+      count();
+      hot_.bytes({0x0f, 0x80U | (instruction.decoded.opcode & 15U)});
+      link(instruction.target);
+      if (goes_on) return false;
+      write_jump(instruction.next());
+      return true;
+    case Form::counting:
+      counted();
+      count();
+      if (instruction.decoded.address_width == 32) hot_.byte(0x67);
+      hot_.bytes({instruction.decoded.opcode, 0x05});  // over the first jump
+      write_jump(instruction.next());
+      write_jump(instruction.target);
+      return true;
+    case Form::jump:
+      if (goes_on) return false;
+      write_jump(instruction.target);
+      return true;
+    case Form::call:
+      push(instruction.next());
+      write_jump(instruction.target);
+      return true;
+    case Form::indirect_jump:
+    case Form::indirect_call:
+    case Form::ret:
+      counted();
+      write_indirect(instruction);
+      return true;
+    case Form::system_call:
+      leave(ExitPoint::Kind::system_call, instruction.next());
+      return true;
+    case Form::special:
+      leave(ExitPoint::Kind::special, instruction.address);
+      return true;
+  }
+  return true;
+}
+
+uint8_t* Writer::write_table_entry(Table table, uint64_t guest) {
+  const unsigned other = table == Table::jumps ? kRax : kR11;
+  // LEA RCX, [RCX + other]
+  const auto add = [other](Emitter& at) {
+    at.bytes({other == kRax ? 0x48U : 0x4aU, 0x8d, 0x0c, other == kRax ? 0x01U : 0x19U});
+  };
+  if (guest < kLow) {
+    hot_.bytes({0x48, 0x8d, 0x89});  // lea rcx, [rcx - guest]
+    hot_.word32(-guest);
+  } else {
+    hot_.set(other, -guest);
+    add(hot_);
+  }
+  const uint64_t mismatch = cold_.here();
+  cold_.set(other, guest);
+  add(cold_);
+  cold_.byte(0xe9);
+  uint8_t* const next = cold_.at();
+  cold_.word32(0);
+  hot_.bytes({0xe3, 0x05});  // jrcxz over the next
+  hot_.jump(mismatch);
+  hot_.load(other, places_.of(&Context::other_spill));
+  hot_.load(kRcx, places_.of(&Context::rcx_spill));
+  return next;
+}
+
+}  // namespace aftercheck::translated

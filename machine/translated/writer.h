@@ -1,0 +1,105 @@
+// Writes the translation of single instructions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "machine/translated/block.h"
+#include "machine/translated/context.h"
+#include "machine/translated/counting.h"
+#include "machine/translated/emitter.h"
+#include "machine/translated/guest_code.h"
+
+namespace aftercheck::translated {
+
+// Code of the recorder's in an area: what enters and leaves translated code.
+struct Routines {
+  uint64_t enter = 0, enter_end = 0;
+  uint64_t leave = 0;       // all registers are the guest's; Context::exit says why
+  uint64_t leave_by_kick = 0;
+  std::array<uint64_t, kTables> missed{};  // no table has the target, which is in RCX
+  uint64_t end = 0;
+};
+
+// Addresses below 2 GiB.
+struct Places {
+  const Context* context = nullptr;
+  const Tables* tables = nullptr;
+
+  template <typename Member>
+  uint64_t of(Member Context::*member) const {
+    return reinterpret_cast<uint64_t>(&(context->*member));
+  }
+  uint64_t table(Table which) const {
+    return reinterpret_cast<uint64_t>(which == Table::jumps ? tables->jumps.data() : tables->returns.data());
+  }
+  uint64_t slot(size_t number) const {
+    return reinterpret_cast<uint64_t>(&context->slots[number % kCountSlots]);
+  }
+};
+
+// Writes the routines at `at`.
+Routines write_routines(Emitter& at, const Places& places, Counting counting);
+
+// How instructions are translated.
+struct Style {
+  Counting counting = Counting::memory;
+  bool stopping = false;  // count down Context::left at each branch, and leave before the last
+  bool alone = false;     // one instruction, which goes nowhere but out
+};
+
+class Writer {
+ public:
+  // Both parts of the area; `hot` is where code is executed mostly, `cold` has what is executed seldom, and
+  // constants.
+  Writer(Emitter& hot, Emitter& cold, const Routines& routines, const Places& places, Style style)
+      : hot_(hot), cold_(cold), routines_(routines), places_(places), style_(style) {}
+
+  // Where exits and sites get their numbers; where a block starts that translates `target` and is within
+  // reach, or 0.
+  std::vector<ExitPoint>* exits = nullptr;
+  std::vector<Site>* sites = nullptr;
+  std::vector<Mark>* marks = nullptr;
+  std::function<uint64_t(uint64_t target, uint32_t exit)> entry_of;
+
+  void begin_block(uint32_t number) {
+    block_ = number;
+    start_ = hot_.here();
+  }
+  // `goes_on`: a jump's target, or what is behind a branch, is written next. True where it ends the block.
+  bool write(const Instruction& instruction, bool goes_on);
+  // Goes on at `target`.
+  void write_jump(uint64_t target);
+
+  // How a block is entered by a table, its target in RCX: leaves RCX and the other register as they were, and
+  // continues right behind. Returns where the jump to the next block of the slot is written.
+  uint8_t* write_table_entry(Table table, uint64_t guest);
+
+ private:
+  Emitter& hot_;
+  Emitter& cold_;
+  const Routines& routines_;
+  const Places places_;
+  const Style style_;
+  uint32_t block_ = 0;
+  uint64_t start_ = 0;
+  uint32_t counted_ = 0;  // for the slots
+
+  void mark(Held held, uint64_t guest, unsigned reg = 0);
+  uint32_t add_exit(ExitPoint::Kind kind, uint64_t target);
+  void leave(ExitPoint::Kind kind, uint64_t target);
+  void link(uint64_t target);
+  void count();
+  void stop_if_last(uint64_t address);
+  void push(uint64_t value);
+  void load_operand(const Instruction& instruction);
+  bool near(const Instruction& instruction, size_t length_left) const;
+  void copy_prefixed(const Instruction& instruction, size_t end, bool clears_index);
+  void write_copied(const Instruction& instruction);
+  void write_far(const Instruction& instruction);
+  void write_indirect(const Instruction& instruction);
+  void write_lookup(const Instruction& instruction, Table table);
+};
+
+}  // namespace aftercheck::translated
