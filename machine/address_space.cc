@@ -325,8 +325,8 @@ void AddressSpace::file_written(uint64_t number, uint64_t from, uint64_t size) {
 }
 
 Range AddressSpace::lend(uint64_t size) {
-  for (uint64_t end = kLendable.end; end - size >= kLendable.start; end -= size) {
-    const Range range{end - size, end};
+  for (uint64_t start = kLendable.start; start + size <= kLendable.end; start += size) {
+    const Range range{start, start + size};
     const auto next = mappings_.entries().lower_bound(range.start);
     const bool before = find(range.start) != nullptr;
     if (before || (next != mappings_.end() && next->second.start < range.end) || is_lent(range)) continue;

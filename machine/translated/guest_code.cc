@@ -61,7 +61,7 @@ bool is_relative(const ZydisDecodedInstruction& decoded) {
 // AMD's processors take an operand-size prefix on a near branch at its word, Intel's ignore it: what Zydis
 // decodes (SDM vol. 2, 2.2.1.6 and APM vol. 3, 1.2.2).
 bool has_short_branch_prefix(const ZydisDecodedInstruction& decoded) {
-  return (decoded.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) != 0;
+  return (decoded.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) != 0 && decoded.raw.rex.W == 0;
 }
 
 void classify_branch(Instruction& instruction) {

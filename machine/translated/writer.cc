@@ -174,6 +174,11 @@ void Writer::copy_prefixed(const Instruction& instruction, size_t end, bool clea
 
 void Writer::write_copied(const Instruction& instruction) {
   const ZydisDecodedInstruction& decoded = instruction.decoded;
+  // A prefetch with a register for its operand is a NOP to Intel's processors and Zydis, and undefined to AMD's.
+  constexpr uint8_t kPrefetch = 0x0d;
+  if (decoded.mnemonic == ZYDIS_MNEMONIC_NOP && decoded.opcode_map == ZYDIS_OPCODE_MAP_0F &&
+      decoded.opcode == kPrefetch)
+    return hot_.byte(0x90);
   if (!instruction.rip_relative()) return copy_prefixed(instruction, decoded.length, false);
   const uint64_t operand = instruction.operand_address();
   const size_t modrm = decoded.raw.modrm.offset, behind = decoded.raw.disp.offset + 4U;
