@@ -12,7 +12,7 @@ namespace aftercheck {
 namespace {
 
 // The ghost heap grows upwards in the first part of its window, throw-away memory in the rest.
-constexpr uint64_t kScratchStart = kGhostWindow.start + (uint64_t{3} << 30);
+constexpr uint64_t kScratchStart = kGhostWindow.start + (uint64_t{2} << 30);
 // Pages that one excursion may write: 1 GiB.
 constexpr size_t kMostPages = size_t{1} << 18;
 // An open page costs two copies in each excursion (some 0.2 us), to open a closed one costs a fault (some

@@ -1,6 +1,7 @@
 #include "machine/address_space.h"
 
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 
@@ -325,7 +326,12 @@ void AddressSpace::file_written(uint64_t number, uint64_t from, uint64_t size) {
 }
 
 Range AddressSpace::lend(uint64_t size) {
-  for (uint64_t start = kLendable.start; start + size <= kLendable.end; start += size) {
+  if (size == 0 || size > kLendable.size()) fail(ErrorKind::internal, "lend() of {} bytes", size);
+  const uint64_t places = (kLendable.size() - size) / kPageSize + 1;
+  uint64_t first = 0;
+  if (getrandom(&first, sizeof first, GRND_NONBLOCK) < 0) first = 0;
+  for (uint64_t place = 0; place < places; ++place) {
+    const uint64_t start = kLendable.start + (first % places + place) % places * kPageSize;
     const Range range{start, start + size};
     const auto next = mappings_.entries().lower_bound(range.start);
     const bool before = find(range.start) != nullptr;

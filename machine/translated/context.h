@@ -31,8 +31,6 @@ struct alignas(64) Context {
   uint64_t left = 0;    // of a stopping translator: branches up to the one before which it stops
   uint64_t target = 0;  // where entry jumps to
   uint32_t host_mxcsr = 0x1f80, unused = 0;
-  uint64_t check = 0;  // of what guests must not change; see Context::sum()
-  std::array<uint64_t, 4> reserved{};
   alignas(64) std::array<std::byte, 512> fxsave{};
   std::array<uint64_t, kCountSlots> slots{};
 };
@@ -42,7 +40,8 @@ static_assert(offsetof(Context, fxsave) % 64 == 0 && sizeof(Context) < 4096);
 constexpr uint32_t kLeftByTable = 0xffff'ffff;   // an indirect branch whose target is in no table
 constexpr uint32_t kLeftByFault = 0xffff'fffe;   // a host signal
 constexpr uint32_t kLeftByKick = 0xffff'fffd;    // at an instruction boundary, in Context::rip
-constexpr uint32_t kFirstLeft = kLeftByKick;
+constexpr uint32_t kLeftAstray = 0xffff'fffc;    // what ran was nothing that was translated
+constexpr uint32_t kFirstLeft = kLeftAstray;
 
 // Targets of indirect branches, by their low 16 bits: where the host goes on. RET has a table of its own,
 // because it spares another register.

@@ -1,5 +1,6 @@
 #include "machine/translated/host_faults.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -72,12 +73,24 @@ void lead_out(Running& running, const Interrupted& at) {
   at.step(true);
 }
 
+bool is_host_code(uint64_t pc) {
+  Dl_info module{};
+  return dladdr(reinterpret_cast<const void*>(pc), &module) != 0;
+}
+
 bool take_fault(Running& running, int signal, const siginfo_t& info, const Interrupted& at) {
   using Kind = Translator::Place::Kind;
   TranslatedMachine& machine = running.machine();
   const auto place = find_place(machine, at.pc());
-  if (!place || place->kind != Kind::block || place->mark == nullptr) return false;
   Context& context = machine.context();
+  if (!place || place->kind != Kind::block || place->mark == nullptr) {
+    // The guest has changed a table, or the context: nothing of its state is worth keeping.
+    if (is_host_code(at.pc())) return false;
+    context.exit = kLeftAstray;
+    at.step(false);
+    at.go_on_at(machine.translator().common_routines().leave);
+    return true;
+  }
   if (place->mark->held == Held::rcx) at.registers[REG_RCX] = static_cast<greg_t>(context.rcx_spill);
   if (place->mark->held == Held::scratch)
     at.registers[kSaved[place->mark->reg]] = static_cast<greg_t>(context.scratch);

@@ -2,8 +2,6 @@
 
 #include <sys/auxv.h>
 
-#include <new>
-
 #include "base/error.h"
 #include "base/log.h"
 #include "machine/translated/host_faults.h"
@@ -25,12 +23,7 @@ constexpr uint64_t kAreaSize = uint64_t{128} << 20, kStoppingAreaSize = uint64_t
 // instructions. A store to guarded code costs some 10 us with the translation that it takes, a step 1.
 constexpr unsigned kManyWrites = 16, kStepsThen = 512;
 
-struct Low {
-  Context context;
-  Tables tables;
-};
-
-void probe_host(const CpuModel& cpu) {
+const CpuModel& probed(const CpuModel& cpu) {
   constexpr unsigned long kFsgsbase = 2;  // HWCAP2_FSGSBASE, arch/x86/include/uapi/asm/hwcap2.h
   if ((getauxval(AT_HWCAP2) & kFsgsbase) == 0)
     fail(ErrorKind::host_lacks,
@@ -40,48 +33,34 @@ void probe_host(const CpuModel& cpu) {
     fail(ErrorKind::host_lacks,
          "the translated machine has the portable CPU model only, and this is --cpu {}; use --machine kvm",
          name(cpu.kind()));
+  return cpu;
 }
-
-uint64_t whole_pages(uint64_t size) { return page_up(size); }
 
 }  // namespace
 
 TranslatedMachine::TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting)
-    : space_(space), cpu_(cpu), counting_(counting), guards_(space) {
-  probe_host(cpu);
+    : space_(space), cpu_(probed(cpu)), counting_(counting), low_(space), guards_(space) {
   claim_host_faults();
-  lent_ = space_.lend(whole_pages(sizeof(Low)));
-  try {
-    Low* const low = new (reinterpret_cast<void*>(lent_.start)) Low;
-    context_ = &low->context;
-    translator_ = std::make_unique<Translator>(
-        space_, Places{context_, &low->tables}, low->tables, Style{.counting = counting_}, kAreaSize,
-        [this](uint64_t page) { guards_.executed(page); });
-  } catch (...) {
-    space_.take_back(lent_);
-    throw;
-  }
+  translator_ = std::make_unique<Translator>(space_, Places{&low_->context, &low_->tables}, low_->tables,
+                                             Style{.counting = counting_}, kAreaSize,
+                                             [this](uint64_t page) { guards_.executed(page); });
   space_.add_observer(this);
-  AFTERCHECK_LOG_TO(LogTopic::machine, "translated: context at {:#x}, branches counted in {}", lent_.start,
+  AFTERCHECK_LOG_TO(LogTopic::machine, "translated: context at {:#x}, branches counted in {}",
+                    reinterpret_cast<uint64_t>(&low_->context),
                     counting_ == Counting::vector ? "XMM31" : "memory");
 }
 
 TranslatedMachine::~TranslatedMachine() {
   space_.remove_observer(this);
-  stopping_.reset();
-  translator_.reset();
-  if (stopping_tables_.size() != 0) space_.take_back(stopping_tables_);
-  space_.take_back(lent_);
 }
 
 std::unique_ptr<Vcpu> TranslatedMachine::create_vcpu() { return std::make_unique<TranslatedVcpu>(*this); }
 
 Translator& TranslatedMachine::stopping_translator() {
   if (stopping_ != nullptr) return *stopping_;
-  stopping_tables_ = space_.lend(whole_pages(sizeof(Tables)));
-  Tables* const tables = new (reinterpret_cast<void*>(stopping_tables_.start)) Tables;
+  Tables& tables = *stopping_tables_.emplace(space_);
   stopping_ = std::make_unique<Translator>(
-      space_, Places{context_, tables}, *tables, Style{.counting = counting_, .stopping = true},
+      space_, Places{&low_->context, &tables}, tables, Style{.counting = counting_, .stopping = true},
       kStoppingAreaSize, [this](uint64_t page) { guards_.executed(page); });
   return *stopping_;
 }

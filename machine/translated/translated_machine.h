@@ -2,11 +2,12 @@
 #pragma once
 
 #include <memory>
-#include <set>
+#include <optional>
 #include <unordered_map>
 
 #include "machine/translated/context.h"
 #include "machine/translated/counting.h"
+#include "machine/translated/lent_memory.h"
 #include "machine/translated/page_guards.h"
 #include "machine/translated/translator.h"
 #include "machine/vcpu.h"
@@ -30,7 +31,9 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   PageGuards& guards() { return guards_; }
 
   // The registers of translated code, which one vCPU has at a time.
-  Context& context() { return *context_; }
+  Context& context() { return low_->context; }
+  // False where the guest has written over what lies around them.
+  bool intact() const { return low_.intact() && (!stopping_tables_ || stopping_tables_->intact()); }
   TranslatedVcpu*& holder() { return holder_; }
 
   // The usual one; and one whose code stops (Style::stopping), made when it is first wanted.
@@ -48,9 +51,12 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   AddressSpace& space_;
   const CpuModel cpu_;
   const Counting counting_;
-  Range lent_;
-  Context* context_ = nullptr;
-  Range stopping_tables_;
+  struct Low {
+    Context context;
+    Tables tables;
+  };
+  Lent<Low> low_;
+  std::optional<Lent<Tables>> stopping_tables_;
   PageGuards guards_;
   std::unique_ptr<Translator> translator_, stopping_;
   TranslatedVcpu* holder_ = nullptr;

@@ -220,6 +220,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::block_turn(Translator& translator) {
 TranslatedVcpu::Outcome TranslatedVcpu::left_block(Translator& translator) {
   Context& c = context();
   const auto why = static_cast<uint32_t>(c.exit);
+  if (!machine_.intact() || why == kLeftAstray) went_astray();
   if (why == kLeftByKick) return std::nullopt;
   if (why == kLeftByFault) return fault();
   if (why == kLeftByTable) return left_by_table(translator);
@@ -444,6 +445,13 @@ void TranslatedVcpu::refuse(const Instruction& instruction) const {
                                     instruction.address, nullptr);
   fail(ErrorKind::unsupported, "the translated machine can't execute `{}` at {:#x}; use --machine kvm", text.data(),
        instruction.address);
+}
+
+void TranslatedVcpu::went_astray() const {
+  fail(ErrorKind::unsupported,
+       "the guest has written over memory of the translated machine's own, in code after {:#x}; use --machine kvm "
+       "or --machine soft",
+       registers_.rip);
 }
 
 // --- faults ---

@@ -64,6 +64,7 @@ class TranslatedVcpu final : public Vcpu {
   Outcome with_guest_gs(const Instruction& instruction);
   Outcome fault();
   Outcome page_fault();
+  [[noreturn]] void went_astray() const;
   [[noreturn]] void refuse(const Instruction& instruction) const;
 
   Context& context() { return machine_.context(); }

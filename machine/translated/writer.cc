@@ -323,8 +323,9 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
     case Form::counting:
       counted();
       count();
-      if (instruction.decoded.address_width == 32) hot_.byte(0x67);
-      hot_.bytes({instruction.decoded.opcode, 0x05});  // over the first jump
+      // With its prefixes, and a displacement over the first jump.
+      hot_.copy(instruction.code().first(instruction.decoded.length - 1U));
+      hot_.byte(0x05);
       write_jump(instruction.next());
       write_jump(instruction.target);
       return true;
