@@ -113,18 +113,10 @@ std::string read_pages_error(const Copy& copy, uint64_t event) {
 
 }  // namespace
 
-TEST_CASE("checkpoints: from each that the recorder kept, on the soft vCPU") {
-  check_all(recorded_with_checkpoints(), kSoft);
-}
-TEST_CASE("checkpoints: from each that was made later, on the soft vCPU") {
-  check_all(checkpointed_later(), kSoft);
-}
-TEST_CASE("checkpoints: from each that the recorder kept, on KVM") {
-  if (kvm_works(recorded_with_checkpoints())) check_all(recorded_with_checkpoints(), kKvm);
-}
-TEST_CASE("checkpoints: from each that was made later, on KVM") {
-  if (kvm_works(checkpointed_later())) check_all(checkpointed_later(), kKvm);
-}
+ON_EACH_MACHINE("checkpoints: from each that the recorder kept", recorded_with_checkpoints(),
+                check_all(recorded_with_checkpoints(), machine))
+ON_EACH_MACHINE("checkpoints: from each that was made later", checkpointed_later(),
+                check_all(checkpointed_later(), machine))
 
 TEST_CASE("checkpoints: the guest is the one that a replay from the start has there") {
   for (const fs::path& recording : {recorded_with_checkpoints(), checkpointed_later()})

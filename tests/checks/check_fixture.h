@@ -55,9 +55,10 @@ inline json comparable(json report) {
   return report;
 }
 
-inline bool kvm_works(const Workplace& place) {
-  const bool works = check_guest(place, {"--machine=kvm", "--hits", "1"}).status != 4;
-  if (!works) WARN("SKIPPED: KVM can't be used on this host, so replays on it were not compared");
+inline bool works_on(const std::string& machine, const Workplace& place) {
+  const bool works = check_guest(place, {"--machine=" + machine, "--hits", "1"}).status != 4;
+  if (!works)
+    WARN("SKIPPED: " << machine << " can't be used on this host, so replays on it were not compared");
   return works;
 }
 

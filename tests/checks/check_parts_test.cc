@@ -51,7 +51,7 @@ void make_checkpoints(const Workplace& place) {
 void check_jobs(const std::string& machine, const std::vector<std::string>& guest) {
   const Workplace place;
   record_guest(place, guest);
-  if (machine == "--machine=kvm" && !kvm_works(place)) return;
+  if (machine == "--machine=kvm" && !works_on("kvm", place)) return;
   const std::vector<std::string> alone = {machine, "--check-limit=1"};
   const json report = found(check_json(place, alone));
   const std::string shown = check_guest(place, {machine, "--check-limit=1", "--show-output"}).out;

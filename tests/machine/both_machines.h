@@ -1,4 +1,5 @@
-// The soft vCPU and KVM's, where there is KVM, on the same memory, with room for many instructions.
+// A machine to be compared with KVM, where there is KVM: both on the same memory, with room for many
+// instructions.
 #pragma once
 
 #include <sys/mman.h>
@@ -9,7 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "machine/vcpu.h"
+#include "tests/machine/machines.h"
 
 namespace aftercheck {
 
@@ -24,9 +25,9 @@ constexpr uint64_t kDataSize = 2 * kPageSize, kDataMiddle = kData + kPageSize;
 
 class BothMachines {
  public:
-  BothMachines() {
+  explicit BothMachines(MachineKind compared) {
     const CpuModel cpu(CpuModelKind::portable);
-    machines_.push_back(create_soft_machine(space_, cpu));
+    machines_.push_back(make_machine(compared, space_, cpu));
     try {
       machines_.push_back(create_kvm_machine(space_, cpu));
     } catch (const Error& error) {
@@ -39,7 +40,8 @@ class BothMachines {
 
   bool has_kvm() const { return machines_.size() == 2; }
   const std::string& why_not_kvm() const { return why_not_kvm_; }
-  Vcpu& vcpu(size_t machine) { return *vcpus_[machine]; }  // 0: soft, 1: KVM
+  MachineKind compared() const { return machines_.front()->kind(); }
+  Vcpu& vcpu(size_t machine) { return *vcpus_[machine]; }  // 0: the one to be compared, 1: KVM
 
   // Instructions, each with NOPs behind it.
   void put(std::span<const Code> batch) {

@@ -6,29 +6,18 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 
+#include "tests/machine/exit_case_makers.h"
+#include "tests/machine/machines.h"
+
 namespace aftercheck::exit_cases {
 namespace {
-
-Exit syscall() { return {.kind = ExitKind::syscall}; }
-Exit breakpoint() { return {.kind = ExitKind::breakpoint}; }
-Exit exception(uint8_t number) { return {.kind = ExitKind::exception, .vector = number}; }
-Exit fault(Access access, uint64_t address) {
-  return {.kind = ExitKind::memory_fault, .address = address, .access = access};
-}
-
-void nothing(Registers&) {}
-
-// What SYSCALL itself changes, for code that begins at kCode.
-template <uint64_t length>
-void called(Registers& r) {
-  r.rcx = kCode + length;
-  r.r11 = canonical_r11(r.rflags);
-}
 
 using R = Registers;
 namespace v = vector;
 
-std::vector<Case> make_cases() {
+}  // namespace
+
+std::vector<Case> memory_cases() {
   return {
       {"syscall", {0x0f, 0x05}, nothing, syscall(), 2, called<2>},
       {"syscall with the direction flag",
@@ -330,10 +319,12 @@ std::vector<Case> make_cases() {
   };
 }
 
-}  // namespace
-
 const std::vector<Case>& cases() {
-  static const std::vector<Case> all = make_cases();
+  static const std::vector<Case> all = [] {
+    std::vector<Case> both = memory_cases();
+    for (Case& test : flow_cases()) both.push_back(std::move(test));
+    return both;
+  }();
   return all;
 }
 
@@ -368,11 +359,11 @@ bool needs_cpu_mask(const Case& test) {
 void check_all(MachineKind kind, bool (*wanted)(const Case&)) {
   for (const Case& test : cases()) {
     if (wanted != nullptr && !wanted(test)) continue;
+    if (kind == MachineKind::soft && test.soft_differs) continue;
     INFO("case: " << test.name << " on " << name(kind));
     AddressSpace space;
     const CpuModel cpu(CpuModelKind::portable);
-    const auto machine =
-        kind == MachineKind::soft ? create_soft_machine(space, cpu) : create_kvm_machine(space, cpu);
+    const auto machine = make_machine(kind, space, cpu);
     const auto vcpu = machine->create_vcpu();
     lay_out(space, test);
     vcpu->set_fpu(FpuState::initial());

@@ -31,6 +31,7 @@ struct Case {
   uint64_t rip;                // expected, relative to the start of the code
   void (*expect)(Registers&);  // changes that the code makes to the registers, RIP apart
   uint64_t at = kCode;         // where the code is put
+  bool soft_differs = false;   // machine/soft/README.md says how
 };
 
 const std::vector<Case>& cases();

@@ -1,7 +1,7 @@
-// Every form of every instruction that the portable CPU model has, on the soft vCPU and on KVM, with random
-// operands and control words: exit, registers, memory, all of x87 and SSE must be the same. The forms are
-// those that Zydis' tables have: found by decoding all opcodes, with the prefixes and kinds of ModRM that
-// select among them. What is left out is printed, with the reason.
+// Every form of every instruction that the portable CPU model has, on the soft vCPU or the translated machine
+// and on KVM, with random operands and control words: exit, registers, memory, all of x87 and SSE must be the
+// same. The forms are those that Zydis' tables have: found by decoding all opcodes, with the prefixes and
+// kinds of ModRM that select among them. What is left out is printed, with the reason.
 //
 // The test case does a few rounds of each; "[.long]" (hidden) many.
 #include <fmt/format.h>
@@ -295,29 +295,31 @@ Outcome run(BothMachines& both, size_t machine, uint64_t slot, State& state) {
   return outcome;
 }
 
-std::string differences(const Decoded& decoded, const Outcome& soft, const Outcome& kvm, State a, State b) {
+std::string differences(MachineKind compared, const Decoded& decoded, const Outcome& outcome,
+                        const Outcome& kvm, State a, State b) {
+  const bool soft = compared == MachineKind::soft;
   // Before the operand is looked at; Unicorn does it later, where the operand is in memory.
-  if (soft.exit.kind != ExitKind::step && kvm.exit.kind == ExitKind::exception &&
+  if (soft && outcome.exit.kind != ExitKind::step && kvm.exit.kind == ExitKind::exception &&
       kvm.exit.vector == vector::kX87Error)
     return {};
   const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
   // Some hosts' KVM has FXRSTOR read, by itself, from where it may not.
   if ((mnemonic == ZYDIS_MNEMONIC_FXRSTOR || mnemonic == ZYDIS_MNEMONIC_FXRSTOR64) &&
-      soft.exit.kind == ExitKind::exception)
+      outcome.exit.kind == ExitKind::exception)
     return {};
-  if (soft.exit != kvm.exit)
-    return fmt::format(" exit: {}, KVM {};", describe(soft.exit), describe(kvm.exit));
+  if (outcome.exit != kvm.exit)
+    return fmt::format(" exit: {}, KVM {};", describe(outcome.exit), describe(kvm.exit));
   std::string text;
   const bool in_flight = x86::is_repeated(decoded.instruction) && (a.registers.rip - kCode) % kSlot == 0;
   // Between two iterations of a string instruction; ENTER pushes before it faults at the new stack pointer.
   if (in_flight) a.registers.rflags |= rflags::kStatus, b.registers.rflags |= rflags::kStatus;
-  if (mnemonic == ZYDIS_MNEMONIC_ENTER && soft.exit.kind != ExitKind::step) b.memory = a.memory;
+  if (soft && mnemonic == ZYDIS_MNEMONIC_ENTER && outcome.exit.kind != ExitKind::step) b.memory = a.memory;
   // KVM completes an INS that it has allowed (KvmVcpu::port_access_exit).
   if (decoded.instruction.meta.category == ZYDIS_CATEGORY_IOSTRINGOP) b.memory = a.memory;
   // machine/soft/README.md, "What differs".
-  if (mnemonic == ZYDIS_MNEMONIC_CMPXCHG && decoded.instruction.operand_width == 32)
+  if (soft && mnemonic == ZYDIS_MNEMONIC_CMPXCHG && decoded.instruction.operand_width == 32)
     b.registers.rax &= UINT32_MAX, a.registers.rax &= UINT32_MAX;
-  if (soft.exit.kind == ExitKind::exception && soft.exit.vector == vector::kSimdError)
+  if (soft && outcome.exit.kind == ExitKind::exception && outcome.exit.vector == vector::kSimdError)
     for (State* state : {&a, &b}) state->fpu.fxsave[24] &= std::byte{0xc0};
   const uint64_t undefined =
       decoded.instruction.cpu_flags != nullptr ? decoded.instruction.cpu_flags->undefined : 0;
@@ -343,7 +345,7 @@ std::string differences(const Decoded& decoded, const Outcome& soft, const Outco
       text += fmt::format(" fxsave+{}: {:#x}, KVM {:#x};", at, std::to_integer<unsigned>(a.fpu.fxsave[at]),
                           std::to_integer<unsigned>(b.fpu.fxsave[at]));
   }
-  return text.empty() ? text : fmt::format(" {}:{}", describe(soft.exit), text);
+  return text.empty() ? text : fmt::format(" {}:{}", describe(outcome.exit), text);
 }
 
 struct Job {
@@ -371,15 +373,15 @@ void compare(BothMachines& both, std::span<const Job> jobs, unsigned rounds, Ran
       if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY) size = std::max<uint64_t>(size, operand.size / 8);
     for (unsigned round = 0; round < rounds; ++round) {
       const State before = random_state(random, size);
-      State soft_state = before, kvm_state = before;
-      const Outcome soft = run(both, 0, slot, soft_state);
-      if (soft.refused) {
+      State state = before, kvm_state = before;
+      const Outcome outcome = run(both, 0, slot, state);
+      if (outcome.refused) {
         result.refused.insert(ZydisMnemonicGetString(decoded.instruction.mnemonic));
         break;
       }
       const Outcome kvm = run(both, 1, slot, kvm_state);
       ++result.runs;
-      const std::string text = differences(decoded, soft, kvm, soft_state, kvm_state);
+      const std::string text = differences(both.compared(), decoded, outcome, kvm, state, kvm_state);
       if (text.empty()) continue;
       result.differing.emplace(
           jobs[slot].form->name,
@@ -400,8 +402,8 @@ Code filled(Code code, Random& random) {
   return code;
 }
 
-void compare_all(unsigned variants, unsigned rounds) {
-  BothMachines both;
+void compare_all(MachineKind compared, unsigned variants, unsigned rounds) {
+  BothMachines both(compared);
   if (!both.has_kvm()) {
     std::cout << "SKIPPED: " << both.why_not_kvm() << std::endl;
     return;
@@ -417,7 +419,7 @@ void compare_all(unsigned variants, unsigned rounds) {
     compare(both, std::span(jobs).subspan(from, std::min<size_t>(kBatch, jobs.size() - from)), rounds, random,
             result);
   std::cout << fmt::format("{} forms, {} comparisons\n", forms.compared.size(), result.runs);
-  std::cout << fmt::format("refused by name on the soft vCPU: {}\n", fmt::join(result.refused, " "));
+  std::cout << fmt::format("refused by name ({}): {}\n", name(compared), fmt::join(result.refused, " "));
   for (const auto& [why, mnemonics] : forms.left)
     std::cout << fmt::format("left out, {}: {}\n", why, fmt::join(mnemonics, " "));
   for (const auto& [name, text] : result.differing) {
@@ -429,8 +431,17 @@ void compare_all(unsigned variants, unsigned rounds) {
 }  // namespace
 
 TEST_CASE("every form of the portable model's instructions gives on the soft vCPU what it gives on KVM") {
-  compare_all(3, 6);
+  compare_all(MachineKind::soft, 3, 6);
 }
-TEST_CASE("the same with many operands", "[.long]") { compare_all(60, 60); }
+TEST_CASE(
+    "every form of the portable model's instructions gives on the translated machine what it gives on KVM") {
+  if (!lacking(MachineKind::translated)) compare_all(MachineKind::translated, 3, 6);
+}
+TEST_CASE("the same with many operands, on the soft vCPU", "[.long]") {
+  compare_all(MachineKind::soft, 60, 60);
+}
+TEST_CASE("the same with many operands, on the translated machine", "[.long]") {
+  if (!lacking(MachineKind::translated)) compare_all(MachineKind::translated, 60, 60);
+}
 
 }  // namespace aftercheck

@@ -1,2 +1,2 @@
-aftercheck_test(kvm_machine_test SOURCES kvm_test.cc exit_cases.cc LIBS aftercheck_machine aftercheck_machine_kvm)
+aftercheck_test(kvm_machine_test SOURCES kvm_test.cc exit_cases.cc exit_cases_flow.cc LIBS aftercheck_machine aftercheck_machine_kvm)
 aftercheck_test(address_space_test SOURCES address_space_test.cc LIBS aftercheck_machine_core)

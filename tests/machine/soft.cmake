@@ -1,1 +1,1 @@
-aftercheck_test(soft_machine_test SOURCES soft_test.cc soft_differential_test.cc control_flow_test.cc exit_cases.cc LIBS aftercheck_machine aftercheck_machine_soft)
+aftercheck_test(soft_machine_test SOURCES soft_test.cc differential_test.cc control_flow_test.cc exit_cases.cc exit_cases_flow.cc LIBS aftercheck_machine aftercheck_machine_soft)

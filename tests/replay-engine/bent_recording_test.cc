@@ -332,15 +332,7 @@ void check_output_before(MachineChoice machine) {
 
 }  // namespace
 
-#define ON_BOTH(name, call)                  \
-  TEST_CASE(name ", on the soft vCPU") {     \
-    constexpr MachineChoice machine = kSoft; \
-    call;                                    \
-  }                                          \
-  TEST_CASE(name ", on KVM") {               \
-    constexpr MachineChoice machine = kKvm;  \
-    if (kvm_works(steps())) call;            \
-  }
+#define ON_EACH(name, call) ON_EACH_MACHINE(name, steps(), call)
 
 TEST_CASE("bent recordings: written again as it was, a recording is as good") {
   const Workplace place;
@@ -348,9 +340,9 @@ TEST_CASE("bent recordings: written again as it was, a recording is as good") {
   Replay replay(options_for(place / "same", kSoft));
   CHECK(ends_well(replay));
 }
-ON_BOTH("bent recordings: what the guest is not is a divergence, at its event", check_divergences(machine))
-ON_BOTH("bent recordings: what can't be is named", check_impossible(machine))
-ON_BOTH("bent recordings: order and number of events", check_order(machine))
-ON_BOTH("bent recordings: output is shown as far as it is the recorded one", check_output_before(machine))
+ON_EACH("bent recordings: what the guest is not is a divergence, at its event", check_divergences(machine))
+ON_EACH("bent recordings: what can't be is named", check_impossible(machine))
+ON_EACH("bent recordings: order and number of events", check_order(machine))
+ON_EACH("bent recordings: output is shown as far as it is the recorded one", check_output_before(machine))
 
 }  // namespace aftercheck::test

@@ -58,21 +58,13 @@ void check_calls(const std::filesystem::path& recording, MachineChoice machine, 
 
 }  // namespace
 
-#define ON_BOTH(name, call)                  \
-  TEST_CASE(name ", on the soft vCPU") {     \
-    constexpr MachineChoice machine = kSoft; \
-    call;                                    \
-  }                                          \
-  TEST_CASE(name ", on KVM") {               \
-    constexpr MachineChoice machine = kKvm;  \
-    if (kvm_works(moves())) call;            \
-  }
+#define ON_EACH(name, call) ON_EACH_MACHINE(name, moves(), call)
 
-ON_BOTH("replay: breakpoints stay where memory is moved to",
+ON_EACH("replay: breakpoints stay where memory is moved to",
         check_calls(moves(), machine, tell_there, tell_moved, 7))
-ON_BOTH("replay: breakpoints stay where memory is moved over other memory",
+ON_EACH("replay: breakpoints stay where memory is moved over other memory",
         check_calls(moves_over(), machine, tell_there, tell_moved, 7))
-ON_BOTH("replay: breakpoints stay in a mapped file that calls change",
+ON_EACH("replay: breakpoints stay in a mapped file that calls change",
         check_calls(moves(), machine, tell_mapped, tell_over, 6))
 
 }  // namespace aftercheck::test

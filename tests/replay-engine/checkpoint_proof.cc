@@ -21,6 +21,19 @@
 namespace aftercheck {
 namespace {
 
+constexpr MachineKind kKinds[] = {MachineKind::kvm, MachineKind::soft, MachineKind::translated};
+
+MachineChoice machine_named(const std::string& word) {
+  for (const MachineKind kind : kKinds)
+    if (word == name(kind)) return choice_of(kind);
+  fail(ErrorKind::usage, "no machine {}", word);
+}
+const char* name_of(MachineChoice choice) {
+  for (const MachineKind kind : kKinds)
+    if (choice == choice_of(kind)) return name(kind);
+  return "auto";
+}
+
 constexpr uint64_t kMostMemoryDigests = 200;
 constexpr uint64_t kCheckpoints = 4, kFewCheckpoints = 2;
 constexpr double kLongSeconds = 0.5;  // of a replay, from which on there are few
@@ -136,7 +149,7 @@ void prove(const std::filesystem::path& directory, const std::vector<MachineChoi
   uint64_t compared = 0, replays = 0;
   for (const MachineChoice maker : machines) {
     // The events before which a checkpoint lies, spread over the recording; never the same on two machines.
-    const uint64_t shift = maker == MachineChoice::soft ? 1 : 0;
+    const uint64_t shift = maker == MachineChoice::kvm ? 0 : 1;
     uint64_t taken = 0;
     std::vector<uint64_t> made;
     Checkpointer checkpointer({.directory = directory, .every_ns = 0, .share = 0}, [&](uint64_t event) {
@@ -150,8 +163,8 @@ void prove(const std::filesystem::path& directory, const std::vector<MachineChoi
       for (const MachineChoice machine : machines) {
         const Run part = run(directory, machine, event, every);
         compare(whole, part, event,
-                fmt::format("from the checkpoint at event {}, made on {}, on {}", event,
-                            maker == MachineChoice::kvm ? "kvm" : "soft", name(part.result.machine)));
+                fmt::format("from the checkpoint at event {}, made on {}, on {}", event, name_of(maker),
+                            name(part.result.machine)));
         compared += part.seen.size();
         ++replays;
       }
@@ -170,9 +183,7 @@ int main(int argc, char** argv) {
   }
   try {
     std::vector<aftercheck::MachineChoice> machines;
-    for (int i = 2; i < argc; ++i)
-      machines.push_back(std::string(argv[i]) == "kvm" ? aftercheck::MachineChoice::kvm
-                                                       : aftercheck::MachineChoice::soft);
+    for (int i = 2; i < argc; ++i) machines.push_back(aftercheck::machine_named(argv[i]));
     aftercheck::prove(argv[1], machines);
   } catch (const aftercheck::Error& error) {
     std::fprintf(stderr, "checkpoint_proof: %s\n", error.what());

@@ -298,22 +298,14 @@ TEST_CASE("memory digests: at the end they are of all that is the guest's own, r
   for (const recording::MemoryDigest& digest : last) CHECK(digest.length <= 1 << 20);
 }
 
-#define ON_BOTH(name, call)                  \
-  TEST_CASE(name ", on the soft vCPU") {     \
-    constexpr MachineChoice machine = kSoft; \
-    call;                                    \
-  }                                          \
-  TEST_CASE(name ", on KVM") {               \
-    constexpr MachineChoice machine = kKvm;  \
-    if (kvm_works(repeats())) call;          \
-  }
+#define ON_EACH(name, call) ON_EACH_MACHINE(name, repeats(), call)
 
-ON_BOTH("landing: arrivals that differ in memory only", check_memory(machine, false))
-ON_BOTH("landing: arrivals that differ in memory only, told apart by a sample", check_memory(machine, true))
-ON_BOTH("landing: arrivals that differ in an SSE register only", check_vector(machine))
-ON_BOTH("landing: the same register digest by chance", check_same_digest(machine))
-ON_BOTH("landing: a state that the guest is never in", check_never(machine))
-ON_BOTH("landing: what the recorder writes down of an instant", check_alarms(machine))
-ON_BOTH("fork: the FPU comes along", check_fork(machine))
+ON_EACH("landing: arrivals that differ in memory only", check_memory(machine, false))
+ON_EACH("landing: arrivals that differ in memory only, told apart by a sample", check_memory(machine, true))
+ON_EACH("landing: arrivals that differ in an SSE register only", check_vector(machine))
+ON_EACH("landing: the same register digest by chance", check_same_digest(machine))
+ON_EACH("landing: a state that the guest is never in", check_never(machine))
+ON_EACH("landing: what the recorder writes down of an instant", check_alarms(machine))
+ON_EACH("fork: the FPU comes along", check_fork(machine))
 
 }  // namespace aftercheck::test

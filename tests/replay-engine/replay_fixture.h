@@ -18,7 +18,8 @@
 
 namespace aftercheck::test {
 
-constexpr MachineChoice kSoft = MachineChoice::soft, kKvm = MachineChoice::kvm;
+constexpr MachineChoice kSoft = MachineChoice::soft, kKvm = MachineChoice::kvm,
+                        kTranslated = MachineChoice::translated;
 
 // Records into `recording` on the soft vCPU, which every host has.
 inline void record_bare(const Workplace& place, const std::string& guest,
@@ -53,17 +54,32 @@ inline ReplayOptions options_for(const std::filesystem::path& recording, Machine
   return options;
 }
 
-// For test cases that are of KVM only, so that a skip covers up nothing else.
-inline bool kvm_works(const std::filesystem::path& recording) {
+// For test cases that are of one machine only, so that a skip covers up nothing else.
+inline bool works_on(MachineChoice machine, const std::filesystem::path& recording) {
   try {
-    Replay replay(options_for(recording, kKvm));
+    Replay replay(options_for(recording, machine));
     return true;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::host_lacks) throw;
-    WARN("SKIPPED: KVM can't be used on this host: " << error.what());
+    WARN("SKIPPED: the machine can't be used on this host: " << error.what());
     return false;
   }
 }
+
+// A test case for each machine, in each of which `machine` is what to choose; `recording` is what it replays.
+#define ON_EACH_MACHINE(name, recording, call)     \
+  TEST_CASE(name ", on the soft vCPU") {           \
+    constexpr MachineChoice machine = kSoft;       \
+    call;                                          \
+  }                                                \
+  TEST_CASE(name ", on KVM") {                     \
+    constexpr MachineChoice machine = kKvm;        \
+    if (works_on(machine, recording)) call;        \
+  }                                                \
+  TEST_CASE(name ", translated") {                 \
+    constexpr MachineChoice machine = kTranslated; \
+    if (works_on(machine, recording)) call;        \
+  }
 
 // To the recording's end, faithfully.
 inline bool ends_well(Replay& replay) {

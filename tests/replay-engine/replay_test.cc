@@ -536,35 +536,27 @@ void check_fork_is_refused_elsewhere() {
 
 }  // namespace
 
-#define ON_BOTH(name, call)                  \
-  TEST_CASE(name ", on the soft vCPU") {     \
-    constexpr MachineChoice machine = kSoft; \
-    call;                                    \
-  }                                          \
-  TEST_CASE(name ", on KVM") {               \
-    constexpr MachineChoice machine = kKvm;  \
-    if (kvm_works(steps())) call;            \
-  }
+#define ON_EACH(name, call) ON_EACH_MACHINE(name, steps(), call)
 
-ON_BOTH("replay: stops at events, at exits and at the end", check_events_and_exits(machine))
-ON_BOTH("replay: arrivals are counted from the segment's start", check_arrivals(machine))
-ON_BOTH("replay: any arrival is reached, and the end from there", check_each_arrival(machine))
-ON_BOTH("replay: a position that is not to be had is named", check_missed_positions(machine))
-ON_BOTH("replay: a full state is the same instant again", check_full_state(machine, kSoft))
-ON_BOTH("replay: breakpoints stop before the instruction", check_breakpoints(machine))
-ON_BOTH("replay: breakpoints wait for memory and outlive what answers do to it",
+ON_EACH("replay: stops at events, at exits and at the end", check_events_and_exits(machine))
+ON_EACH("replay: arrivals are counted from the segment's start", check_arrivals(machine))
+ON_EACH("replay: any arrival is reached, and the end from there", check_each_arrival(machine))
+ON_EACH("replay: a position that is not to be had is named", check_missed_positions(machine))
+ON_EACH("replay: a full state is the same instant again", check_full_state(machine, kSoft))
+ON_EACH("replay: breakpoints stop before the instruction", check_breakpoints(machine))
+ON_EACH("replay: breakpoints wait for memory and outlive what answers do to it",
         check_breakpoints_in_changing_code(machine, 0))
-ON_BOTH("replay: breakpoints on trapped instructions", check_breakpoints_in_changing_code(machine, 5))
-ON_BOTH("replay: breakpoints set before a start from a checkpoint",
+ON_EACH("replay: breakpoints on trapped instructions", check_breakpoints_in_changing_code(machine, 5))
+ON_EACH("replay: breakpoints set before a start from a checkpoint",
         check_breakpoints_from_checkpoints(machine))
-ON_BOTH("replay: a breakpoint that the guest overwrites", check_overwritten_breakpoint(machine))
-ON_BOTH("replay: participants stop it from anywhere", check_stopping_participants(machine))
-ON_BOTH("replay: participants come and go", check_attaching(machine))
-ON_BOTH("replay: a divergence ends it", check_divergence(machine))
-ON_BOTH("fork: both go on to the end, the child first", check_fork(machine, true))
-ON_BOTH("fork: both go on to the end, the parent first", check_fork(machine, false))
-ON_BOTH("fork: memory is not shared", check_fork_separates(machine))
-ON_BOTH("fork: more than once", check_fork_again(machine))
+ON_EACH("replay: a breakpoint that the guest overwrites", check_overwritten_breakpoint(machine))
+ON_EACH("replay: participants stop it from anywhere", check_stopping_participants(machine))
+ON_EACH("replay: participants come and go", check_attaching(machine))
+ON_EACH("replay: a divergence ends it", check_divergence(machine))
+ON_EACH("fork: both go on to the end, the child first", check_fork(machine, true))
+ON_EACH("fork: both go on to the end, the parent first", check_fork(machine, false))
+ON_EACH("fork: memory is not shared", check_fork_separates(machine))
+ON_EACH("fork: more than once", check_fork_again(machine))
 
 TEST_CASE("CPUID in code that is written where it runs is told as a likely reason for a divergence") {
   AddressSpace space;

@@ -1,5 +1,5 @@
-// The soft vCPU against this machine's processor: the same instruction on the same random operands.
-// Not-a-numbers and denormals-are-zero are left out, where Unicorn is known to differ
+// The soft vCPU, and the translated machine, against this host's processor: the same instruction on the same
+// random operands. Not-a-numbers and denormals-are-zero are left out, where Unicorn is known to differ
 // (machine/soft/README.md), and of the flags of MXCSR the denormal one.
 #include <sys/mman.h>
 
@@ -7,7 +7,7 @@
 #include <cstring>
 #include <random>
 
-#include "machine/vcpu.h"
+#include "tests/machine/machines.h"
 
 namespace aftercheck {
 namespace {
@@ -65,10 +65,10 @@ class Native {
   uint8_t* stub_;
 };
 
-class Soft {
+class Compared {
  public:
-  Soft()
-      : machine_(create_soft_machine(space_, CpuModel(CpuModelKind::portable))),
+  explicit Compared(MachineKind kind)
+      : machine_(make_machine(kind, space_, CpuModel(CpuModelKind::portable))),
         vcpu_(machine_->create_vcpu()) {
     REQUIRE(space_.map_anonymous({kCode, kCode + kPageSize}, PROT_READ | PROT_EXEC, false) == 0);
     REQUIRE(space_.map_anonymous({kMemory, kMemory + kPageSize}, PROT_READ | PROT_WRITE, false) == 0);
@@ -261,25 +261,23 @@ unsigned x87_status(const State& state, bool conditions) {
   return std::to_integer<unsigned>(state.fpu.fxsave[3]) & (conditions ? 0x7dU : 0x38U);
 }
 
-void compare(const State& native, const State& soft, uint64_t flags) {
-  for (size_t i = 0; i < 7; ++i) CHECK(native.words[i] == soft.words[i]);
-  CHECK((native.words[7] & flags) == (soft.words[7] & flags));
-  CHECK(native.memory == soft.memory);
-  CHECK(std::memcmp(&native.fpu.fxsave[160], &soft.fpu.fxsave[160], 256) == 0);
+void compare(const State& native, const State& compared, uint64_t flags) {
+  for (size_t i = 0; i < 7; ++i) CHECK(native.words[i] == compared.words[i]);
+  CHECK((native.words[7] & flags) == (compared.words[7] & flags));
+  CHECK(native.memory == compared.memory);
+  CHECK(std::memcmp(&native.fpu.fxsave[160], &compared.fpu.fxsave[160], 256) == 0);
   constexpr auto kFlags = std::byte{0x3d};  // without DE (SDM vol. 1, figure 10-3)
-  CHECK((native.fpu.fxsave[24] & kFlags) == (soft.fpu.fxsave[24] & kFlags));
-  CHECK(native.fpu.fxsave[4] == soft.fpu.fxsave[4]);
+  CHECK((native.fpu.fxsave[24] & kFlags) == (compared.fpu.fxsave[24] & kFlags));
+  CHECK(native.fpu.fxsave[4] == compared.fpu.fxsave[4]);
   const unsigned top = x87_status(native, false) >> 3;
   const auto tags = std::to_integer<unsigned>(native.fpu.fxsave[4]);
   for (unsigned i = 0; i < 8; ++i)
     if ((tags >> ((top + i) & 7) & 1) != 0)
-      CHECK(std::memcmp(&native.fpu.fxsave[32 + 16 * i], &soft.fpu.fxsave[32 + 16 * i], 10) == 0);
+      CHECK(std::memcmp(&native.fpu.fxsave[32 + 16 * i], &compared.fpu.fxsave[32 + 16 * i], 10) == 0);
 }
 
-}  // namespace
-
-TEST_CASE("SSE and integer instructions give what the processor gives") {
-  Soft soft;
+void sse_and_integers(MachineKind kind) {
+  Compared compared(kind);
   Native native;
   Random random;
   for (const Family& family : families()) {
@@ -291,15 +289,15 @@ TEST_CASE("SSE and integer instructions give what the processor gives") {
         code.push_back(static_cast<uint8_t>(random.bits() & (family.opcode.back() == 0xc2 ? 7 : 0xff)));
       State expected = random.state(), actual = expected;
       INFO("round " << round);
-      CHECK(soft.run(code, actual).kind == ExitKind::breakpoint);
+      CHECK(compared.run(code, actual).kind == ExitKind::breakpoint);
       native.run(code, expected);
       compare(expected, actual, family.flags);
     }
   }
 }
 
-TEST_CASE("x87 instructions give what the processor gives") {
-  Soft soft;
+void x87(MachineKind kind) {
+  Compared compared(kind);
   Native native;
   Random random;
   for (const Code& code : x87_instructions()) {
@@ -308,12 +306,20 @@ TEST_CASE("x87 instructions give what the processor gives") {
       State expected = random.state();
       random.fill_x87(expected);
       State actual = expected;
-      CHECK(soft.run(code, actual).kind == ExitKind::breakpoint);
+      CHECK(compared.run(code, actual).kind == ExitKind::breakpoint);
       native.run(code, expected);
       CHECK(x87_status(expected, false) == x87_status(actual, false));
       compare(expected, actual, 0);
     }
   }
 }
+
+}  // namespace
+
+ON_MACHINE("SSE and integer instructions give what the processor gives", soft, sse_and_integers(machine))
+ON_MACHINE("x87 instructions give what the processor gives", soft, x87(machine))
+ON_MACHINE("SSE and integer instructions give what the processor gives, translated", translated,
+           sse_and_integers(machine))
+ON_MACHINE("x87 instructions give what the processor gives, translated", translated, x87(machine))
 
 }  // namespace aftercheck
