@@ -18,12 +18,13 @@
 
 namespace aftercheck::test {
 
-constexpr MachineChoice kSoft = MachineChoice::soft, kKvm = MachineChoice::kvm;
+constexpr MachineChoice kSoft = MachineChoice::soft, kKvm = MachineChoice::kvm,
+                        kTranslated = MachineChoice::translated;
 
-// Records into `recording` on the soft vCPU, which every host has.
+// Records into `recording`, if nothing else is said on the soft vCPU, which every host has.
 inline void record_bare(const Workplace& place, const std::string& guest,
-                        const std::vector<std::string>& options = {}) {
-  std::vector<std::string> words = {"record", "-o", "recording", "--machine=soft"};
+                        const std::vector<std::string>& options = {}, const std::string& machine = "soft") {
+  std::vector<std::string> words = {"record", "-o", "recording", "--machine=" + machine};
   words.insert(words.end(), options.begin(), options.end());
   words.insert(words.end(), {"--", guest});
   const Finished finished = run_tool(words, place.path());
@@ -53,16 +54,20 @@ inline ReplayOptions options_for(const std::filesystem::path& recording, Machine
   return options;
 }
 
-// For test cases that are of KVM only, so that a skip covers up nothing else.
-inline bool kvm_works(const std::filesystem::path& recording) {
+// For test cases that are of one machine only, so that a skip covers up nothing else.
+inline bool works(const std::filesystem::path& recording, MachineChoice machine, const char* name) {
   try {
-    Replay replay(options_for(recording, kKvm));
+    Replay replay(options_for(recording, machine));
     return true;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::host_lacks) throw;
-    WARN("SKIPPED: KVM can't be used on this host: " << error.what());
+    WARN("SKIPPED: " << name << " can't be used on this host: " << error.what());
     return false;
   }
+}
+inline bool kvm_works(const std::filesystem::path& recording) { return works(recording, kKvm, "KVM"); }
+inline bool translated_works(const std::filesystem::path& recording) {
+  return works(recording, kTranslated, "the translated machine");
 }
 
 // To the recording's end, faithfully.
