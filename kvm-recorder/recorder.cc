@@ -334,6 +334,7 @@ void Session::begin_event(EventKind kind) {
   event_.operands.clear();
   event_.memory.clear();
   event_.fpu_digest.reset();
+  event_.branches.reset();
   event_.registers.clear();
   event_.fpu.clear();
   before_ = vcpu_->registers();
@@ -359,6 +360,7 @@ void Session::finish_event(const Registers& base) {
 
 void Session::append() {
   ++result_.events;
+  if (vcpu_->counts_branches()) vcpu_->reset_branches();
   AFTERCHECK_LOG_TO(LogTopic::record,
                     "event {}: kind {} at {:#x}; answer: {} registers, {} writes, {} mappings, {} patches",
                     entries_, static_cast<int>(event_.kind), event_.rip, event_.registers.size(),
@@ -538,7 +540,7 @@ void Session::deliver_and_finish() {
 
 // A signal came while the guest computes. One that kills ends the recording within this segment. One with a
 // handler is delivered at the next exit if that comes soon; else at a position of its own, which the replay
-// finds by the guest's whole state.
+// finds by its count of branches, if it has one, and the guest's whole state.
 void Session::handle_kick() {
   if (const std::optional<int> fatal = task_.signals.fatal_pending()) {
     end(recording::EndReason::killed_by_signal, *fatal);
@@ -551,6 +553,7 @@ void Session::handle_kick() {
     return;
   }
   begin_event(EventKind::asynchronous);
+  if (vcpu_->counts_branches()) event_.branches = vcpu_->branches();
   const RegisterWords state = canonical_state(before_);
   event_.operands.assign(state.begin(), state.end());
   add_memory_digests();

@@ -104,13 +104,31 @@ std::optional<Exit> Breakpoints::pass(const Entry& entry) {
   return std::nullopt;
 }
 
-Exit Breakpoints::run_until(std::optional<uint64_t> target, ArrivalFilter* filter) {
+template <typename Arrived, typename Run>
+Exit Breakpoints::go(Arrived arrived, Run run) {
   if (const auto under = bytes_.find(vcpu_->registers().rip); under != bytes_.end() && under->second.armed) {
     if (const std::optional<Exit> exit = pass(under->second)) return *exit;
     const uint64_t rip = vcpu_->registers().rip;
-    if (at(rip) || rip == target) return Exit{.kind = ExitKind::breakpoint};
+    if (at(rip) || arrived(rip)) return Exit{.kind = ExitKind::breakpoint};
   }
-  return target ? vcpu_->run_to(*target, filter) : vcpu_->run();
+  return run();
+}
+
+Exit Breakpoints::run() {
+  return go([](uint64_t) { return false; }, [&] { return vcpu_->run(); });
+}
+
+Exit Breakpoints::run_to(uint64_t address, ArrivalFilter* filter) {
+  return go([&](uint64_t rip) { return rip == address; }, [&] { return vcpu_->run_to(address, filter); });
+}
+
+// The count may be passed already: at another breakpoint, or by the step off one.
+Exit Breakpoints::run_until(uint64_t branches, uint64_t address) {
+  return go([&](uint64_t rip) { return rip == address && vcpu_->branches() == branches; },
+            [&] {
+              if (vcpu_->branches() > branches) return Exit{.kind = ExitKind::kick};
+              return vcpu_->run_until(branches, address);
+            });
 }
 
 void hand_over(Vcpu& from, Vcpu& to, Breakpoints& breakpoints) {

@@ -46,9 +46,12 @@ class Breakpoints {
   // As Vcpu::run(), but also stops, with ExitKind::breakpoint and RIP on it, before an instruction at a
   // breakpoint is executed; one that RIP is on already is executed first. The guest's own INT3 gives the same
   // exit at other addresses.
-  Exit run() { return run_until(std::nullopt, nullptr); }
+  Exit run();
   // Stops before `address` too, where `filter` (if any) does not go by; only for vCPUs with has_run_to().
-  Exit run_to(uint64_t address, ArrivalFilter* filter = nullptr) { return run_until(address, filter); }
+  Exit run_to(uint64_t address, ArrivalFilter* filter = nullptr);
+  // Stops before `address` too, where so many branches have been executed, and with ExitKind::kick where more
+  // have been: as Vcpu::run_until(). Only for vCPUs with counts_branches().
+  Exit run_until(uint64_t branches, uint64_t address);
 
  private:
   struct Entry {
@@ -62,7 +65,10 @@ class Breakpoints {
   std::set<uint64_t> waiting_;       // of them
 
   bool arm(uint64_t address, Entry& entry);
-  Exit run_until(std::optional<uint64_t> target, ArrivalFilter* filter);
+  // Executes what RIP is on if that is under a breakpoint, and goes on with `run` unless something stops the
+  // guest behind it: a breakpoint, or `arrived`, which is given RIP.
+  template <typename Arrived, typename Run>
+  Exit go(Arrived arrived, Run run);
   // Executes the instruction at RIP, which is under a breakpoint; nothing if it was only that.
   std::optional<Exit> pass(const Entry& entry);
   uint64_t nop_length(uint64_t address, const Entry& entry) const;

@@ -71,11 +71,11 @@ Shape shape_of(const Event& event) {
 
 bool has_extra(const Event& event) {
   return !event.memory.empty() || event.fpu_digest || !event.fpu.empty() || !event.space_ops.empty() ||
-         !event.patches.empty() || !event.output_steps.empty();
+         !event.patches.empty() || !event.output_steps.empty() || event.branches;
 }
 
 // Sizes in the payload, rounded up: structure, pointers and the data behind them.
-constexpr uint64_t kExtraBytes = 80, kMemoryDigestBytes = 40, kSpaceOpBytes = 96, kCodePatchBytes = 40,
+constexpr uint64_t kExtraBytes = 88, kMemoryDigestBytes = 40, kSpaceOpBytes = 96, kCodePatchBytes = 40,
                    kOutputStepBytes = 40;
 constexpr uint64_t kShapeBytes = 72, kOutputShapeBytes = 16;
 
@@ -152,6 +152,7 @@ void build_extra(const Event& event, log::Extra::Builder out) {
   }
   out.setHasFpuDigest(event.fpu_digest.has_value());
   out.setFpuDigest(event.fpu_digest.value_or(0));
+  if (event.branches) out.setBranchesPlusOne(*event.branches + 1);
   if (!event.fpu.empty()) out.setFpu(as_data(std::span(event.fpu)));
   if (!event.space_ops.empty()) {
     auto ops = out.initSpaceOps(static_cast<unsigned>(event.space_ops.size()));
@@ -338,6 +339,7 @@ void ChunkBuilder::append_extra(const Event& event) {
   extra.event = count_;
   extra.parts.memory = event.memory;
   extra.parts.fpu_digest = event.fpu_digest;
+  extra.parts.branches = event.branches;
   extra.parts.fpu = event.fpu;
   extra.parts.space_ops = event.space_ops;
   extra.parts.patches = event.patches;

@@ -43,6 +43,7 @@ void clear(Event& event) {
   event.operands.clear();
   event.memory.clear();
   event.fpu_digest.reset();
+  event.branches.reset();
   event.registers.clear();
   event.fpu.clear();
   event.space_ops.clear();
@@ -252,6 +253,7 @@ void ChunkDecoder::load_extra(log::Extra::Reader in, Event& event) {
       damaged("event {} of the chunk: a memory digest has {} bytes", at_, digest.getDigest().size());
   }
   if (in.getHasFpuDigest()) event.fpu_digest = in.getFpuDigest();
+  if (in.getBranchesPlusOne() != 0) event.branches = in.getBranchesPlusOne() - 1;
   const auto fpu = as_span(in.getFpu());
   if (!fpu.empty() && fpu.size() != kFpuBytes)
     damaged("event {} of the chunk has {} bytes of FPU state", at_, fpu.size());

@@ -32,7 +32,7 @@ enum class EventKind : uint8_t {
   // pages; before them, samples that tell the instant from others early) and `fpu_digest` identify the
   // instant; the answer sets RFLAGS and the FPU state whether they changed or not. operands: the words of
   // which `digest` is, since one in 2^32 of the arrivals at RIP has the same `digest` by chance; none in
-  // recordings of earlier versions.
+  // recordings of earlier versions. `branches` say when the guest was there, if its machine counted them.
   asynchronous = 7,
 };
 
@@ -135,6 +135,8 @@ struct Event {
   uint32_t digest = 0;                 // low half of the running register digest after this exit
   std::vector<MemoryDigest> memory;    // periodic; empty on most events
   std::optional<uint64_t> fpu_digest;  // comes with `memory`
+  // asynchronous: executed since the event before was answered (Vcpu::branches()); less than UINT64_MAX
+  std::optional<uint64_t> branches;
   // the answer
   std::vector<RegisterChange> registers;
   std::vector<std::byte> fpu;  // 512 bytes of FXSAVE, or empty: unchanged

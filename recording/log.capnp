@@ -51,6 +51,7 @@ struct Extra {
   spaceOps @5 :List(SpaceOp);
   patches @6 :List(CodePatch);
   outputSteps @7 :List(OutputStep);
+  branchesPlusOne @8 :UInt64;     # 0: they were not counted
 }
 
 struct MemoryDigest {

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "checkpoint/space_description.h"
 #include "machine/dense_exits.h"
 
@@ -371,9 +372,14 @@ void Guest::apply_registers(GuestThread& thread, const Event& event) {
 
 // --- moving and copying ---
 
+Machine& Guest::machine_of(const GuestThread& thread, const Vcpu& vcpu) {
+  if (&vcpu == thread.soft_.get()) return *soft_machine_;
+  return &vcpu == thread.counting_.get() ? *counting_machine_ : *machine_;
+}
+
 void Guest::move(GuestThread& thread, Vcpu& to) {
   if (thread.vcpu_ == &to) return;
-  code_changed_elsewhere(&to == thread.soft_.get() ? *soft_machine_ : *machine_, space_);
+  code_changed_elsewhere(machine_of(thread, to), space_);
   hand_over(*thread.vcpu_, to, *breakpoints_);
   thread.vcpu_ = &to;
 }
@@ -383,6 +389,20 @@ Vcpu& Guest::soft_vcpu(GuestThread& thread) {
   if (soft_machine_ == nullptr) soft_machine_ = create_soft_machine(space_, options_.cpu);
   if (thread.soft_ == nullptr) thread.soft_ = soft_machine_->create_vcpu();
   return *thread.soft_;
+}
+
+Vcpu* Guest::counting_vcpu(GuestThread& thread) {
+  if (thread.own_->counts_branches()) return thread.own_.get();
+  if (machine_->kind() != MachineKind::kvm || cannot_count_) return nullptr;
+  try {
+    if (counting_machine_ == nullptr) counting_machine_ = create_translated_machine(space_, options_.cpu);
+    if (thread.counting_ == nullptr) thread.counting_ = counting_machine_->create_vcpu();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::host_lacks) throw;
+    AFTERCHECK_LOG_TO(LogTopic::replay, "branches can't be counted here: {}", error.what());
+    cannot_count_ = true;
+  }
+  return thread.counting_.get();
 }
 
 Event Guest::describe() {
@@ -420,11 +440,11 @@ void Guest::separate(MachineChoice choice, const std::vector<FpuState>& fpus) {
   std::vector<Registers> registers;
   for (const auto& thread : threads_) {
     registers.push_back(thread->registers());
-    thread->own_.reset();
+    for (std::unique_ptr<Vcpu>* vcpu : {&thread->own_, &thread->soft_, &thread->counting_}) vcpu->reset();
     thread->vcpu_ = nullptr;
   }
   // First of all: a machine on KVM has page tables in memory that it shares with the parent's.
-  machine_.reset();
+  for (std::unique_ptr<Machine>* machine : {&machine_, &soft_machine_, &counting_machine_}) machine->reset();
   pages_ = std::make_unique<PageMap>();
   files_.separate(space_);
   machine_ = create_machine(choice, space_, options_.cpu);

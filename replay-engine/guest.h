@@ -39,7 +39,7 @@ class GuestThread {
   friend class Guest;
   const uint32_t number_;
   std::unique_ptr<Vcpu> own_;
-  std::unique_ptr<Vcpu> soft_;  // of the guest's second machine; made when it is first wanted
+  std::unique_ptr<Vcpu> soft_, counting_;  // of the guest's other machines; made when they are first wanted
   Vcpu* vcpu_;
   recording::RunningDigest digest_;
 };
@@ -99,6 +99,9 @@ class Guest {
   void move(GuestThread& thread, Vcpu& to);
   // A soft vCPU for the thread on the same memory, whatever its own machine is.
   Vcpu& soft_vcpu(GuestThread& thread);
+  // One that counts branches: its own, or where the guest's machine is KVM another on the same memory. Null:
+  // there is none.
+  Vcpu* counting_vcpu(GuestThread& thread);
 
   // XXH3-64 over its canonical registers and canonical FPU state.
   uint64_t registers_digest(GuestThread& thread);
@@ -111,9 +114,9 @@ class Guest {
   // The guest as a start event that would build it, but for the contents of its memory.
   recording::Event describe();
 
-  // fork(2), parent and child each with a guest of their own. In the child the machine is made anew (KVM's
-  // descriptors serve the process that made them only), so what was set in vCPUs is gone. -1 with errno, as
-  // fork.
+  // fork(2), parent and child each with a guest of their own. In the child machines are made anew (KVM's
+  // descriptors serve the process that made them only), so what was set in vCPUs is gone, and each thread has
+  // its own one again. -1 with errno, as fork.
   pid_t fork();
 
  private:
@@ -122,7 +125,9 @@ class Guest {
   AddressSpace space_;
   SharedFiles files_;
   std::unique_ptr<Machine> machine_;
-  std::unique_ptr<Machine> soft_machine_;  // besides, for parts of a replay that go better there
+  // Besides, for parts of a replay that go better there.
+  std::unique_ptr<Machine> soft_machine_, counting_machine_;
+  bool cannot_count_ = false;  // the host lacks what a counting machine needs
   std::vector<std::unique_ptr<GuestThread>> threads_;
   std::optional<Breakpoints> breakpoints_;
   std::unique_ptr<PageMap> pages_;
@@ -142,6 +147,7 @@ class Guest {
   std::vector<Range> file_pages(const Mapping& mapping);
   void grow_shared(const recording::SpaceOp& op);
   void apply_registers(GuestThread& thread, const recording::Event& event);
+  Machine& machine_of(const GuestThread& thread, const Vcpu& vcpu);
   void separate(MachineChoice choice, const std::vector<FpuState>& fpus);
 };
 

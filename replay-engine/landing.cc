@@ -34,12 +34,22 @@ constexpr double kDenseSeconds = 200e-6;
 }  // namespace
 
 Landing::Landing(Guest& guest, GuestThread& thread, const recording::Event& event)
-    : guest_(guest), thread_(thread), event_(event) {
-  if (!thread_.vcpu().has_run_to()) arm();
-  begin_block(on_soft() ? kFirstSoftBlock : kKvmBlock);
-}
+    : guest_(guest), thread_(thread), event_(event) {}
 
 Landing::~Landing() { disarm(); }
+
+void Landing::begin() {
+  Vcpu* const counting = event_.branches ? guest_.counting_vcpu(thread_) : nullptr;
+  if (counting == nullptr) return begin_on_own();
+  guest_.move(thread_, *counting);
+  counted_ = true;
+}
+
+void Landing::begin_on_own() {
+  guest_.move(thread_, thread_.own_vcpu());
+  if (!thread_.vcpu().has_run_to()) arm();
+  begin_block(kKvmBlock);
+}
 
 void Landing::arm() { armed_ = guest_.breakpoints().add(event_.rip); }
 
@@ -147,11 +157,13 @@ bool Landing::registers_match(const Registers& registers) {
 
 // The first arrival with the identical state of registers, memory and FPU.
 bool Landing::arrived() {
+  if (counted_ && branches() != *event_.branches) return false;
   look_up();
   ++arrivals_;
   if (all_hold(samples_) && registers_match(thread_.registers()) && all_hold(stretches_) &&
       guest_.memory_matches(event_))
     return true;
+  if (counted_) return false;
   if (arrivals_ == 1)
     begin_block(block_size_);  // what came before tells nothing
   else if (arrivals_ - block_arrivals_ >= block_size_)
@@ -272,6 +284,7 @@ void Landing::search_counter() {
 
 Exit Landing::go() {
   Breakpoints& breakpoints = guest_.breakpoints();
+  if (counted_) return breakpoints.run_until(*event_.branches, event_.rip);
   if (!thread_.vcpu().has_run_to()) return breakpoints.run();
   look_up();
   // Others who stop there want to see each arrival.
@@ -329,6 +342,11 @@ void Landing::change() {
 
 bool Landing::give_up() {
   if (!on_soft()) return false;
+  if (std::exchange(counted_, false)) {
+    AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: branches can't be counted to it", event_.rip);
+    begin_on_own();
+    return true;
+  }
   gave_up_ = true;
   change();
   begin_block(kKvmBlock);

@@ -1,4 +1,5 @@
-// The way to the instant of an asynchronous event, which is known by the guest's whole state only.
+// The way to the instant of an asynchronous event, which is known by the guest's whole state and, if the
+// recorder could count them, by the number of branches executed before it.
 #pragma once
 
 #include <chrono>
@@ -14,8 +15,9 @@
 
 namespace aftercheck {
 
-// Where the guest passes the instant's address often, nearly all arrivals must be refused for next to
-// nothing: on KVM one costs two exits, so the guest goes to the soft vCPU, on the same memory, which asks
+// With a count, on a vCPU that counts, the guest stops at the instant, and its state is compared to prove
+// that. Else where the guest passes the instant's address often, nearly all arrivals must be refused for next
+// to nothing: on KVM one costs two exits, so the guest goes to the soft vCPU, on the same memory, which asks
 // without leaving translated code; and what refused the arrival before is looked at first: a cache line that
 // the recorder has sampled, or a register.
 class Landing final : private ArrivalFilter {
@@ -28,15 +30,23 @@ class Landing final : private ArrivalFilter {
   Landing& operator=(const Landing&) = delete;
 
   uint64_t address() const { return event_.rip; }
-  // How often the guest was there.
+  // How often the guest was there; where that counts, with the instant's count of branches.
   uint64_t arrivals() const { return arrivals_; }
+  bool counted() const { return counted_; }
+  // Executed since the segment's start, where they are counted; else 0.
+  uint64_t branches() const { return counted_ ? thread_.vcpu().branches() : 0; }
+  // Has the guest executed more than before the instant? No, where they are not counted.
+  bool passed() const { return counted_ && branches() > *event_.branches; }
 
+  // Before anything else, at the segment's start. Afterwards another vCPU may run the guest; one that counts
+  // is to count from here on.
+  void begin();
   // The guest is at the address: is this the instant? Afterwards another vCPU may run it.
   bool arrived();
   // Runs the guest to the next arrival that may be it, or to another exit.
   Exit go();
-  // The soft vCPU can't execute what comes: the thread's own goes on, for good. False where it was at work
-  // already.
+  // The vCPU that is not the thread's own can't execute what comes: its own goes on. False where it was at
+  // work already.
   bool give_up();
 
  private:
@@ -67,7 +77,8 @@ class Landing final : private ArrivalFilter {
   uint64_t seen_arrival_ = 0, searched_offset_ = 0, searched_step_ = 0;
   bool looked_up_ = false;
   uint64_t arrivals_ = 0;
-  bool armed_ = false;  // an INT3 stops the guest there
+  bool armed_ = false;    // an INT3 stops the guest there
+  bool counted_ = false;  // the vCPU counts branches and stops the guest there
 
   // Of the soft vCPU's run under way: so many arrivals are refused before it comes back.
   uint64_t patience_ = 0;
@@ -79,7 +90,9 @@ class Landing final : private ArrivalFilter {
   double kvm_seconds_ = 0;         // an arrival
   uint64_t wait_ = 0, waits_ = 1;  // blocks on KVM before the soft vCPU is tried again; how many next time
 
+  // Where branches are counted, on the one that counts.
   bool on_soft() const { return &thread_.vcpu() != &thread_.own_vcpu(); }
+  void begin_on_own();
   void look_up();
   void look_up_stretches();
   void look_up_operands();

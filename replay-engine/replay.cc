@@ -381,6 +381,7 @@ std::optional<Stop> Replay::Impl::run_segment(const Limit& limit) {
       return Stop{Stop::Why::breakpoint, answered_, rip, nullptr};
     case SegmentStop::Why::exit:
     case SegmentStop::Why::landed:
+    case SegmentStop::Why::passed:
       break;
   }
   verify(segment_stop);
@@ -429,11 +430,15 @@ void Replay::Impl::verify(const SegmentStop& stop) {
       diverged(difference->actual, difference->detail);
   } else if (stop.why != SegmentStop::Why::landed) {
     const Registers& registers = thread.registers();
-    diverged(describe_exit(kind_of(stop.exit), registers.rip, operands_of(stop.exit, registers),
-                           options_.system_call_name),
-             fmt::format(
-                 "the guest left the segment without passing the recorded state at {:#x} ({} arrivals there)",
-                 event.rip, segment_.landing_arrivals()));
+    const bool passed = stop.why == SegmentStop::Why::passed;
+    const std::string count =
+        segment_.landing_counted() ? fmt::format(" after {} branches", *event.branches) : "";
+    diverged(
+        passed ? fmt::format("more branches, at {:#x}", registers.rip)
+               : describe_exit(kind_of(stop.exit), registers.rip, operands_of(stop.exit, registers),
+                               options_.system_call_name),
+        fmt::format("the guest {} without passing the recorded state at {:#x}{} ({} arrivals there)",
+                    passed ? "went on" : "left the segment", event.rip, count, segment_.landing_arrivals()));
   } else {
     thread.digest().update(canonical_state(thread.registers()));
   }

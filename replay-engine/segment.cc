@@ -1,6 +1,7 @@
 #include "replay-engine/segment.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -107,13 +108,19 @@ std::optional<SegmentStop> Segment::look() {
 
 Exit Segment::go() { return landing_ ? landing_->go() : guest_.breakpoints().run(); }
 
-// What the soft vCPU can't execute is no reason to stop while another can.
-bool Segment::leave_soft() {
+// What a vCPU that is not the thread's own can't execute is no reason to stop while another can.
+bool Segment::leave_other() {
   return (landing_ && landing_->give_up()) || (dense_stops_ && dense_stops_->give_up());
 }
 
+// Not before the guest is to run: a copy of the replay may be made until then, whose vCPUs are others.
+void Segment::begin_counting() {
+  if (landing_) landing_->begin();
+  if (thread_.vcpu().counts_branches()) thread_.vcpu().reset_branches();
+}
+
 SegmentStop Segment::run() {
-  begun_ = true;
+  if (!std::exchange(begun_, true)) begin_counting();
   if (dense_stops_) dense_stops_->begin();
   for (;;) {
     if (const std::optional<SegmentStop> stop = look()) {
@@ -125,19 +132,24 @@ SegmentStop Segment::run() {
       return *stop;
     }
     if (landing_ && visitors_.landing) visitors_.landing(landing_->arrivals());
-    const uint64_t rip = thread_.registers().rip;
+    const uint64_t rip = thread_.registers().rip, branches = landing_ ? landing_->branches() : 0;
     try {
       const Exit exit = go();
+      const bool passed = landing_ && landing_->passed();
       // A kick is for whoever waits for an event, and none is between here and there.
-      if (landing_ && exit.kind == ExitKind::kick) continue;
+      if (landing_ && exit.kind == ExitKind::kick && !passed) {
+        if (thread_.registers().rip != rip || landing_->branches() != branches) looked_ = Looked::nothing;
+        continue;
+      }
       looked_ = Looked::nothing;
       arrivals_here_ = 0;
       if (exit.kind == ExitKind::breakpoint && stops_at(thread_.registers().rip)) continue;
       if (dense_stops_) dense_stops_->finish();
       guest_.move(thread_, thread_.own_vcpu());
-      return {SegmentStop::Why::exit, exit};
+      return {passed && exit.kind == ExitKind::kick ? SegmentStop::Why::passed : SegmentStop::Why::exit,
+              exit};
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::unsupported || !leave_soft()) throw;
+      if (error.kind() != ErrorKind::unsupported || !leave_other()) throw;
       if (thread_.registers().rip != rip) looked_ = Looked::nothing;
     }
   }

@@ -23,6 +23,7 @@ struct SegmentStop {
   enum class Why : uint8_t {
     exit,        // `exit` has come: the segment is over
     landed,      // the guest is at the asynchronous event that ends the segment
+    passed,      // it has executed more branches than before that event, which it has not come to
     goal,        // at the instant that was asked for
     breakpoint,  // before the instruction at one of the caller's breakpoints
     wanted,      // a visitor wanted it
@@ -30,7 +31,7 @@ struct SegmentStop {
   Exit exit{};
 };
 
-// One object serves all segments of a thread. After any stop but the first two run() goes on with the same
+// One object serves all segments of a thread. After any stop but the first three run() goes on with the same
 // segment, and looks at nothing twice.
 class Segment {
  public:
@@ -65,9 +66,10 @@ class Segment {
 
   SegmentStop run();
 
-  // How often the guest was at the landing's address: for reports, after run() gave `exit` in place of
-  // `landed`.
+  // How often the guest was where the landing may be: for reports, after run() gave `exit` or `passed` in
+  // place of `landed`.
   uint64_t landing_arrivals() const { return landing_ ? landing_->arrivals() : 0; }
+  bool landing_counted() const { return landing_ && landing_->counted(); }
   // The number of times that it has been where it stands, if all were counted.
   std::optional<uint64_t> arrivals_here() const;
 
@@ -96,7 +98,8 @@ class Segment {
   bool at_goal();
   bool stops_at(uint64_t address) const;
   Exit go();
-  bool leave_soft();
+  void begin_counting();
+  bool leave_other();
 };
 
 }  // namespace aftercheck

@@ -224,6 +224,7 @@ Json to_json(const Event& event, uint64_t number, const std::string& symbol) {
                               {"digest", recording::to_hex(stretch.digest)}});
   for (const auto& change : event.registers)
     json["registers"][register_name(change.number)] = hex(change.value);
+  if (event.branches) json["branches"] = *event.branches;
   if (!event.fpu.empty()) json["fpu_changed"] = true;
   for (const SpaceOp& op : event.space_ops) json["space"].push_back(to_json(op));
   for (const auto& write : event.writes)

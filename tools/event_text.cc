@@ -115,7 +115,8 @@ std::string describe(const Event& event) {
     case EventKind::end:
       return describe_end(event);
     case EventKind::asynchronous:
-      return fmt::format("stopped at {:#x}", event.rip);
+      return fmt::format("stopped at {:#x}{}", event.rip,
+                         event.branches ? fmt::format(" after {} branches", *event.branches) : "");
   }
   return "unknown event";
 }

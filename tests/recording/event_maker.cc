@@ -123,6 +123,7 @@ Event EventMaker::make() {
   event.digest = static_cast<uint32_t>(random_());
   for (uint64_t i = below(3); i > 0; i--) event.memory.push_back({number(), number(), digest()});
   if (below(2) != 0) event.fpu_digest = random_();
+  if (below(2) != 0) event.branches = below(2) != 0 ? 0 : random_() / 2;
   for (uint64_t i = below(20); i > 0; i--)
     event.registers.push_back({static_cast<uint8_t>(random_()), number()});
   if (below(3) == 0) event.fpu = bytes(512);
@@ -167,6 +168,7 @@ std::string to_text(const Event& event) {
   for (const auto& d : event.memory)
     text += fmt::format("\nmemory {:#x} {:#x} {}", d.address, d.length, to_hex(d.digest));
   if (event.fpu_digest) text += fmt::format("\nfpu digest {:#x}", *event.fpu_digest);
+  if (event.branches) text += fmt::format("\nbranches {}", *event.branches);
   for (const auto& r : event.registers) text += fmt::format("\nregister {} {:#x}", r.number, r.value);
   if (!event.fpu.empty()) text += fmt::format("\nfpu {} {:#x}", event.fpu.size(), digest64(event.fpu));
   for (const auto& op : event.space_ops)

@@ -68,6 +68,20 @@ TEST_CASE("random events come back as they were") {
   REQUIRE_FALSE(reader.truncated());
 }
 
+TEST_CASE("a count of branches is that of its own event only") {
+  TemporaryDirectory directory;
+  std::vector<Event> events(5);
+  events[0].kind = EventKind::start;
+  for (size_t i = 1; i < 4; ++i) events[i].kind = EventKind::asynchronous;
+  events[1].branches = UINT64_MAX - 1;
+  events[3].branches = 0;
+  events[4] = end_event();
+  Writer writer(directory.path());
+  for (const Event& event : events) writer.append(event);
+  writer.finish();
+  check_same(directory.path(), events);
+}
+
 TEST_CASE("a log without its end event is truncated") {
   TemporaryDirectory directory;
   EventMaker maker(1);

@@ -149,7 +149,9 @@ class Mutator {
         event.kind = static_cast<EventKind>(below(9));
         return;
       case 14:
-        return bend(event.thread);
+        if (below(2) == 0) return bend(event.thread);
+        event.branches = number(below(5000));
+        return;
       default:
         if (below(3) == 0)
           events.erase(events.begin() + static_cast<ptrdiff_t>(at));

@@ -1,4 +1,6 @@
 // Asynchronous events among arrivals at the same address with the same registers: only the right one will do.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -77,8 +79,8 @@ struct Instant {
 };
 
 // The guest is there now.
-std::unique_ptr<Replay> replay_to(const Instant& instant, Watcher& watcher) {
-  ReplayOptions options = options_for(repeats(), kSoft);
+std::unique_ptr<Replay> replay_to(const Instant& instant, Watcher& watcher, MachineChoice machine = kSoft) {
+  ReplayOptions options = options_for(repeats(), machine);
   options.participants = {&watcher};
   auto replay = std::make_unique<Replay>(options);
   recording::Position position;
@@ -144,9 +146,10 @@ constexpr uint64_t kNths[] = {1, 2, 7, 20};
 
 // Replays the recording with an asynchronous event at that instant, and gives what the guest is when it has
 // landed there.
-Watcher land(const Instant& instant, MachineChoice machine, uint64_t sample = 0) {
+Watcher land(const Instant& instant, MachineChoice machine, uint64_t sample = 0,
+             const std::function<void(Event&)>& change = {}) {
   const Workplace place;
-  insert_event(place / "bent", instant, sample);
+  insert_event(place / "bent", instant, sample, change);
   Watcher watcher(instant.after + 1);
   ReplayOptions options = options_for(place / "bent", machine);
   options.participants = {&watcher};
@@ -274,6 +277,126 @@ void check_alarms(MachineChoice machine) {
   CHECK(ends_well(replay));
 }
 
+// How many the guest has executed since the event before.
+uint64_t branches_at(const Instant& instant) {
+  Watcher watcher(0);
+  return replay_to(instant, watcher, kTranslated)->guest().thread().vcpu().branches();
+}
+
+// With a count. On KVM another machine counts.
+void check_counted(MachineChoice machine) {
+  const Instant memory{begin_of(0), value_of(tell_memory), 1}, vector{begin_of(1), value_of(tell_vector), 1};
+  for (const Instant& first : {memory, vector}) {
+    const uint64_t before = branches_at(first);
+    for (const uint64_t nth : kNths) {
+      INFO(nth);
+      const Instant instant{first.after, first.address, nth};
+      const uint64_t branches = branches_at(instant);
+      CHECK(branches == before + nth - 1);  // one closes the loop
+      const Watcher landed = land(instant, machine, 0, [&](Event& e) { e.branches = branches; });
+      CHECK((first.address == memory.address ? landed.counter_ : landed.vector_) == nth - 1);
+    }
+  }
+}
+
+// The count decides, not the first arrival with the state, and it proves nothing alone.
+void check_counted_never(MachineChoice machine) {
+  const Instant instant{begin_of(0), value_of(tell_memory), 7};
+  const uint64_t branches = branches_at(instant);
+  constexpr const char* kPassed = "more branches";
+  constexpr const char* kExit = "getppid";
+  struct Case {
+    const char* name;
+    uint64_t branches;
+    const char* came;
+    uint64_t arrivals;
+    void (*change)(Event&) = [](Event&) {};
+    bool watched = false;  // by somebody with a breakpoint there
+  };
+  for (const Case& c :
+       {Case{"one more", branches + 1, kPassed, 1}, Case{"one less", branches - 1, kPassed, 1},
+        Case{"one more, watched", branches + 1, kPassed, 1, [](Event&) {}, true},
+        Case{"more than there are", branches + 1'000'000, kExit, 0},
+        Case{"the most", UINT64_MAX - 1, kExit, 0},
+        Case{"other registers", branches, kPassed, 1, [](Event& e) { e.operands[kRcx] ^= 1; }},
+        Case{"other memory", branches, kPassed, 1, [](Event& e) { e.memory.back().digest[0] ^= 1; }},
+        Case{"another FPU", branches, kPassed, 1, [](Event& e) { *e.fpu_digest ^= 1; }}}) {
+    INFO(c.name);
+    const Workplace place;
+    insert_event(place / "bent", instant, 0, [&](Event& e) {
+      e.branches = c.branches;
+      c.change(e);
+    });
+    ReplayOptions options = options_for(place / "bent", machine);
+    options.system_call_name = [](uint64_t) { return std::string(kExit); };
+    Replay replay(options);
+    if (c.watched) replay.add_breakpoint(instant.address);
+    try {
+      ends_well(replay);
+      FAIL("no divergence");
+    } catch (const Divergence& divergence) {
+      CHECK(divergence.event() == instant.after + 1);
+      CHECK_THAT(divergence.actual(), Contains(c.came));
+      CHECK_THAT(divergence.detail(),
+                 Contains(fmt::format(
+                     "without passing the recorded state at {:#x} after {} branches ({} arrivals there)",
+                     instant.address, c.branches, c.arrivals)));
+    }
+  }
+}
+
+// Others who stop the guest on the way see all that they would see without a count.
+void check_counted_stops(MachineChoice machine) {
+  const Instant instant{begin_of(0), value_of(tell_memory), 7};
+  const Workplace place;
+  const uint64_t branches = branches_at(instant);
+  insert_event(place / "bent", instant, 0, [&](Event& e) { e.branches = branches; });
+  constexpr uint64_t kCompareAfter = 7, kBranchAfter = 15;  // the INC before it; the CMP, too
+  for (const uint64_t address :
+       {instant.address, instant.address + kCompareAfter, instant.address + kBranchAfter}) {
+    INFO(address);
+    Watcher watcher(instant.after + 1);
+    ReplayOptions options = options_for(place / "bent", machine);
+    options.participants = {&watcher};
+    Replay replay(options);
+    recording::Position third;
+    third.event = instant.after;
+    third.instant = recording::Arrival{instant.address, 3};
+    REQUIRE(replay.advance({.position = third}).why == Stop::Why::position);
+    CHECK(counter_of(replay.guest()) == 2);
+    replay.add_breakpoint(address);
+    std::vector<uint64_t> seen;
+    for (Stop stop; (stop = replay.advance({.exit = instant.after + 1})).why == Stop::Why::breakpoint;)
+      seen.push_back(counter_of(replay.guest()));
+    // At the third arrival the guest stands already.
+    const bool there = address == instant.address;
+    CHECK(seen == (there ? std::vector<uint64_t>{2, 3, 4, 5} : std::vector<uint64_t>{3, 4, 5, 6}));
+    CHECK(watcher.counter_ == 6);
+    replay.remove_breakpoint(address);
+    CHECK(ends_well(replay));
+  }
+}
+
+// As a recorder counts. A copy of the replay counts for itself.
+void check_recorded_counts(MachineChoice machine) {
+  const Workplace place;
+  record_bare(place, ALARMS_GUEST, {}, "translated");
+  check_recorded(place / "recording");
+  uint64_t asynchronous = 0;
+  recording::Reader reader(place / "recording");
+  while (const Event* event = reader.next()) {
+    CHECK(event->branches.has_value() == (event->kind == EventKind::asynchronous));
+    if (event->branches) asynchronous = reader.number();
+  }
+  REQUIRE(asynchronous != 0);
+  Replay replay(options_for(place / "recording", machine));
+  replay.advance({.event = asynchronous - 1});
+  const pid_t child = replay.fork();
+  if (child == 0) end_child([&] { return ends_well(replay); });
+  CHECK(exit_status_of(child) == 0);
+  CHECK(ends_well(replay));
+}
+
 // The FPU of a copy is that of the replay it is made of.
 void check_fork(MachineChoice machine) {
   Replay replay(options_for(repeats(), machine));
@@ -298,6 +421,7 @@ TEST_CASE("memory digests: at the end they are of all that is the guest's own, r
   for (const recording::MemoryDigest& digest : last) CHECK(digest.length <= 1 << 20);
 }
 
+<<<<<<< HEAD
 #define ON_EACH(name, call) ON_EACH_MACHINE(name, repeats(), call)
 
 ON_EACH("landing: arrivals that differ in memory only", check_memory(machine, false))
@@ -307,5 +431,46 @@ ON_EACH("landing: the same register digest by chance", check_same_digest(machine
 ON_EACH("landing: a state that the guest is never in", check_never(machine))
 ON_EACH("landing: what the recorder writes down of an instant", check_alarms(machine))
 ON_EACH("fork: the FPU comes along", check_fork(machine))
+=======
+// `needs_count`: on whatever machine, it takes one that counts.
+#define ON_EACH(name, call, needs_count)                                               \
+  TEST_CASE(name ", on the soft vCPU") {                                               \
+    constexpr MachineChoice machine = kSoft;                                           \
+    if (!(needs_count) || translated_works(repeats())) call;                           \
+  }                                                                                    \
+  TEST_CASE(name ", on KVM") {                                                         \
+    constexpr MachineChoice machine = kKvm;                                            \
+    if (kvm_works(repeats()) && (!(needs_count) || translated_works(repeats()))) call; \
+  }                                                                                    \
+  TEST_CASE(name ", on the translated machine") {                                      \
+    constexpr MachineChoice machine = kTranslated;                                     \
+    if (translated_works(repeats())) call;                                             \
+  }
+#define BY_STATE(name, call) ON_EACH(name, call, false)
+#define BY_COUNT(name, call) ON_EACH(name, call, true)
+
+BY_STATE("landing: arrivals that differ in memory only", check_memory(machine, false))
+BY_STATE("landing: arrivals that differ in memory only, told apart by a sample", check_memory(machine, true))
+BY_STATE("landing: arrivals that differ in an SSE register only", check_vector(machine))
+BY_STATE("landing: the same register digest by chance", check_same_digest(machine))
+BY_STATE("landing: a state that the guest is never in", check_never(machine))
+BY_STATE("landing: what the recorder writes down of an instant", check_alarms(machine))
+BY_COUNT("landing: by a count of branches", check_counted(machine))
+BY_COUNT("landing: by counts that a recorder made", check_recorded_counts(machine))
+BY_COUNT("landing: stops on the way to a count of branches", check_counted_stops(machine))
+BY_STATE("fork: the FPU comes along", check_fork(machine))
+
+TEST_CASE("landing: a count of branches at which the guest is never there, on KVM") {
+  if (kvm_works(repeats()) && translated_works(repeats())) check_counted_never(kKvm);
+}
+TEST_CASE("landing: a count of branches at which the guest is never there, on the translated machine") {
+  if (translated_works(repeats())) check_counted_never(kTranslated);
+}
+TEST_CASE("landing: a count of branches is passed over where none can be had, on the soft vCPU") {
+  const Watcher landed =
+      land({begin_of(0), value_of(tell_memory), 7}, kSoft, 0, [](Event& e) { e.branches = 0; });
+  CHECK(landed.counter_ == 6);
+}
+>>>>>>> part_b
 
 }  // namespace aftercheck::test

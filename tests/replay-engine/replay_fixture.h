@@ -21,10 +21,10 @@ namespace aftercheck::test {
 constexpr MachineChoice kSoft = MachineChoice::soft, kKvm = MachineChoice::kvm,
                         kTranslated = MachineChoice::translated;
 
-// Records into `recording` on the soft vCPU, which every host has.
+// Records into `recording`, if nothing else is said on the soft vCPU, which every host has.
 inline void record_bare(const Workplace& place, const std::string& guest,
-                        const std::vector<std::string>& options = {}) {
-  std::vector<std::string> words = {"record", "-o", "recording", "--machine=soft"};
+                        const std::vector<std::string>& options = {}, const std::string& machine = "soft") {
+  std::vector<std::string> words = {"record", "-o", "recording", "--machine=" + machine};
   words.insert(words.end(), options.begin(), options.end());
   words.insert(words.end(), {"--", guest});
   const Finished finished = run_tool(words, place.path());

@@ -37,6 +37,15 @@ TEST_CASE("results of system calls are told as strace tells them") {
   CHECK(result(231, 231) == "?");
 }
 
+TEST_CASE("an asynchronous stop is told with its count of branches, if there is one") {
+  recording::Event event;
+  event.kind = recording::EventKind::asynchronous;
+  event.rip = 0x401000;
+  CHECK(describe(event) == "stopped at 0x401000");
+  event.branches = 12345;
+  CHECK(describe(event) == "stopped at 0x401000 after 12345 branches");
+}
+
 TEST_CASE("damaged events are described, not trusted") {
   recording::Event event;
   for (uint8_t kind = 0; kind < 32; ++kind) {
