@@ -186,10 +186,17 @@ TranslatedVcpu::Outcome TranslatedVcpu::turn(Mode mode) {
 
 TranslatedVcpu::Outcome TranslatedVcpu::turn_to_goal() {
   if (branches_ < goal_branches_) {
-    if (machine_.stepped(context().rip)) return alone();
-    Translator& stopping = machine_.stopping_translator();
-    context().left = goal_branches_ - branches_;
-    return block_turn(stopping);
+    Outcome exit;
+    if (machine_.stepped(context().rip)) {
+      exit = alone();
+    } else {
+      Translator& stopping = machine_.stopping_translator();
+      context().left = goal_branches_ - branches_;
+      exit = block_turn(stopping);
+    }
+    // The last branch may lead there.
+    if (!exit && branches_ == goal_branches_ && context().rip == goal_rip_) return plain(ExitKind::breakpoint);
+    return exit;
   }
   // From the last branch on, instruction by instruction.
   if (branches_ == goal_branches_) {

@@ -436,15 +436,15 @@ ON_EACH("fork: the FPU comes along", check_fork(machine))
 #define ON_EACH(name, call, needs_count)                                               \
   TEST_CASE(name ", on the soft vCPU") {                                               \
     constexpr MachineChoice machine = kSoft;                                           \
-    if (!(needs_count) || translated_works(repeats())) call;                           \
+    if (!(needs_count) || works_on(kTranslated, repeats())) call;                           \
   }                                                                                    \
   TEST_CASE(name ", on KVM") {                                                         \
     constexpr MachineChoice machine = kKvm;                                            \
-    if (kvm_works(repeats()) && (!(needs_count) || translated_works(repeats()))) call; \
+    if (works_on(kKvm, repeats()) && (!(needs_count) || works_on(kTranslated, repeats()))) call; \
   }                                                                                    \
   TEST_CASE(name ", on the translated machine") {                                      \
     constexpr MachineChoice machine = kTranslated;                                     \
-    if (translated_works(repeats())) call;                                             \
+    if (works_on(kTranslated, repeats())) call;                                             \
   }
 #define BY_STATE(name, call) ON_EACH(name, call, false)
 #define BY_COUNT(name, call) ON_EACH(name, call, true)
@@ -461,10 +461,10 @@ BY_COUNT("landing: stops on the way to a count of branches", check_counted_stops
 BY_STATE("fork: the FPU comes along", check_fork(machine))
 
 TEST_CASE("landing: a count of branches at which the guest is never there, on KVM") {
-  if (kvm_works(repeats()) && translated_works(repeats())) check_counted_never(kKvm);
+  if (works_on(kKvm, repeats()) && works_on(kTranslated, repeats())) check_counted_never(kKvm);
 }
 TEST_CASE("landing: a count of branches at which the guest is never there, on the translated machine") {
-  if (translated_works(repeats())) check_counted_never(kTranslated);
+  if (works_on(kTranslated, repeats())) check_counted_never(kTranslated);
 }
 TEST_CASE("landing: a count of branches is passed over where none can be had, on the soft vCPU") {
   const Watcher landed =
