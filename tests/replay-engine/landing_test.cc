@@ -421,30 +421,19 @@ TEST_CASE("memory digests: at the end they are of all that is the guest's own, r
   for (const recording::MemoryDigest& digest : last) CHECK(digest.length <= 1 << 20);
 }
 
-<<<<<<< HEAD
-#define ON_EACH(name, call) ON_EACH_MACHINE(name, repeats(), call)
-
-ON_EACH("landing: arrivals that differ in memory only", check_memory(machine, false))
-ON_EACH("landing: arrivals that differ in memory only, told apart by a sample", check_memory(machine, true))
-ON_EACH("landing: arrivals that differ in an SSE register only", check_vector(machine))
-ON_EACH("landing: the same register digest by chance", check_same_digest(machine))
-ON_EACH("landing: a state that the guest is never in", check_never(machine))
-ON_EACH("landing: what the recorder writes down of an instant", check_alarms(machine))
-ON_EACH("fork: the FPU comes along", check_fork(machine))
-=======
 // `needs_count`: on whatever machine, it takes one that counts.
-#define ON_EACH(name, call, needs_count)                                               \
-  TEST_CASE(name ", on the soft vCPU") {                                               \
-    constexpr MachineChoice machine = kSoft;                                           \
-    if (!(needs_count) || works_on(kTranslated, repeats())) call;                           \
-  }                                                                                    \
-  TEST_CASE(name ", on KVM") {                                                         \
-    constexpr MachineChoice machine = kKvm;                                            \
+#define ON_EACH(name, call, needs_count)                                                         \
+  TEST_CASE(name ", on the soft vCPU") {                                                         \
+    constexpr MachineChoice machine = kSoft;                                                     \
+    if (!(needs_count) || works_on(kTranslated, repeats())) call;                                \
+  }                                                                                              \
+  TEST_CASE(name ", on KVM") {                                                                   \
+    constexpr MachineChoice machine = kKvm;                                                      \
     if (works_on(kKvm, repeats()) && (!(needs_count) || works_on(kTranslated, repeats()))) call; \
-  }                                                                                    \
-  TEST_CASE(name ", on the translated machine") {                                      \
-    constexpr MachineChoice machine = kTranslated;                                     \
-    if (works_on(kTranslated, repeats())) call;                                             \
+  }                                                                                              \
+  TEST_CASE(name ", on the translated machine") {                                                \
+    constexpr MachineChoice machine = kTranslated;                                               \
+    if (works_on(kTranslated, repeats())) call;                                                  \
   }
 #define BY_STATE(name, call) ON_EACH(name, call, false)
 #define BY_COUNT(name, call) ON_EACH(name, call, true)
@@ -471,6 +460,5 @@ TEST_CASE("landing: a count of branches is passed over where none can be had, on
       land({begin_of(0), value_of(tell_memory), 7}, kSoft, 0, [](Event& e) { e.branches = 0; });
   CHECK(landed.counter_ == 6);
 }
->>>>>>> part_b
 
 }  // namespace aftercheck::test
