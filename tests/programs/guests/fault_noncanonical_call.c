@@ -24,8 +24,12 @@ int main(void) {
   CHECK(sigaction(SIGSEGV, &action, NULL) == 0);
   const uintptr_t nowhere = 0x1234567890123456;
   if (sigsetjmp(back, 1) == 0)
-    __asm__ volatile("mov %%rsp, %1; .globl call_at; call_at: call *%0" ::"a"(nowhere), "m"(stack_before)
-                     : "memory");
+    // AMD's processors have pushed the return address, Intel's have not: it is there already.
+    __asm__ volatile(
+        "mov %%rsp, %1; lea 1f(%%rip), %%rcx; mov %%rcx, -8(%%rsp); .globl call_at; call_at: call *%0; 1:" ::
+            "a"(nowhere),
+        "m"(stack_before)
+        : "rcx", "memory");
   CHECK(at == (uintptr_t)call_at && stack == stack_before);
   if (sigsetjmp(back, 1) == 0)
     __asm__ volatile("mov %%rsp, %1; .globl jump_at; jump_at: jmp *%0" ::"a"(nowhere), "m"(stack_before)
