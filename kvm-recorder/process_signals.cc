@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/guarded_copy.h"
 #include "base/fault_claims.h"
+#include "base/guarded_copy.h"
 #include "base/kick_signal.h"
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/interruptible_syscall.h"

@@ -343,7 +343,8 @@ Range AddressSpace::lend(uint64_t size) {
     return range;
   }
   fail(ErrorKind::host_lacks,
-       "the guest has memory of its own from {:#x} to {:#x}, which this machine needs; use another (--machine)",
+       "the guest has memory of its own from {:#x} to {:#x}, which this machine needs; use another "
+       "(--machine)",
        kLendable.start, kLendable.end);
 }
 

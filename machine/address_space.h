@@ -196,7 +196,8 @@ class AddressSpace {
   void clear();
 
   // Memory of the host's own somewhere in kLendable (at random), readable and writable, all zeros: until
-  // take_back() guests get none there (-ENOMEM). `size` in whole pages. Throws Error(host_lacks) where it is all in use.
+  // take_back() guests get none there (-ENOMEM). `size` in whole pages. Throws Error(host_lacks) where it is
+  // all in use.
   Range lend(uint64_t size);
   void take_back(Range lent);
 

@@ -1,5 +1,5 @@
-// What an instruction is to a guest with the portable CPU model, whatever executes it: table and rules that the
-// machines which look at each instruction share.
+// What an instruction is to a guest with the portable CPU model, whatever executes it: table and rules that
+// the machines which look at each instruction share.
 #pragma once
 
 #include <Zydis/Zydis.h>

@@ -66,7 +66,8 @@ class Vcpu {
 
   // Counts the branches that the guest executes: conditional ones, taken or not (LOOP and JRCXZ too), and
   // indirect ones (RET, JMP and CALL through a register or memory): those for which a processor's trace has a
-  // TNT bit or a TIP. A branch counts when it is executed; what faults does not. Only where counts_branches().
+  // TNT bit or a TIP. A branch counts when it is executed; what faults does not. Only where
+  // counts_branches().
   virtual bool counts_branches() const { return false; }
   // Executed since the vCPU was made or reset_branches() was called. Not while it runs.
   virtual uint64_t branches();

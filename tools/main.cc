@@ -198,11 +198,10 @@ int run(int argc, char** argv, Console& console) {
 }  // namespace
 
 CLI::Option* add_machine_option(CLI::App& app, MachineChoice& choice) {
-  static const std::map<std::string, MachineChoice> kChoices = {
-      {"auto", MachineChoice::automatic},
-      {"kvm", MachineChoice::kvm},
-      {"soft", MachineChoice::soft},
-      {"translated", MachineChoice::translated}};
+  static const std::map<std::string, MachineChoice> kChoices = {{"auto", MachineChoice::automatic},
+                                                                {"kvm", MachineChoice::kvm},
+                                                                {"soft", MachineChoice::soft},
+                                                                {"translated", MachineChoice::translated}};
   return app
       .add_option_function<std::string>(
           "--machine", [&choice](const std::string& word) { choice = kChoices.at(word); },

@@ -26,8 +26,7 @@ CodeArea::CodeArea(Range window, uint64_t size) {
   if (executed_.size() == 0)
     fail(ErrorKind::host_lacks, "no place for translated code between {:#x} and {:#x}", window.start,
          window.end);
-  void* mapped =
-      mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.get(), 0);
+  void* mapped = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory.get(), 0);
   if (mapped == MAP_FAILED) {
     const int error = errno;
     munmap(reinterpret_cast<void*>(executed_.start), size);

@@ -21,7 +21,9 @@ class CodeArea {
   // Where its bytes are written.
   uint8_t* written() const { return written_; }
   // executed().start - written()
-  int64_t shift() const { return static_cast<int64_t>(executed_.start - reinterpret_cast<uint64_t>(written_)); }
+  int64_t shift() const {
+    return static_cast<int64_t>(executed_.start - reinterpret_cast<uint64_t>(written_));
+  }
 
  private:
   Range executed_;

@@ -17,7 +17,7 @@ constexpr size_t kCountSlots = 256;
 
 struct alignas(64) Context {
   std::array<uint64_t, 16> gpr{};
-  uint64_t rip = 0;     // set before entry, by what leaves through a table, and by faults
+  uint64_t rip = 0;  // set before entry, by what leaves through a table, and by faults
   uint64_t flags = 0x202;
   uint64_t host_rsp = 0;
   uint64_t rcx_spill = 0;    // while an indirect branch looks for its target
@@ -37,10 +37,10 @@ struct alignas(64) Context {
 static_assert(offsetof(Context, fxsave) % 64 == 0 && sizeof(Context) < 4096);
 
 // Values of Context::exit beside numbers of exits.
-constexpr uint32_t kLeftByTable = 0xffff'ffff;   // an indirect branch whose target is in no table
-constexpr uint32_t kLeftByFault = 0xffff'fffe;   // a host signal
-constexpr uint32_t kLeftByKick = 0xffff'fffd;    // at an instruction boundary, in Context::rip
-constexpr uint32_t kLeftAstray = 0xffff'fffc;    // what ran was nothing that was translated
+constexpr uint32_t kLeftByTable = 0xffff'ffff;  // an indirect branch whose target is in no table
+constexpr uint32_t kLeftByFault = 0xffff'fffe;  // a host signal
+constexpr uint32_t kLeftByKick = 0xffff'fffd;   // at an instruction boundary, in Context::rip
+constexpr uint32_t kLeftAstray = 0xffff'fffc;   // what ran was nothing that was translated
 constexpr uint32_t kFirstLeft = kLeftAstray;
 
 // Targets of indirect branches, by their low 16 bits: where the host goes on. RET has a table of its own,

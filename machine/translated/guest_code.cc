@@ -117,8 +117,7 @@ void classify(Instruction& instruction) {
   if (is_undefined(decoded.mnemonic)) return set_special(instruction, Special::invalid_opcode);
   if (moves_flags(decoded.mnemonic)) return set_special(instruction, Special::flags);
   if (stores_x87_pointer(decoded.mnemonic)) return set_special(instruction, Special::x87_pointer);
-  if ((decoded.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS) != 0)
-    set_special(instruction, Special::guest_gs);
+  if ((decoded.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS) != 0) set_special(instruction, Special::guest_gs);
 }
 
 }  // namespace

@@ -30,8 +30,9 @@ constexpr int kKick = SIGTRAP;
 constexpr std::array kNeeded = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
 
 // Numbers of registers in the kernel's order, by those of encoding.
-constexpr std::array<int, 16> kSaved = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-                                        REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+constexpr std::array<int, 16> kSaved = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                        REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                        REG_R12, REG_R13, REG_R14, REG_R15};
 
 bool is_ours(const siginfo_t& info) { return info.si_code == SI_QUEUE && info.si_ptr == &kick_mark; }
 
@@ -131,7 +132,8 @@ class SignalStack {
  public:
   SignalStack() {
     stack_t there{};
-    if (sigaltstack(nullptr, &there) == 0 && (there.ss_flags & SS_DISABLE) == 0 && there.ss_size >= kSize) return;
+    if (sigaltstack(nullptr, &there) == 0 && (there.ss_flags & SS_DISABLE) == 0 && there.ss_size >= kSize)
+      return;
     memory_ = mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     stack_t ours{};
     ours.ss_sp = memory_;

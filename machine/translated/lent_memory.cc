@@ -15,8 +15,10 @@ LentRange::LentRange(AddressSpace& space, uint64_t size)
     : space_(space), size_(aligned(size)), lent_(space.lend(page_up(size_ + 2 * kMark) + 2 * kPageSize)) {
   for (const uint64_t page : {lent_.start, lent_.end - kPageSize})
     mprotect(reinterpret_cast<void*>(page), kPageSize, PROT_NONE);
-  if (getrandom(&mark_, sizeof mark_, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof mark_)) mark_ = lent_.start * 0x9e37;
-  for (const uint64_t at : {lent_.start + kPageSize, start() - sizeof mark_, start() + size_}) word(at) = mark_;
+  if (getrandom(&mark_, sizeof mark_, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof mark_))
+    mark_ = lent_.start * 0x9e37;
+  for (const uint64_t at : {lent_.start + kPageSize, start() - sizeof mark_, start() + size_})
+    word(at) = mark_;
 }
 
 LentRange::~LentRange() { space_.take_back(lent_); }

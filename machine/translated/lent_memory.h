@@ -1,6 +1,6 @@
-// Memory below 2 GiB that translated code addresses, lent from the guest's window: at a place that differs from
-// run to run, between pages that nobody may touch, and with a mark before and behind it that tells when a
-// guest has written there.
+// Memory below 2 GiB that translated code addresses, lent from the guest's window: at a place that differs
+// from run to run, between pages that nobody may touch, and with a mark before and behind it that tells when
+// a guest has written there.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ template <typename T>
 class Lent {
  public:
   explicit Lent(AddressSpace& space)
-      : range_(space, sizeof(T)), object_(new(reinterpret_cast<void*>(range_.start())) T) {}
+      : range_(space, sizeof(T)), object_(new (reinterpret_cast<void*>(range_.start())) T) {}
   T& operator*() const { return *object_; }
   T* operator->() const { return object_; }
   bool intact() const { return range_.intact(); }

@@ -109,7 +109,8 @@ PageGuards::Verdict PageGuards::fault(uint64_t address, bool write) {
   if (mapping == nullptr || mapping->prot == PROT_NONE) return {};
   if (write && (mapping->prot & PROT_WRITE) == 0) return {};
   Verdict verdict;
-  if (std::ranges::any_of(closed_, [address](const Closed& closed) { return closed.range.contains(address); })) {
+  if (std::ranges::any_of(closed_,
+                          [address](const Closed& closed) { return closed.range.contains(address); })) {
     lift();
     space_.bring_in(address);
     impose();

@@ -17,7 +17,8 @@ class PageGuards {
  public:
   explicit PageGuards(AddressSpace& space) : space_(space) {}
 
-  // Code in this page is about to be executed: a store to it is noticed from now on, through whatever mapping.
+  // Code in this page is about to be executed: a store to it is noticed from now on, through whatever
+  // mapping.
   void executed(uint64_t page);
   // While the guest runs; what the host itself, or the kernel for it, accesses must be as it is mapped.
   void impose();

@@ -50,18 +50,16 @@ TranslatedMachine::TranslatedMachine(AddressSpace& space, const CpuModel& cpu, C
                     counting_ == Counting::vector ? "XMM31" : "memory");
 }
 
-TranslatedMachine::~TranslatedMachine() {
-  space_.remove_observer(this);
-}
+TranslatedMachine::~TranslatedMachine() { space_.remove_observer(this); }
 
 std::unique_ptr<Vcpu> TranslatedMachine::create_vcpu() { return std::make_unique<TranslatedVcpu>(*this); }
 
 Translator& TranslatedMachine::stopping_translator() {
   if (stopping_ != nullptr) return *stopping_;
   Tables& tables = *stopping_tables_.emplace(space_);
-  stopping_ = std::make_unique<Translator>(
-      space_, Places{&low_->context, &tables}, tables, Style{.counting = counting_, .stopping = true},
-      kStoppingAreaSize, [this](uint64_t page) { guards_.executed(page); });
+  stopping_ = std::make_unique<Translator>(space_, Places{&low_->context, &tables}, tables,
+                                           Style{.counting = counting_, .stopping = true}, kStoppingAreaSize,
+                                           [this](uint64_t page) { guards_.executed(page); });
   return *stopping_;
 }
 

@@ -41,8 +41,8 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   Translator& stopping_translator();
   Translator* stopping_translator_if_any() { return stopping_.get(); }
 
-  // A store has changed, or is about to change, code in this page. True: it does so often, and for a while its
-  // code had better be executed an instruction at a time.
+  // A store has changed, or is about to change, code in this page. True: it does so often, and for a while
+  // its code had better be executed an instruction at a time.
   bool page_written(uint64_t page);
   // Is code there to be executed an instruction at a time? Counts down.
   bool stepped(uint64_t address);

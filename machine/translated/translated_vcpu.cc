@@ -195,7 +195,8 @@ TranslatedVcpu::Outcome TranslatedVcpu::turn_to_goal() {
       exit = block_turn(stopping);
     }
     // The last branch may lead there.
-    if (!exit && branches_ == goal_branches_ && context().rip == goal_rip_) return plain(ExitKind::breakpoint);
+    if (!exit && branches_ == goal_branches_ && context().rip == goal_rip_)
+      return plain(ExitKind::breakpoint);
     return exit;
   }
   // From the last branch on, instruction by instruction.
@@ -325,8 +326,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::repeated(const Instruction& instruction)
                         mnemonic == ZYDIS_MNEMONIC_SCASB || mnemonic == ZYDIS_MNEMONIC_SCASW ||
                         mnemonic == ZYDIS_MNEMONIC_SCASD || mnemonic == ZYDIS_MNEMONIC_SCASQ;
   const bool while_equal = (instruction.decoded.attributes & ZYDIS_ATTRIB_HAS_REPNE) == 0;
-  const bool goes_on =
-      counter() != 0 && (!compares || ((c.flags & rflags::kZero) != 0) == while_equal);
+  const bool goes_on = counter() != 0 && (!compares || ((c.flags & rflags::kZero) != 0) == while_equal);
   c.rip = goes_on ? instruction.address : instruction.next();
   return std::nullopt;
 }
@@ -423,8 +423,8 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
   constexpr uint64_t kShown = kUserFlags | kFixedFlags | kNestedTask;
   uint64_t value = (c.flags & kShown) | (registers_.rflags & rflags::kTrap);
   machine_.guards().lift();
-  const bool done = loads ? machine_.space().read(address, &value, size)
-                          : machine_.space().write(address, &value, size);
+  const bool done =
+      loads ? machine_.space().read(address, &value, size) : machine_.space().write(address, &value, size);
   machine_.guards().impose();
   if (!done) return fault_at(loads ? Access::read : Access::write);
   if (loads) {
@@ -450,13 +450,14 @@ void TranslatedVcpu::refuse(const Instruction& instruction) const {
     ZydisFormatterFormatInstruction(&formatter, &decoded.instruction, decoded.operands.data(),
                                     decoded.instruction.operand_count, text.data(), text.size(),
                                     instruction.address, nullptr);
-  fail(ErrorKind::unsupported, "the translated machine can't execute `{}` at {:#x}; use --machine kvm", text.data(),
-       instruction.address);
+  fail(ErrorKind::unsupported, "the translated machine can't execute `{}` at {:#x}; use --machine kvm",
+       text.data(), instruction.address);
 }
 
 void TranslatedVcpu::went_astray() const {
   fail(ErrorKind::unsupported,
-       "the guest has written over memory of the translated machine's own, in code after {:#x}; use --machine kvm "
+       "the guest has written over memory of the translated machine's own, in code after {:#x}; use "
+       "--machine kvm "
        "or --machine soft",
        registers_.rip);
 }

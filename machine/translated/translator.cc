@@ -45,7 +45,8 @@ void Translator::start_areas() {
 
 bool Translator::full() const {
   for (const auto& area : areas_)
-    if (area->hot.here() + kRoom > area->cold_start() || area->cold.here() + kRoom > area->memory.executed().end)
+    if (area->hot.here() + kRoom > area->cold_start() ||
+        area->cold.here() + kRoom > area->memory.executed().end)
       return true;
   return blocks_.size() >= kMostBlocks || exits_.size() >= kFirstLeft / 2;
 }
@@ -244,8 +245,8 @@ void Translator::chain(Table table, uint64_t guest) {
       Block& block = blocks_[number];
       Area& area = *areas_[block.area];
       uint64_t target = next == 0 ? area.routines.missed[which] : next;
-      const uint64_t here = reinterpret_cast<uint64_t>(block.next_in_slot[which]) +
-                            static_cast<uint64_t>(area.memory.shift());
+      const uint64_t here =
+          reinterpret_cast<uint64_t>(block.next_in_slot[which]) + static_cast<uint64_t>(area.memory.shift());
       const auto distance = static_cast<int64_t>(target - here);
       if (distance != static_cast<int32_t>(distance)) {  // the next one is in the other area
         const uint64_t bridge = area.cold.here();
@@ -324,9 +325,8 @@ std::optional<Translator::Place> Translator::find_place(uint64_t pc) const {
       place.kind = Place::Kind::leave;
       return place;
     }
-    const auto after = std::ranges::upper_bound(area->blocks, pc, {}, [this](uint32_t number) {
-      return blocks_[number].entry;
-    });
+    const auto after = std::ranges::upper_bound(area->blocks, pc, {},
+                                                [this](uint32_t number) { return blocks_[number].entry; });
     if (after == area->blocks.begin()) return place;
     const Block& block = blocks_[*std::prev(after)];
     if (pc >= block.end) return place;

@@ -49,8 +49,8 @@ void write_leave(Emitter& at, const Places& places, Counting counting) {
   for (const unsigned reg : {kRax, kRcx, kRsp}) at.store(reg, gpr + 8 * reg);
   for (const unsigned reg : kSimple) at.store(reg, gpr + 8 * reg);
   at.load(kRsp, places.of(&Context::host_rsp));
-  at.byte(0x9c);                             // pushfq
-  at.bytes({0x8f, 0x04, 0x25});              // pop [flags]
+  at.byte(0x9c);                 // pushfq
+  at.bytes({0x8f, 0x04, 0x25});  // pop [flags]
   at.word32(places.of(&Context::flags));
   at.bytes({0x68, 0x02, 0x02, 0, 0, 0x9d});  // push 0x202; popfq: no AC, DF or NT in the host
   at.bytes({0x48, 0x0f, 0xae, 0x04, 0x25});  // fxsave64
@@ -174,7 +174,8 @@ void Writer::copy_prefixed(const Instruction& instruction, size_t end, bool clea
 
 void Writer::write_copied(const Instruction& instruction) {
   const ZydisDecodedInstruction& decoded = instruction.decoded;
-  // A prefetch with a register for its operand is a NOP to Intel's processors and Zydis, and undefined to AMD's.
+  // A prefetch with a register for its operand is a NOP to Intel's processors and Zydis, and undefined to
+  // AMD's.
   constexpr uint8_t kPrefetch = 0x0d;
   if (decoded.mnemonic == ZYDIS_MNEMONIC_NOP && decoded.opcode_map == ZYDIS_OPCODE_MAP_0F &&
       decoded.opcode == kPrefetch)
@@ -208,7 +209,8 @@ void Writer::write_far(const Instruction& instruction) {
       const ZydisDecodedOperand& operand = full.operands[i];
       const auto use = [&used](ZydisRegister reg) {
         const ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
-        if (whole >= ZYDIS_REGISTER_RAX && whole <= ZYDIS_REGISTER_R15) used |= 1U << (whole - ZYDIS_REGISTER_RAX);
+        if (whole >= ZYDIS_REGISTER_RAX && whole <= ZYDIS_REGISTER_R15)
+          used |= 1U << (whole - ZYDIS_REGISTER_RAX);
       };
       if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER) use(operand.reg.value);
       if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY) {
@@ -217,7 +219,8 @@ void Writer::write_far(const Instruction& instruction) {
       }
     }
   constexpr std::array<unsigned, 6> kCandidates = {1, 0, 2, 3, 6, 7};
-  const unsigned reg = *std::ranges::find_if(kCandidates, [used](unsigned r) { return (used >> r & 1) == 0; });
+  const unsigned reg =
+      *std::ranges::find_if(kCandidates, [used](unsigned r) { return (used >> r & 1) == 0; });
   const size_t modrm = decoded.raw.modrm.offset;
   hot_.store(reg, places_.of(&Context::scratch));
   mark(Held::scratch, instruction.address, reg);
@@ -267,8 +270,9 @@ void Writer::load_operand(const Instruction& instruction) {
 void Writer::write_lookup(const Instruction& instruction, Table table) {
   const unsigned other = table == Table::jumps ? kRax : kR11;
   hot_.store(other, places_.of(&Context::other_spill));
-  sites->push_back({instruction.address, instruction.form,
-                    static_cast<uint16_t>(instruction.form == Form::ret ? instruction.decoded.raw.imm[0].value.u : 0)});
+  sites->push_back(
+      {instruction.address, instruction.form,
+       static_cast<uint16_t>(instruction.form == Form::ret ? instruction.decoded.raw.imm[0].value.u : 0)});
   hot_.store32(places_.of(&Context::site), static_cast<uint32_t>(sites->size() - 1));
   if (style_.alone) return hot_.jump(routines_.missed[static_cast<size_t>(table)]);
   if (table == Table::jumps)

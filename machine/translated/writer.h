@@ -16,7 +16,7 @@ namespace aftercheck::translated {
 // Code of the recorder's in an area: what enters and leaves translated code.
 struct Routines {
   uint64_t enter = 0, enter_end = 0;
-  uint64_t leave = 0;       // all registers are the guest's; Context::exit says why
+  uint64_t leave = 0;  // all registers are the guest's; Context::exit says why
   uint64_t leave_by_kick = 0;
   std::array<uint64_t, kTables> missed{};  // no table has the target, which is in RCX
   uint64_t end = 0;
