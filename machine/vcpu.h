@@ -146,7 +146,12 @@ std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel
 
 // This one counts branches. Guest code is translated to itself and runs in the recorder's process. Throws
 // Error(host_lacks) for a CPU model other than the portable one, too.
-std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const CpuModel& cpu);
+enum class BranchCounts : uint8_t {
+  automatic,  // in XMM31 where the processor has it, which is cheap, in memory elsewhere
+  in_memory,
+};
+std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const CpuModel& cpu,
+                                                   BranchCounts counts = BranchCounts::automatic);
 
 enum class MachineChoice : uint8_t { automatic, kvm, soft, translated };
 // The choice that gives a machine of that kind.

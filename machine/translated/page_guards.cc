@@ -58,7 +58,10 @@ void PageGuards::guard(uint64_t page, uint64_t code) {
 void PageGuards::guard_aliases(uint64_t page, const Mapping& mapping) {
   const uint64_t offset = mapping.offset + (page - mapping.start);
   for (const auto& [start, other] : space_.mappings()) {
-    if (other.number != mapping.number || !other.shared || (other.prot & PROT_WRITE) == 0) continue;
+    if (!other.shared || (other.prot & PROT_WRITE) == 0) continue;
+    // Those of no number or inode may be of the same file.
+    if (other.number != mapping.number || other.inode != mapping.inode || other.device != mapping.device)
+      continue;
     if (offset < other.offset || offset - other.offset >= other.extent()) continue;
     guard(start + (offset - other.offset), page);
   }
@@ -68,7 +71,7 @@ void PageGuards::executed(uint64_t page) {
   const Mapping* mapping = space_.find(page);
   if (mapping == nullptr) return;
   if ((mapping->prot & PROT_WRITE) != 0) guard(page, page);
-  if (!mapping->shared || mapping->number == 0 || !shared_code_.insert(page).second) return;
+  if (!mapping->shared || !shared_code_.insert(page).second) return;
   guard_aliases(page, *mapping);
 }
 

@@ -9,8 +9,11 @@
 
 namespace aftercheck {
 
-std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const CpuModel& cpu) {
-  return std::make_unique<translated::TranslatedMachine>(space, cpu);
+std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const CpuModel& cpu,
+                                                   BranchCounts counts) {
+  return std::make_unique<translated::TranslatedMachine>(
+      space, cpu,
+      counts == BranchCounts::in_memory ? translated::Counting::memory : translated::best_counting());
 }
 
 namespace translated {

@@ -18,7 +18,7 @@ class TranslatedVcpu;
 
 class TranslatedMachine final : public Machine, private SpaceObserver {
  public:
-  TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting = best_counting());
+  TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting);
   ~TranslatedMachine() override;
 
   MachineKind kind() const override { return MachineKind::translated; }

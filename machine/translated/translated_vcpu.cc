@@ -100,7 +100,8 @@ void TranslatedVcpu::store() {
   const Context& c = context();
   for (size_t i = 0; i < kGeneral.size(); ++i) registers_.*kGeneral[i] = c.gpr[i];
   registers_.rip = c.rip;
-  registers_.rflags = (c.flags & kUserFlags) | kFixedFlags | (registers_.rflags & rflags::kTrap);
+  registers_.rflags =
+      (c.flags & (kUserFlags | kNestedTask)) | kFixedFlags | (registers_.rflags & rflags::kTrap);
 }
 
 void TranslatedVcpu::count() {
@@ -428,11 +429,12 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
   machine_.guards().impose();
   if (!done) return fault_at(loads ? Access::read : Access::write);
   if (loads) {
-    const uint64_t changed = narrow ? kUserFlags & UINT16_MAX : kUserFlags;
+    constexpr uint64_t kChanged = kUserFlags | kNestedTask;
+    const uint64_t changed = narrow ? kChanged & UINT16_MAX : kChanged;
     const uint64_t now = (registers_.rflags & rflags::kTrap) | (c.flags & ~rflags::kTrap);
     const uint64_t flags = (now & ~changed) | (value & changed);
     registers_.rflags = (registers_.rflags & ~rflags::kTrap) | (flags & rflags::kTrap);
-    c.flags = (flags & kUserFlags & ~rflags::kTrap) | kFixedFlags;
+    c.flags = (flags & kChanged & ~rflags::kTrap) | kFixedFlags;
     c.gpr[kRsp] += size;
   } else {
     c.gpr[kRsp] = address;

@@ -32,6 +32,8 @@ struct Case {
   void (*expect)(Registers&);  // changes that the code makes to the registers, RIP apart
   uint64_t at = kCode;         // where the code is put
   bool soft_differs = false;   // machine/soft/README.md says how
+  // On AMD's processors: machine/translated/README.md says how.
+  bool translated_differs = false;
 };
 
 const std::vector<Case>& cases();

@@ -411,6 +411,7 @@ std::vector<Case> flow_cases() {
          called<10>(r);
        },
        kCode,
+       true,
        true},
       {"the x87 instruction pointer in FNSAVE",
        {0x90, 0xd9, 0xeb, 0xdd, 0x37, 0x8b, 0x47, 0x0c, 0x0f, 0x05},
@@ -422,6 +423,7 @@ std::vector<Case> flow_cases() {
          called<10>(r);
        },
        kCode,
+       true,
        true},
   };
 }

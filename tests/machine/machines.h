@@ -10,7 +10,11 @@
 
 namespace aftercheck {
 
+// What the translated machines that tests make from now on do.
+inline BranchCounts branch_counts = BranchCounts::automatic;
+
 inline std::unique_ptr<Machine> make_machine(MachineKind kind, AddressSpace& space, const CpuModel& cpu) {
+  if (kind == MachineKind::translated) return create_translated_machine(space, cpu, branch_counts);
   return create_machine(choice_of(kind), space, cpu);
 }
 

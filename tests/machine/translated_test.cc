@@ -137,10 +137,18 @@ std::vector<Place> steps_of_loop(Guest& guest) {
 
 }  // namespace
 
-#define TRANSLATED_TEST(name, function)                \
-  TEST_CASE(name) {                                    \
-    if (!lacking(MachineKind::translated)) function(); \
+void on_each_count(void (*function)()) {
+  if (lacking(MachineKind::translated)) return;
+  for (const BranchCounts counts : {BranchCounts::automatic, BranchCounts::in_memory}) {
+    INFO("counts: " << static_cast<int>(counts));
+    branch_counts = counts;
+    function();
   }
+  branch_counts = BranchCounts::automatic;
+}
+
+#define TRANSLATED_TEST(name, function) \
+  TEST_CASE(name) { on_each_count(function); }
 
 namespace {
 
