@@ -109,9 +109,27 @@ void allow_misaligned() {
   __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~rflags::kAlignmentCheck);
 }
 
+// Has it interrupted another handler?
+bool on_signal_stack(const ucontext_t& context) {
+  const auto stack = reinterpret_cast<uint64_t>(context.uc_stack.ss_sp);
+  const auto at = static_cast<uint64_t>(context.uc_mcontext.gregs[REG_RSP]);
+  return (context.uc_stack.ss_flags & SS_DISABLE) == 0 && at - stack < context.uc_stack.ss_size;
+}
+
+// Until that one has returned, which lets the signal through again.
+void put_off(ucontext_t& context) {
+  sigset_t kick;
+  sigemptyset(&kick);
+  sigaddset(&kick, kKick);
+  pthread_sigmask(SIG_BLOCK, &kick, nullptr);
+  interrupt(static_cast<int>(syscall(SYS_gettid)));
+  sigaddset(&context.uc_sigmask, kKick);
+}
+
 bool claim(int signal, siginfo_t* info, void* context) {
   allow_misaligned();
-  const Interrupted at{static_cast<ucontext_t*>(context)->uc_mcontext.gregs};
+  auto* const user = static_cast<ucontext_t*>(context);
+  const Interrupted at{user->uc_mcontext.gregs};
   Running* const running = running_here;
   if (signal == kKick) {
     // A late one finds nobody.
@@ -120,7 +138,10 @@ bool claim(int signal, siginfo_t* info, void* context) {
     const bool stepped = info->si_code > 0 && at.registers[REG_TRAPNO] == kDebug;
     if (running == nullptr) return ours;
     if (!ours && !stepped) return false;
-    lead_out(*running, at);
+    if (on_signal_stack(*user))
+      put_off(*user);
+    else
+      lead_out(*running, at);
     return true;
   }
   if (running == nullptr || info->si_code <= 0) return false;
