@@ -10,7 +10,7 @@
 namespace aftercheck::tools {
 
 struct Finding {
-  std::string group;          // "kvm", "soft", "host"
+  std::string group;          // "kvm", "translated", "soft", "host"
   std::string name;           // for scripts: "single_step"
   std::string title;          // for people
   std::optional<bool> works;  // nothing: a fact that is neither good nor bad

@@ -12,12 +12,13 @@ namespace aftercheck::tools {
 namespace {
 
 struct Report {
-  std::vector<Finding> kvm, soft, host;
-  bool kvm_usable = false, soft_usable = false;
+  std::vector<Finding> kvm, translated, soft, host;
+  bool kvm_usable = false, translated_usable = false, soft_usable = false;
 
-  bool can_record() const { return kvm_usable || soft_usable; }
+  bool can_record() const { return kvm_usable || translated_usable || soft_usable; }
   // What `--machine auto` takes.
   const char* machine() const { return kvm_usable ? "kvm" : soft_usable ? "soft" : "none"; }
+  bool only_translated() const { return translated_usable && !kvm_usable && !soft_usable; }
 };
 
 const char* answer(const Finding& finding) { return !finding.works ? "-" : *finding.works ? "yes" : "no"; }
@@ -39,11 +40,14 @@ void print_text(const Report& report, Output& output) {
   const bool colour = isatty(STDOUT_FILENO) != 0 && (no_colour == nullptr || *no_colour == '\0');
   print_group("This host", report.host, colour, output);
   print_group("KVM (--machine kvm)", report.kvm, colour, output);
+  print_group("Translated code (--machine translated)", report.translated, colour, output);
   print_group("Soft vCPU (--machine soft)", report.soft, colour, output);
   if (report.kvm_usable)
     output.line("Programs are recorded and replayed on KVM.");
   else if (report.soft_usable)
     output.line("Programs are recorded and replayed on the soft vCPU, since KVM can't be used.");
+  else if (report.only_translated())
+    output.line("Programs can be recorded and replayed with --machine translated only.");
   else
     output.line("Programs can't be recorded or replayed on this host.");
 }
@@ -63,9 +67,11 @@ Json to_json(const std::vector<Finding>& findings) {
 
 int run(bool json, Console&) {
   Report report{.kvm = examine_machine(MachineKind::kvm),
+                .translated = examine_machine(MachineKind::translated),
                 .soft = examine_machine(MachineKind::soft),
                 .host = examine_host()};
   report.kvm_usable = usable(report.kvm);
+  report.translated_usable = usable(report.translated);
   report.soft_usable = usable(report.soft);
   Output output;
   if (json)
@@ -74,6 +80,7 @@ int run(bool json, Console&) {
                  {"machine", report.machine()},
                  {"host", to_json(report.host)},
                  {"kvm", to_json(report.kvm)},
+                 {"translated", to_json(report.translated)},
                  {"soft", to_json(report.soft)}});
   else
     print_text(report, output);
@@ -94,7 +101,7 @@ Command add_doctor(CLI::App& parent) {
       "  aftercheck doctor\n"
       "  aftercheck doctor --json | jq -r .machine\n\n"
       "Exit status:\n"
-      "  0   programs can be recorded here, on KVM or on the soft vCPU\n"
+      "  0   programs can be recorded here, on one of the machines\n"
       "  2   usage\n"
       "  4   they can't\n"
       "  70  a bug of aftercheck");

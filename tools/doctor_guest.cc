@@ -255,9 +255,7 @@ constexpr GuestProbe kProbes[] = {
 std::span<const GuestProbe> guest_probes() { return kProbes; }
 
 ProbeGuest::ProbeGuest(MachineKind kind)
-    : machine_(kind == MachineKind::kvm ? create_kvm_machine(space_, cpu_)
-                                        : create_soft_machine(space_, cpu_)),
-      vcpu_(machine_->create_vcpu()) {}
+    : machine_(create_machine(choice_of(kind), space_, cpu_)), vcpu_(machine_->create_vcpu()) {}
 
 void ProbeGuest::load(std::span<const uint8_t> code) {
   constexpr uint64_t kApart = 16 * kPageSize;

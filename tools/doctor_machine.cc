@@ -40,14 +40,32 @@ Finding from_json(const Json& json, const char* group) {
   return finding;
 }
 
+struct MachineWords {
+  const char* title;
+  const char* cost;  // of its lack
+};
+
+MachineWords words_for(MachineKind kind) {
+  switch (kind) {
+    case MachineKind::kvm:
+      return {"KVM can run guests", "programs run on the soft vCPU, many times slower, or translated"};
+    case MachineKind::translated:
+      return {"guests can run as translated code",
+              "--machine translated can't be used; without KVM only the slow soft vCPU is left"};
+    case MachineKind::soft:
+      return {"the soft vCPU can run guests", "programs run on KVM or translated only"};
+  }
+  return {};
+}
+
 Finding usable_at_all(MachineKind kind, const std::string& why_not) {
+  const MachineWords words = words_for(kind);
   return {.group = name(kind),
           .name = "usable",
-          .title = kind == MachineKind::kvm ? "KVM can run guests" : "the soft vCPU can run guests",
+          .title = words.title,
           .works = why_not.empty(),
           .value = why_not,
-          .cost = kind == MachineKind::kvm ? "programs run on the soft vCPU, many times slower"
-                                           : "programs run on KVM only",
+          .cost = words.cost,
           .needed = true};
 }
 

@@ -21,7 +21,7 @@ _aftercheck() {
     [[ -z $subcommand && ${COMP_WORDS[i]} != -* ]] && subcommand=${COMP_WORDS[i]}
   done
   case $previous in
-    --machine) COMPREPLY=($(compgen -W 'auto kvm soft' -- "$current")); return ;;
+    --machine) COMPREPLY=($(compgen -W 'auto kvm translated soft' -- "$current")); return ;;
     --pt) COMPREPLY=($(compgen -W 'auto off soft' -- "$current")); return ;;
     --cpu) COMPREPLY=($(compgen -W 'portable host' -- "$current")); return ;;
     --on-log-error) COMPREPLY=($(compgen -W 'stop run' -- "$current")); return ;;

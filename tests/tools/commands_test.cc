@@ -411,14 +411,20 @@ TEST_CASE("dump prints one event a line") {
 TEST_CASE("doctor tries every capability") {
   const Finished text = run_tool({"doctor"}, fs::temp_directory_path());
   CHECK((text.status == 0 || text.status == 4));
+  for (const char* machine : {"kvm", "translated", "soft"})
+    CHECK_THAT(text.out, Contains(std::string("(--machine ") + machine + ")"));
   const Finished finished = run_tool({"doctor", "--json"}, fs::temp_directory_path());
   const json report = json::parse(finished.out);
   CHECK(report["can_record"] == (finished.status == 0));
-  for (const char* group : {"kvm", "soft"}) {
+  for (const char* group : {"kvm", "translated", "soft"}) {
     const json& findings = report[group];
     REQUIRE(!findings.empty());
     CHECK(findings[0]["name"] == "usable");
-    if (findings[0]["works"] == false) continue;
+    if (findings[0]["works"] == false) {
+      CHECK(!findings[0]["value"].get<std::string>().empty());
+      CHECK(!findings[0]["cost_if_missing"].get<std::string>().empty());
+      continue;
+    }
     CHECK(findings.size() > 10);
     for (const json& finding : findings) {
       INFO(finding);
