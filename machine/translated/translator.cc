@@ -210,12 +210,19 @@ void Translator::link(uint32_t number, uint64_t guest) {
   Area& area = *areas_[blocks_[exit.block].area];
   block.linked_exits.push_back(number);
   if (&area == areas_[block.area].get()) return put_displacement(exit.patch, block.entry, area);
-  // Out of reach: by way of a jump to an address in memory.
-  const uint64_t bridge = area.cold.here();
+  put_displacement(exit.patch, bridge(area, block.entry, exit.stub), area);
+}
+
+// Where what is out of reach is jumped to by way of an address in memory; `otherwise` where there is no room
+// for more.
+uint64_t Translator::bridge(Area& area, uint64_t target, uint64_t otherwise) {
+  constexpr uint64_t kSize = 14;
+  if (area.cold.here() + kSize > area.memory.executed().end) return otherwise;
+  const uint64_t start = area.cold.here();
   area.cold.bytes({0xff, 0x25});  // jmp [rip + 0]
   area.cold.word32(0);
-  area.cold.word64(block.entry);
-  put_displacement(exit.patch, bridge, area);
+  area.cold.word64(target);
+  return start;
 }
 
 void Translator::add_to_table(Table table, uint64_t guest) {
@@ -248,13 +255,9 @@ void Translator::chain(Table table, uint64_t guest) {
       const uint64_t here =
           reinterpret_cast<uint64_t>(block.next_in_slot[which]) + static_cast<uint64_t>(area.memory.shift());
       const auto distance = static_cast<int64_t>(target - here);
-      if (distance != static_cast<int32_t>(distance)) {  // the next one is in the other area
-        const uint64_t bridge = area.cold.here();
-        area.cold.bytes({0xff, 0x25});
-        area.cold.word32(0);
-        area.cold.word64(target);
-        target = bridge;
-      }
+      // The next one may be in the other area. Without a bridge those behind are found by the host.
+      if (distance != static_cast<int32_t>(distance))
+        target = bridge(area, target, area.routines.missed[which]);
       put_displacement(block.next_in_slot[which], target, area);
       next = block.by_table[which];
     }

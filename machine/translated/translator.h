@@ -97,9 +97,9 @@ class Translator {
   uint32_t translate(uint64_t guest, std::optional<Table> by_table);
   void read_block(uint64_t guest);
   void note_pages(uint32_t number);
-  void begin_table_entry(Block& block, Table table);
   uint64_t entry_for_link(uint64_t target, uint32_t exit, uint8_t area);
   void put_displacement(uint8_t* at, uint64_t target, const Area& area);
+  static uint64_t bridge(Area& area, uint64_t target, uint64_t otherwise);
   void invalidate(uint32_t number);
   void chain(Table table, uint64_t guest);
   void take_back();

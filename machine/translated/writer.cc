@@ -236,7 +236,8 @@ void Writer::load_operand(const Instruction& instruction) {
   const ZydisDecodedInstruction& decoded = instruction.decoded;
   const uint8_t modrm = instruction.bytes[decoded.raw.modrm.offset];
   const auto segment = [&] {
-    if (instruction.in_fs()) hot_.byte(kGs);
+    // Alone, it may have one in the guest's own GS.
+    if (instruction.in_fs() || (decoded.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS) != 0) hot_.byte(kGs);
   };
   if (instruction.rip_relative()) {
     const uint64_t operand = instruction.operand_address();
