@@ -66,7 +66,6 @@ class Translator {
     uint64_t cold_start() const { return memory.executed().start + memory.executed().size() / 4 * 3; }
   };
 
-  AddressSpace& space_;
   const Places places_;
   Tables& tables_;
   const Style style_;
