@@ -15,7 +15,7 @@ constexpr std::array kSignals = {SIGFPE, SIGILL, SIGTRAP};
 std::atomic<FaultClaim> the_claim{nullptr};
 std::array<struct sigaction, 32> previous;
 
-void on_fault(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void handle(int signal, siginfo_t* info, void* context) {
   if (claim_fault(signal, info, context)) return;
   const struct sigaction& before = previous[static_cast<size_t>(signal)];
   if ((before.sa_flags & SA_SIGINFO) != 0 && before.sa_sigaction != nullptr)
@@ -23,6 +23,11 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   if (before.sa_handler == SIG_IGN && info->si_code <= 0) return;
   std::signal(signal, SIG_DFL);  // returning raises it anew and dies with the right status
   if (info->si_code <= 0) std::raise(signal);
+}
+
+AFTERCHECK_BARE void on_fault(int signal, siginfo_t* info, void* context) {
+  allow_misaligned();
+  handle(signal, info, context);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ namespace {
 
 struct sigaction previous_segv, previous_bus;
 
-void on_fault(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void handle(int signal, siginfo_t* info, void* context) {
   auto* user = static_cast<ucontext_t*>(context);
   auto& rip = user->uc_mcontext.gregs[REG_RIP];
   if (rip == reinterpret_cast<greg_t>(aftercheck_guarded_copy_touch)) {
@@ -51,6 +51,11 @@ void on_fault(int signal, siginfo_t* info, void* context) {
     return;
   }
   std::signal(signal, SIG_DFL);  // returning re-executes the access and dies with the right status
+}
+
+AFTERCHECK_BARE void on_fault(int signal, siginfo_t* info, void* context) {
+  allow_misaligned();
+  handle(signal, info, context);
 }
 
 }  // namespace

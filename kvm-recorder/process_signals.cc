@@ -33,7 +33,7 @@ std::array<struct sigaction, 2> fault_guard;  // SIGSEGV, SIGBUS: the handlers b
 // Handlers need it, so it must be there without the dynamic linker's help.
 [[gnu::tls_model("initial-exec")]] thread_local constinit ThreadSignals* signals_here = nullptr;
 
-void on_signal(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void handle_signal(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   if (ThreadSignals* thread = signals_here) {
     if (!thread->arrived(signal, *info)) {
@@ -45,21 +45,31 @@ void on_signal(int signal, siginfo_t* info, void* context) {
   errno = saved_errno;
 }
 
+AFTERCHECK_BARE void on_signal(int signal, siginfo_t* info, void* context) {
+  allow_misaligned();
+  handle_signal(signal, info, context);
+}
+
 // What another process sends under this number is the guest's like any other signal.
-void on_kick(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void handle_kick(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   if (is_kick(*info))
     recheck_interrupted_call(context);
   else
-    on_signal(signal, info, context);
+    handle_signal(signal, info, context);
   errno = saved_errno;
 }
 
+AFTERCHECK_BARE void on_kick(int signal, siginfo_t* info, void* context) {
+  allow_misaligned();
+  handle_kick(signal, info, context);
+}
+
 // A fault of the recorder's own (guarded_copy's, usually) is not the guest's; kill -SEGV is.
-void on_fault_signal(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void handle_fault_signal(int signal, siginfo_t* info, void* context) {
   if (claim_fault(signal, info, context)) return;
   if (info->si_code <= 0) {
-    on_signal(signal, info, context);
+    handle_signal(signal, info, context);
     return;
   }
   if (signal == SIGSEGV || signal == SIGBUS) {
@@ -67,6 +77,11 @@ void on_fault_signal(int signal, siginfo_t* info, void* context) {
     if ((guard.sa_flags & SA_SIGINFO) != 0) return guard.sa_sigaction(signal, info, context);
   }
   std::signal(signal, SIG_DFL);
+}
+
+AFTERCHECK_BARE void on_fault_signal(int signal, siginfo_t* info, void* context) {
+  allow_misaligned();
+  handle_fault_signal(signal, info, context);
 }
 
 }  // namespace

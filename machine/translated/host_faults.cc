@@ -104,11 +104,6 @@ bool take_fault(Running& running, int signal, const siginfo_t& info, const Inter
   return true;
 }
 
-// The guest may have set the flag that makes misaligned accesses fault.
-void allow_misaligned() {
-  __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~rflags::kAlignmentCheck);
-}
-
 // Has it interrupted another handler?
 bool on_signal_stack(const ucontext_t& context) {
   const auto stack = reinterpret_cast<uint64_t>(context.uc_stack.ss_sp);
@@ -127,7 +122,6 @@ void put_off(ucontext_t& context) {
 }
 
 bool claim(int signal, siginfo_t* info, void* context) {
-  allow_misaligned();
   auto* const user = static_cast<ucontext_t*>(context);
   const Interrupted at{user->uc_mcontext.gregs};
   Running* const running = running_here;
