@@ -20,11 +20,7 @@ uint16_t slot_of(uint64_t guest) { return static_cast<uint16_t>(guest); }
 
 Translator::Translator(AddressSpace& space, const Places& places, Tables& tables, Style style, uint64_t size,
                        std::function<void(uint64_t page)> executed)
-    : places_(places),
-      tables_(tables),
-      style_(style),
-      executed_(std::move(executed)),
-      reader_(space) {
+    : places_(places), tables_(tables), style_(style), executed_(std::move(executed)), reader_(space) {
   for (size_t i = 0; i < areas_.size(); ++i) areas_[i] = std::make_unique<Area>(kCodeWindows[i], size);
   start_areas();
 }

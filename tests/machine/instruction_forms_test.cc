@@ -17,6 +17,7 @@
 #include "both_machines.h"
 #include "machine/memory_accesses.h"
 #include "machine/trapped_instruction.h"
+#include "tests/base/sanitized.h"
 #include "x86/decode.h"
 
 namespace aftercheck {
