@@ -15,6 +15,13 @@ constexpr uint8_t kFs = 0x64, kGs = 0x65;  // prefixes
 // In encoding's order; RSP is last when they are loaded, and first to be free when they are stored.
 constexpr std::array<unsigned, 13> kSimple = {2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+// SDM vol. 2, 2.1.1
+bool is_prefix(uint8_t byte) {
+  constexpr std::array<uint8_t, 11> kPrefixes = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65,
+                                                 0x66, 0x67, 0xf0, 0xf2, 0xf3};
+  return std::ranges::find(kPrefixes, byte) != kPrefixes.end();
+}
+
 // EVEX-encoded (SDM vol. 2, 2.7): with an absolute operand, and XMM31 or XMM30.
 void load_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ xmm, [address]
   at.bytes({0x62, 0x61, 0xfe, 0x08, 0x7e, 0x04 | (number & 7) << 3, 0x25});
@@ -164,8 +171,9 @@ void Writer::copy_prefixed(const Instruction& instruction, size_t end, bool clea
   uint8_t* const start = hot_.at();
   hot_.copy(std::span(instruction.bytes).first(end));
   if (instruction.in_fs()) {
-    uint8_t* const fs = std::find(start, start + end, kFs);
-    *fs = kGs;
+    // It may be there several times.
+    for (uint8_t* at = start; is_prefix(*at); ++at)
+      if (*at == kFs) *at = kGs;
   }
   // Another base and index than those that go with RIP.
   if (clears_index && (instruction.decoded.attributes & ZYDIS_ATTRIB_HAS_REX) != 0)
