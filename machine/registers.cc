@@ -18,6 +18,16 @@ FpuState FpuState::initial() {
   return state;
 }
 
+FpuState FpuState::of_image(const void* image) {
+  constexpr size_t kMask = 28;
+  FpuState state = initial();
+  uint32_t mask = 0;
+  std::memcpy(&mask, &state.fxsave[kMask], sizeof mask);
+  std::memcpy(state.fxsave.data(), image, kUsed);
+  std::memcpy(&state.fxsave[kMask], &mask, sizeof mask);
+  return state;
+}
+
 std::string describe(const Registers& registers) {
   const RegisterWords words = to_words(registers);
   std::string text;

@@ -40,7 +40,13 @@ constexpr uint8_t register_number(uint64_t Registers::*which) {
   return number;
 }
 
-// Names in the same order.
+// The general ones by their number in instruction encoding (SDM vol. 2, table 2-2).
+inline constexpr std::array<uint64_t Registers::*, 16> kByEncoding = {
+    &Registers::rax, &Registers::rcx, &Registers::rdx, &Registers::rbx, &Registers::rsp, &Registers::rbp,
+    &Registers::rsi, &Registers::rdi, &Registers::r8,  &Registers::r9,  &Registers::r10, &Registers::r11,
+    &Registers::r12, &Registers::r13, &Registers::r14, &Registers::r15};
+
+// Names in the order of the struct.
 inline constexpr std::array<const char*, kRegisterCount> kRegisterNames = {
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp",    "r8",      "r9",
     "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags", "fs_base", "gs_base"};
@@ -52,10 +58,14 @@ std::string describe(const Registers& registers);
 namespace rflags {
 constexpr uint64_t kCarry = 1 << 0, kParity = 1 << 2, kAdjust = 1 << 4, kZero = 1 << 6, kSign = 1 << 7;
 constexpr uint64_t kTrap = 1 << 8, kInterrupt = 1 << 9, kDirection = 1 << 10, kOverflow = 1 << 11;
-constexpr uint64_t kResume = 1 << 16, kAlignmentCheck = 1 << 18, kId = 1 << 21;
+constexpr uint64_t kNestedTask = 1 << 14, kResume = 1 << 16, kAlignmentCheck = 1 << 18, kId = 1 << 21;
 // Many instructions leave some of these undefined, so they differ between processors (and the soft vCPU) in a
 // run that is otherwise the same.
 constexpr uint64_t kStatus = kCarry | kParity | kAdjust | kZero | kSign | kOverflow;
+// What ring 3 sets for itself in a vCPU, and what is always set there: bit 1 and IF (SDM vol. 2, POPF, IOPL
+// 0).
+constexpr uint64_t kUser = kStatus | kTrap | kDirection | kAlignmentCheck | kId;
+constexpr uint64_t kFixed = 0x202;
 }  // namespace rflags
 
 // Bits 63 to 47 are equal (SDM vol. 1, 3.3.7.1; 48-bit linear addresses).
@@ -67,6 +77,12 @@ constexpr bool is_canonical(uint64_t address) {
 // it.
 struct FpuState {
   alignas(16) std::array<std::byte, 512> fxsave{};
+
+  // Bytes of the image that FXSAVE stores; the rest is reserved (SDM vol. 1, table 10-2).
+  static constexpr size_t kUsed = 416;
+
+  // What FXSAVE or XSAVE has stored at `image`, but for the mask of MXCSR, in which processors differ.
+  static FpuState of_image(const void* image);
 
   // As after FNINIT and with MXCSR = 0x1F80: what Linux gives a new process.
   static FpuState initial();

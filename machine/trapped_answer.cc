@@ -11,12 +11,6 @@
 namespace aftercheck {
 namespace {
 
-// By register number in instruction encoding (SDM vol. 2, table 2-2).
-constexpr std::array<uint64_t Registers::*, 16> kByEncoding = {
-    &Registers::rax, &Registers::rcx, &Registers::rdx, &Registers::rbx, &Registers::rsp, &Registers::rbp,
-    &Registers::rsi, &Registers::rdi, &Registers::r8,  &Registers::r9,  &Registers::r10, &Registers::r11,
-    &Registers::r12, &Registers::r13, &Registers::r14, &Registers::r15};
-
 void store(const TrappedInstruction& instruction, uint64_t value, Registers& registers) {
   constexpr unsigned kWord = 16, kDoubleWord = 32;
   uint64_t& target = registers.*kByEncoding[instruction.operand % kByEncoding.size()];

@@ -23,13 +23,7 @@ namespace {
 constexpr uint32_t kStar = 0xc0000081, kLstar = 0xc0000082, kSyscallMask = 0xc0000084;
 // Flags that SYSCALL clears on entry: TF, IF, DF, NT, AC, as Linux.
 constexpr uint64_t kClearedFlags = 0x100 | 0x200 | 0x400 | 0x4000 | 0x40000;
-// Flags that ring 3 can set for itself; the rest is as the kernel gives it.
-constexpr uint64_t kUserFlags =
-    rflags::kStatus | rflags::kTrap | rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
-constexpr uint64_t kFixedFlags = 0x202;
-
-constexpr size_t kFxsaveUsed = 416;  // legacy area up to XMM15; the rest is reserved (SDM vol. 1, table 10-2)
-constexpr size_t kXstateBv = 512;    // offset of XSTATE_BV in the XSAVE area (SDM vol. 1, 13.4.2)
+constexpr size_t kXstateBv = 512;  // offset of XSTATE_BV in the XSAVE area (SDM vol. 1, 13.4.2)
 
 // The bytes from RIP on, as far as they can be read.
 std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
@@ -69,18 +63,13 @@ KvmVcpu::KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine
 
 FpuState KvmVcpu::fpu() {
   const kvm_xsave xsave = fd_.xsave();
-  FpuState state = FpuState::initial();
-  uint32_t mxcsr_mask = 0;
-  std::memcpy(&mxcsr_mask, &state.fxsave[28], sizeof mxcsr_mask);
-  std::memcpy(state.fxsave.data(), xsave.region, kFxsaveUsed);
-  std::memcpy(&state.fxsave[28], &mxcsr_mask, sizeof mxcsr_mask);
-  return state;
+  return FpuState::of_image(xsave.region);
 }
 
 void KvmVcpu::set_fpu(const FpuState& state) {
   kvm_xsave xsave = fd_.xsave();
   auto* bytes = reinterpret_cast<std::byte*>(xsave.region);
-  std::memcpy(bytes, state.fxsave.data(), kFxsaveUsed);
+  std::memcpy(bytes, state.fxsave.data(), FpuState::kUsed);
   uint64_t components = 0;
   std::memcpy(&components, bytes + kXstateBv, sizeof components);
   components |= 3;  // x87 and SSE are in the area
@@ -113,7 +102,7 @@ void KvmVcpu::load_registers(bool single_step) {
   regs = {registers_.rax, registers_.rbx, registers_.rcx, registers_.rdx, registers_.rsi, registers_.rdi,
           registers_.rsp, registers_.rbp, registers_.r8,  registers_.r9,  registers_.r10, registers_.r11,
           registers_.r12, registers_.r13, registers_.r14, registers_.r15, registers_.rip, 0};
-  regs.rflags = (registers_.rflags & kUserFlags) | kFixedFlags | (single_step ? rflags::kTrap : 0);
+  regs.rflags = (registers_.rflags & rflags::kUser) | rflags::kFixed | (single_step ? rflags::kTrap : 0);
   single_step_ = single_step;
   hidden_trap_flag_ = single_step && (registers_.rflags & rflags::kTrap) == 0 ? rflags::kTrap : 0;
   kvm_sregs& sregs = run.s.regs.sregs;

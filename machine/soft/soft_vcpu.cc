@@ -18,11 +18,8 @@
 namespace aftercheck::soft {
 namespace {
 
-// What ring 3 can change with POPF (SDM vol. 2, POPF, IOPL 0), plus RF, which SIGRETURN restores. The rest is
-// fixed.
-constexpr uint64_t kUserFlags = rflags::kStatus | rflags::kTrap | rflags::kDirection | rflags::kResume |
-                                rflags::kAlignmentCheck | rflags::kId;
-constexpr uint64_t kFixedFlags = 0x202;
+// RF too, which SIGRETURN restores.
+constexpr uint64_t kUserFlags = rflags::kUser | rflags::kResume;
 
 Exit exception(uint8_t number) {
   Exit exit;
@@ -340,7 +337,7 @@ Exit SoftVcpu::execute(bool single) {
 }
 
 std::optional<Exit> SoftVcpu::turn(bool single) {
-  registers_.rflags = (registers_.rflags & kUserFlags) | kFixedFlags;
+  registers_.rflags = (registers_.rflags & kUserFlags) | rflags::kFixed;
   const uint64_t rip = registers_.rip;
   const bool trap_flag = (registers_.rflags & rflags::kTrap) != 0;
   if (single) registers_.rflags |= rflags::kTrap;

@@ -17,20 +17,8 @@
 namespace aftercheck::translated {
 namespace {
 
-// What ring 3 can change with POPF (SDM vol. 2, POPF, IOPL 0); the rest is fixed.
-constexpr uint64_t kUserFlags =
-    rflags::kStatus | rflags::kTrap | rflags::kDirection | rflags::kAlignmentCheck | rflags::kId;
-constexpr uint64_t kFixedFlags = 0x202;
-constexpr uint64_t kNestedTask = 1 << 14;
-
-// By number in encoding.
-constexpr std::array<uint64_t Registers::*, 16> kGeneral = {
-    &Registers::rax, &Registers::rcx, &Registers::rdx, &Registers::rbx, &Registers::rsp, &Registers::rbp,
-    &Registers::rsi, &Registers::rdi, &Registers::r8,  &Registers::r9,  &Registers::r10, &Registers::r11,
-    &Registers::r12, &Registers::r13, &Registers::r14, &Registers::r15};
-
 // In FXSAVE64's image (SDM vol. 1, table 10-2).
-constexpr size_t kX87Pointer = 8, kMxcsr = 24, kMxcsrMask = 28, kFxsaveUsed = 416;
+constexpr size_t kX87Pointer = 8, kMxcsr = 24;
 
 Exit plain(ExitKind kind) { return Exit{.kind = kind}; }
 
@@ -59,12 +47,7 @@ void TranslatedVcpu::hold() {
 
 FpuState TranslatedVcpu::fpu() {
   if (machine_.holder() != this) return fpu_;
-  FpuState state = FpuState::initial();
-  uint32_t mask = 0;
-  std::memcpy(&mask, &state.fxsave[kMxcsrMask], sizeof mask);
-  std::memcpy(state.fxsave.data(), context().fxsave.data(), kFxsaveUsed);
-  std::memcpy(&state.fxsave[kMxcsrMask], &mask, sizeof mask);
-  return state;
+  return FpuState::of_image(context().fxsave.data());
 }
 
 void TranslatedVcpu::set_fpu(const FpuState& state) {
@@ -73,7 +56,7 @@ void TranslatedVcpu::set_fpu(const FpuState& state) {
     return;
   }
   auto& image = context().fxsave;
-  std::memcpy(image.data(), state.fxsave.data(), kFxsaveUsed);
+  std::memcpy(image.data(), state.fxsave.data(), FpuState::kUsed);
   // Reserved bits of MXCSR fault when it is loaded.
   uint32_t mxcsr = 0;
   std::memcpy(&mxcsr, &image[kMxcsr], sizeof mxcsr);
@@ -83,9 +66,9 @@ void TranslatedVcpu::set_fpu(const FpuState& state) {
 
 void TranslatedVcpu::load() {
   Context& c = context();
-  for (size_t i = 0; i < kGeneral.size(); ++i) c.gpr[i] = registers_.*kGeneral[i];
+  for (size_t i = 0; i < kByEncoding.size(); ++i) c.gpr[i] = registers_.*kByEncoding[i];
   c.rip = registers_.rip;
-  registers_.rflags = (registers_.rflags & kUserFlags) | kFixedFlags;
+  registers_.rflags = (registers_.rflags & rflags::kUser) | rflags::kFixed;
   c.flags = registers_.rflags & ~rflags::kTrap;
   c.branches = branches_;
   if (machine_.counting() == Counting::memory) {
@@ -98,10 +81,10 @@ void TranslatedVcpu::load() {
 // All but the trap flag, which is never in the context.
 void TranslatedVcpu::store() {
   const Context& c = context();
-  for (size_t i = 0; i < kGeneral.size(); ++i) registers_.*kGeneral[i] = c.gpr[i];
+  for (size_t i = 0; i < kByEncoding.size(); ++i) registers_.*kByEncoding[i] = c.gpr[i];
   registers_.rip = c.rip;
-  registers_.rflags =
-      (c.flags & (kUserFlags | kNestedTask)) | kFixedFlags | (registers_.rflags & rflags::kTrap);
+  registers_.rflags = (c.flags & (rflags::kUser | rflags::kNestedTask)) | rflags::kFixed |
+                      (registers_.rflags & rflags::kTrap);
 }
 
 void TranslatedVcpu::count() {
@@ -246,7 +229,8 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_block(Translator& translator) {
       break;
   }
   c.gpr[kRcx] = exit.target;
-  c.gpr[kR11] = canonical_r11((c.flags & kUserFlags) | kFixedFlags | (registers_.rflags & rflags::kTrap));
+  c.gpr[kR11] =
+      canonical_r11((c.flags & rflags::kUser) | rflags::kFixed | (registers_.rflags & rflags::kTrap));
   return plain(ExitKind::syscall);
 }
 
@@ -345,7 +329,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::special(const Instruction& instruction) 
     case Special::cpuid:
       store();
       answer_cpuid(machine_.cpu(), registers_);
-      for (size_t i = 0; i < kGeneral.size(); ++i) c.gpr[i] = registers_.*kGeneral[i];
+      for (size_t i = 0; i < kByEncoding.size(); ++i) c.gpr[i] = registers_.*kByEncoding[i];
       c.rip = instruction.next();
       return std::nullopt;
     case Special::invalid_opcode:
@@ -421,7 +405,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
   if (!is_canonical(address) || !is_canonical(address + size - 1) ||
       !machine_.space().accessible(address, size, prot))
     return fault_at(loads ? Access::read : Access::write);
-  constexpr uint64_t kShown = kUserFlags | kFixedFlags | kNestedTask;
+  constexpr uint64_t kShown = rflags::kUser | rflags::kFixed | rflags::kNestedTask;
   uint64_t value = (c.flags & kShown) | (registers_.rflags & rflags::kTrap);
   machine_.guards().lift();
   const bool done =
@@ -429,12 +413,12 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
   machine_.guards().impose();
   if (!done) return fault_at(loads ? Access::read : Access::write);
   if (loads) {
-    constexpr uint64_t kChanged = kUserFlags | kNestedTask;
+    constexpr uint64_t kChanged = rflags::kUser | rflags::kNestedTask;
     const uint64_t changed = narrow ? kChanged & UINT16_MAX : kChanged;
     const uint64_t now = (registers_.rflags & rflags::kTrap) | (c.flags & ~rflags::kTrap);
     const uint64_t flags = (now & ~changed) | (value & changed);
     registers_.rflags = (registers_.rflags & ~rflags::kTrap) | (flags & rflags::kTrap);
-    c.flags = (flags & kChanged & ~rflags::kTrap) | kFixedFlags;
+    c.flags = (flags & kChanged & ~rflags::kTrap) | rflags::kFixed;
     c.gpr[kRsp] += size;
   } else {
     c.gpr[kRsp] = address;
