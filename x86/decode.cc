@@ -35,6 +35,18 @@ bool decode(std::span<const uint8_t> code, WithOperands& decoded) {
                                              decoded.operands.data()));
 }
 
+std::string disassemble(std::span<const uint8_t> code, uint64_t address) {
+  WithOperands decoded;
+  ZydisFormatter formatter;
+  std::array<char, 256> text{};
+  if (!decode(code, decoded) || !ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)) ||
+      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &decoded.instruction, decoded.operands.data(),
+                                                    decoded.instruction.operand_count, text.data(),
+                                                    text.size(), address, nullptr)))
+    return "an undecodable instruction";
+  return text.data();
+}
+
 bool is_repeated(const ZydisDecodedInstruction& instruction) {
   constexpr ZydisInstructionAttributes kRepeats =
       ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace aftercheck::x86 {
 
@@ -29,6 +30,9 @@ struct WithOperands {
   std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;  // instruction.operand_count of them
 };
 bool decode(std::span<const uint8_t> code, WithOperands& decoded);
+
+// "vaddps ymm0, ymm1, ymm2" for messages.
+std::string disassemble(std::span<const uint8_t> code, uint64_t address);
 
 // Has it a REP, REPE or REPNE prefix that counts?
 bool is_repeated(const ZydisDecodedInstruction& instruction);

@@ -11,45 +11,29 @@
 namespace aftercheck::soft {
 namespace {
 
-struct Rule {
-  ZydisMnemonic mnemonic;
-  Treatment treatment;
-};
-
-constexpr Rule kRules[] = {
+// Unless an encoding needs another treatment than the rest.
+constexpr std::array kHostExecuted = {
     // Of x87, what execution by its own function (x87.h) does not cover.
-    {ZYDIS_MNEMONIC_FCMOVB, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FCMOVBE, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FCMOVE, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FCMOVNB, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FCMOVNBE, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FCMOVNE, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FCMOVNU, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FCMOVU, Treatment::host_executed},
+    ZYDIS_MNEMONIC_FCMOVB,
+    ZYDIS_MNEMONIC_FCMOVBE,
+    ZYDIS_MNEMONIC_FCMOVE,
+    ZYDIS_MNEMONIC_FCMOVNB,
+    ZYDIS_MNEMONIC_FCMOVNBE,
+    ZYDIS_MNEMONIC_FCMOVNE,
+    ZYDIS_MNEMONIC_FCMOVNU,
+    ZYDIS_MNEMONIC_FCMOVU,
     // Unicorn 2.0.1 loses these CPUID bits when it combines its CPU model with what it can emulate, and
     // refuses them.
-    {ZYDIS_MNEMONIC_POPCNT, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_PCLMULQDQ, Treatment::host_executed},
+    ZYDIS_MNEMONIC_POPCNT,
+    ZYDIS_MNEMONIC_PCLMULQDQ,
 
     // Unicorn does not refuse reserved bits of MXCSR.
-    {ZYDIS_MNEMONIC_FXRSTOR, Treatment::host_executed},
-    {ZYDIS_MNEMONIC_FXRSTOR64, Treatment::host_executed},
+    ZYDIS_MNEMONIC_FXRSTOR,
+    ZYDIS_MNEMONIC_FXRSTOR64,
 
     // Unicorn does not look at where the stack pointer will be.
-    {ZYDIS_MNEMONIC_ENTER, Treatment::host_executed},
-
+    ZYDIS_MNEMONIC_ENTER,
 };
-
-using Table = std::array<Treatment, ZYDIS_MNEMONIC_MAX_VALUE + 1>;
-
-const Table& table() {
-  static const Table result = [] {
-    Table treatments{};
-    for (const Rule& rule : kRules) treatments[rule.mnemonic] = rule.treatment;
-    return treatments;
-  }();
-  return result;
-}
 
 bool is_string_compare(ZydisMnemonic mnemonic) {
   return mnemonic == ZYDIS_MNEMONIC_PCMPESTRI || mnemonic == ZYDIS_MNEMONIC_PCMPESTRM ||
@@ -82,9 +66,7 @@ Treatment treatment_of(Standing standing) {
   return Treatment::run;
 }
 
-// Encodings of one mnemonic that need another treatment than the rest.
-Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code,
-                 Treatment treatment) {
+Treatment treatment_of(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code) {
   if (const Standing general = standing(instruction, code); general != Standing::plain)
     return treatment_of(general);
   // Unicorn sets its flags by the old value; and it clears the upper half of a register that is not changed.
@@ -105,7 +87,8 @@ Treatment refine(const ZydisDecodedInstruction& instruction, std::span<const uin
   if (is_string_compare(instruction.mnemonic) &&
       (code[instruction.length - 1U] & kEqualOrdered) == kEqualOrdered)
     return Treatment::host_executed;
-  return treatment;
+  const bool listed = std::ranges::find(kHostExecuted, instruction.mnemonic) != kHostExecuted.end();
+  return listed ? Treatment::host_executed : Treatment::run;
 }
 
 // PUSH ES, undefined in 64-bit mode: Unicorn stops with RIP on it. One byte, so that a block that ends a page
@@ -127,7 +110,7 @@ Verdict judge_only(std::span<const uint8_t> code, CpuModelKind model, Form& form
       return {Treatment::run, static_cast<uint8_t>(code.size()), false};
     return {treatment_of(standing_of_undecodable(status)), 1, true};
   }
-  Verdict verdict{refine(instruction, code, table()[instruction.mnemonic]), instruction.length, true};
+  Verdict verdict{treatment_of(instruction, code), instruction.length, true};
   // Under the host's model they are not invalid, only beyond this backend.
   if (verdict.treatment == Treatment::invalid_opcode && model == CpuModelKind::host)
     verdict.treatment = Treatment::unsupported;
@@ -146,19 +129,6 @@ Verdict judge(std::span<const uint8_t> code, CpuModelKind model, Form* form) {
     filled.replaced = 1;
   }
   return verdict;
-}
-
-std::string disassemble(std::span<const uint8_t> code, uint64_t address) {
-  x86::WithOperands decoded;
-  ZydisFormatter formatter;
-  std::array<char, 256> text{};
-  if (!x86::decode(code, decoded) ||
-      !ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)) ||
-      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &decoded.instruction, decoded.operands.data(),
-                                                    decoded.instruction.operand_count, text.data(),
-                                                    text.size(), address, nullptr)))
-    return "an undecodable instruction";
-  return text.data();
 }
 
 bool is_repeated_string(std::span<const uint8_t> code) {

@@ -55,9 +55,6 @@ struct Form {
 // Judges the instruction at the start of `code`; fills in `form` (a fresh one) unless null.
 Verdict judge(std::span<const uint8_t> code, CpuModelKind model, Form* form = nullptr);
 
-// "vaddps ymm0, ymm1, ymm2" for messages.
-std::string disassemble(std::span<const uint8_t> code, uint64_t address);
-
 // A string instruction with a repeat prefix: may be in mid-flight when RIP is on it.
 bool is_repeated_string(std::span<const uint8_t> code);
 

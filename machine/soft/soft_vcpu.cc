@@ -545,7 +545,7 @@ std::optional<Exit> SoftVcpu::host_executed(std::span<const uint8_t> code) {
 void SoftVcpu::refuse(std::span<const uint8_t> code) const {
   fail(ErrorKind::unsupported,
        "the soft vCPU can't execute `{}` at {:#x} (CPU model {}); use --machine kvm{}",
-       disassemble(code, registers_.rip), registers_.rip, name(machine_.cpu().kind()),
+       x86::disassemble(code, registers_.rip), registers_.rip, name(machine_.cpu().kind()),
        machine_.cpu().kind() == CpuModelKind::host ? " or record with --cpu portable" : "");
 }
 

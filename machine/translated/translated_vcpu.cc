@@ -428,16 +428,8 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
 }
 
 void TranslatedVcpu::refuse(const Instruction& instruction) const {
-  ZydisFormatter formatter;
-  x86::WithOperands decoded;
-  std::array<char, 256> text{"an instruction"};
-  if (x86::decode(instruction.code(), decoded) &&
-      ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)))
-    ZydisFormatterFormatInstruction(&formatter, &decoded.instruction, decoded.operands.data(),
-                                    decoded.instruction.operand_count, text.data(), text.size(),
-                                    instruction.address, nullptr);
   fail(ErrorKind::unsupported, "the translated machine can't execute `{}` at {:#x}; use --machine kvm",
-       text.data(), instruction.address);
+       x86::disassemble(instruction.code(), instruction.address), instruction.address);
 }
 
 void TranslatedVcpu::went_astray() const {
