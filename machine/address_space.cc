@@ -41,10 +41,6 @@ bool overlap(Range a, Range b) { return a.start < b.end && b.start < a.end; }
 
 bool unusable(Range range, int prot) { return prot != PROT_NONE && overlap(range, kTablesRange); }
 
-bool in_fixed_window(uint64_t address) {
-  return kLowWindow.contains(address) || kMainWindow.contains(address);
-}
-
 bool aligned(Range range) {
   return range.start % kPageSize == 0 && range.end % kPageSize == 0 && range.start < range.end;
 }
@@ -86,6 +82,10 @@ bool may_be_guest(uint64_t address, uint64_t size) {
   const Range range{address, address + size};
   return !overlap(range, kHostProgram) && !overlap(range, kGhostWindow) && !overlap(range, kCodeWindows[0]) &&
          !overlap(range, kCodeWindows[1]);
+}
+
+bool in_fixed_window(uint64_t address) {
+  return kLowWindow.contains(address) || kMainWindow.contains(address);
 }
 
 Range window_of(uint64_t address) {

@@ -75,6 +75,8 @@ std::vector<Range> used_parts(Range range);
 // What the host's own mapping has where the guest's has `prot`: guest code is never executable on the host.
 int host_protection(int prot);
 
+// In one of the two windows that every guest has, that is, not in what was claimed.
+bool in_fixed_window(uint64_t address);
 // The window that has `address`, or an empty range.
 Range window_of(uint64_t address);
 // The parts of the range that lie in windows, claimed ones too, ascending.

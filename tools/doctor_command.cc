@@ -18,7 +18,6 @@ struct Report {
   bool can_record() const { return kvm_usable || translated_usable || soft_usable; }
   // What `--machine auto` takes.
   const char* machine() const { return kvm_usable ? "kvm" : soft_usable ? "soft" : "none"; }
-  bool only_translated() const { return translated_usable && !kvm_usable && !soft_usable; }
 };
 
 const char* answer(const Finding& finding) { return !finding.works ? "-" : *finding.works ? "yes" : "no"; }
@@ -46,7 +45,7 @@ void print_text(const Report& report, Output& output) {
     output.line("Programs are recorded and replayed on KVM.");
   else if (report.soft_usable)
     output.line("Programs are recorded and replayed on the soft vCPU, since KVM can't be used.");
-  else if (report.only_translated())
+  else if (report.translated_usable)
     output.line("Programs can be recorded and replayed with --machine translated only.");
   else
     output.line("Programs can't be recorded or replayed on this host.");

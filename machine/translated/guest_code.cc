@@ -122,10 +122,6 @@ void classify(Instruction& instruction) {
 
 }  // namespace
 
-bool is_repeated_string(const ZydisDecodedInstruction& instruction) {
-  return x86::is_repeated(instruction) && instruction.meta.category == ZYDIS_CATEGORY_STRINGOP;
-}
-
 bool CodeReader::fetchable(uint64_t address) {
   if (executable_.contains(address)) return true;
   const Mapping* mapping = space_.find(address);

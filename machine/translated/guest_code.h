@@ -79,7 +79,4 @@ class CodeReader {
   bool fetchable(uint64_t address);
 };
 
-// A string instruction with a repeat prefix that counts.
-bool is_repeated_string(const ZydisDecodedInstruction& instruction);
-
 }  // namespace aftercheck::translated

@@ -46,19 +46,13 @@ struct Interrupted {
   }
 };
 
-std::optional<Translator::Place> find_place(TranslatedMachine& machine, uint64_t pc) {
-  if (const auto place = machine.translator().find_place(pc)) return place;
-  if (Translator* stopping = machine.stopping_translator_if_any()) return stopping->find_place(pc);
-  return std::nullopt;
-}
-
 // The thread is somewhere between the entry into translated code and the exit from it, or about to enter: it
 // is led out at the next boundary of the guest's instructions, one single step after the other.
 void lead_out(Running& running, const Interrupted& at) {
   using Kind = Translator::Place::Kind;
   TranslatedMachine& machine = running.machine();
   Context& context = machine.context();
-  const auto place = find_place(machine, at.pc());
+  const auto place = machine.find_place(at.pc());
   at.step(false);
   if (!place || place->kind == Kind::enter) {
     // Registers come and go unchanged.
@@ -82,7 +76,7 @@ bool is_host_code(uint64_t pc) {
 bool take_fault(Running& running, int signal, const siginfo_t& info, const Interrupted& at) {
   using Kind = Translator::Place::Kind;
   TranslatedMachine& machine = running.machine();
-  const auto place = find_place(machine, at.pc());
+  const auto place = machine.find_place(at.pc());
   Context& context = machine.context();
   if (!place || place->kind != Kind::block || place->mark == nullptr) {
     // The guest has changed a table, or the context: nothing of its state is worth keeping.

@@ -10,11 +10,8 @@
 namespace aftercheck::translated {
 namespace {
 
-bool in_fixed_windows(Range range) {
-  for (const Range& window : {kLowWindow, kMainWindow})
-    if (range.start >= window.start && range.end <= window.end) return true;
-  return false;
-}
+// No mapping reaches from one of them into the other.
+bool in_fixed_windows(Range range) { return in_fixed_window(range.start) && in_fixed_window(range.end - 1); }
 
 }  // namespace
 

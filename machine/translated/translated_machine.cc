@@ -66,6 +66,11 @@ Translator& TranslatedMachine::stopping_translator() {
   return *stopping_;
 }
 
+std::optional<Translator::Place> TranslatedMachine::find_place(uint64_t pc) const {
+  if (const auto place = translator_->find_place(pc)) return place;
+  return stopping_ != nullptr ? stopping_->find_place(pc) : std::nullopt;
+}
+
 void TranslatedMachine::code_changed(Range range) {
   translator_->forget(range);
   if (stopping_ != nullptr) stopping_->forget(range);

@@ -39,7 +39,8 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   // The usual one; and one whose code stops (Style::stopping), made when it is first wanted.
   Translator& translator() { return *translator_; }
   Translator& stopping_translator();
-  Translator* stopping_translator_if_any() { return stopping_.get(); }
+  // As Translator::find_place(), whose code ever it is.
+  std::optional<Translator::Place> find_place(uint64_t pc) const;
 
   // A store has changed, or is about to change, code in this page. True: it does so often, and for a while
   // its code had better be executed an instruction at a time.

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "machine/trapped_answer.h"
@@ -101,12 +102,10 @@ void TranslatedVcpu::translate_x87_pointer() {
   std::memcpy(&pointer, &image[kX87Pointer], sizeof pointer);
   if (pointer == shown_x87_pointer_) return;
   shown_x87_pointer_ = pointer;
-  std::optional<uint64_t> guest = machine_.translator().guest_address(pointer);
-  if (Translator* stopping = machine_.stopping_translator_if_any(); !guest && stopping != nullptr)
-    guest = stopping->guest_address(pointer);
-  if (!guest) return;
-  shown_x87_pointer_ = *guest;
-  std::memcpy(&image[kX87Pointer], &*guest, sizeof *guest);
+  const auto place = machine_.find_place(pointer);
+  if (!place || place->mark == nullptr) return;
+  shown_x87_pointer_ = place->mark->guest;
+  std::memcpy(&image[kX87Pointer], &shown_x87_pointer_, sizeof shown_x87_pointer_);
 }
 
 // --- kicks ---
@@ -122,11 +121,15 @@ void TranslatedVcpu::enter(uint64_t entry, bool goes_on) {
   Context& c = context();
   c.target = entry;
   c.exit = kLeftByKick;
-  const Running running(machine_, fault_);
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  if (!goes_on && kicked_.load(std::memory_order_relaxed)) return;
-  using Routine = void (*)();
-  reinterpret_cast<Routine>(machine_.translator().common_routines().enter)();
+  {
+    const Running running(machine_, fault_);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (!goes_on && kicked_.load(std::memory_order_relaxed)) return;
+    using Routine = void (*)();
+    reinterpret_cast<Routine>(machine_.translator().common_routines().enter)();
+  }
+  count();
+  translate_x87_pointer();
 }
 
 Exit TranslatedVcpu::run_until(uint64_t branches, uint64_t rip) {
@@ -141,8 +144,7 @@ Exit TranslatedVcpu::execute(Mode mode) {
   machine_.guards().impose();
   thread_local const int thread = static_cast<int>(syscall(SYS_gettid));
   thread_.store(thread);
-  came_by_exit_.reset();
-  came_by_table_.reset();
+  way_ = {};
   struct Scope {
     TranslatedVcpu& vcpu;
     ~Scope() {
@@ -195,17 +197,8 @@ TranslatedVcpu::Outcome TranslatedVcpu::turn_to_goal() {
 TranslatedVcpu::Outcome TranslatedVcpu::block_turn(Translator& translator) {
   const uint64_t rip = context().rip;
   if (!is_canonical(rip)) return exception(vector::kGeneralProtection);
-  const uint64_t flushes = translator.flushes();
-  const Block& block = translator.block(rip, came_by_table_);
-  if (translator.flushes() == flushes) {
-    if (came_by_exit_) translator.link(*came_by_exit_, rip);
-    if (came_by_table_) translator.add_to_table(*came_by_table_, rip);
-  }
-  came_by_exit_.reset();
-  came_by_table_.reset();
+  const Block& block = translator.block(rip, std::exchange(way_, {}));
   enter(block.entry, false);
-  count();
-  translate_x87_pointer();
   return left_block(translator);
 }
 
@@ -220,7 +213,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_block(Translator& translator) {
   c.rip = exit.target;
   switch (exit.kind) {
     case ExitPoint::Kind::link:
-      came_by_exit_ = why;
+      way_.exit = why;
       return std::nullopt;
     case ExitPoint::Kind::special:
     case ExitPoint::Kind::stop:
@@ -238,7 +231,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_by_table(Translator& translator) {
   Context& c = context();
   const Site site = translator.site(static_cast<uint32_t>(c.site));
   if (is_canonical(c.rip)) {
-    came_by_table_ = site.form == Form::ret ? Table::returns : Table::jumps;
+    way_.table = site.form == Form::ret ? Table::returns : Table::jumps;
     return std::nullopt;
   }
   // It faults before it has done anything (SDM vol. 2, CALL, JMP, RET). What CALL has overwritten below the
@@ -256,12 +249,11 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_by_table(Translator& translator) {
 // --- instructions alone ---
 
 TranslatedVcpu::Outcome TranslatedVcpu::alone() {
-  came_by_exit_.reset();
-  came_by_table_.reset();
+  way_ = {};
   Instruction instruction;
   machine_.translator().reader().read(context().rip, instruction);
   if (instruction.form == Form::special) return special(instruction);
-  if (is_repeated_string(instruction.decoded)) return repeated(instruction);
+  if (x86::is_repeated(instruction.decoded)) return repeated(instruction);
   return alone_as_it_is(instruction);
 }
 
@@ -272,12 +264,8 @@ TranslatedVcpu::Outcome TranslatedVcpu::alone_as_it_is(const Instruction& instru
   do {
     enter(entry, true);
   } while (context().exit == kLeftByKick);
-  count();
-  translate_x87_pointer();
   const Outcome exit = left_block(translator);
-  // Its numbers are gone with it.
-  came_by_exit_.reset();
-  came_by_table_.reset();
+  way_ = {};  // its numbers are gone with it
   return exit;
 }
 
@@ -364,7 +352,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::special(const Instruction& instruction) 
 TranslatedVcpu::Outcome TranslatedVcpu::alone_copied(const Instruction& instruction) {
   Instruction copied = instruction;
   copied.form = Form::copied;
-  if (is_repeated_string(copied.decoded)) return repeated(copied);
+  if (x86::is_repeated(copied.decoded)) return repeated(copied);
   switch (copied.decoded.meta.category) {
     case ZYDIS_CATEGORY_CALL:
       copied.form = Form::indirect_call;

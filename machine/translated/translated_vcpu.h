@@ -44,9 +44,7 @@ class TranslatedVcpu final : public Vcpu {
   uint64_t shown_x87_pointer_ = 0;  // as it was looked up last
   // run_until()
   uint64_t goal_branches_ = 0, goal_rip_ = 0;
-  // The way by which translated code was left last, for linking.
-  std::optional<uint32_t> came_by_exit_;
-  std::optional<Table> came_by_table_;
+  Translator::Way way_;  // by which translated code was left last
 
   Exit execute(Mode mode);
   Outcome turn(Mode mode);
@@ -69,7 +67,7 @@ class TranslatedVcpu final : public Vcpu {
 
   Context& context() { return machine_.context(); }
   void hold();
-  // `goes_on`: even where somebody wants the vCPU out.
+  // Executes translated code until it is left. `goes_on`: even where somebody wants the vCPU out.
   void enter(uint64_t entry, bool goes_on);
   void count();
   void load();

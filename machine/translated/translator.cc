@@ -47,7 +47,6 @@ bool Translator::full() const {
 }
 
 void Translator::flush() {
-  ++flushes_;
   blocks_.clear();
   exits_.clear();
   sites_.clear();
@@ -64,12 +63,24 @@ uint8_t Translator::area_for(uint64_t guest) const {
   return guest >= kMiddle ? 1 : 0;
 }
 
-const Block& Translator::block(uint64_t guest, std::optional<Table> by_table) {
+const Block& Translator::block(uint64_t guest, const Way& way) {
   take_back();
   const auto found = by_guest_.find(guest);
-  if (found != by_guest_.end()) return blocks_[found->second];
-  if (full()) flush();
-  return blocks_[translate(guest, by_table)];
+  const bool there = found != by_guest_.end();
+  const bool flushes = !there && full();  // numbers of exits are others then
+  if (flushes) flush();
+  const uint32_t number = there ? found->second : translate(guest, way.table);
+  if (way.exit && !flushes) link(*way.exit, blocks_[number]);
+  if (way.table) add_to_table(*way.table, number);
+  return blocks_[number];
+}
+
+Writer Translator::writer_for(Area& area, Style style) {
+  Writer writer(area.hot, area.cold, area.routines, places_, style);
+  writer.exits = &exits_;
+  writer.sites = &sites_;
+  writer.marks = &marks_;
+  return writer;
 }
 
 void Translator::read_block(uint64_t guest) {
@@ -109,10 +120,7 @@ uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
   Area& area = *areas_[area_number];
   blocks_.emplace_back();
   note_pages(number);
-  Writer writer(area.hot, area.cold, area.routines, places_, style_);
-  writer.exits = &exits_;
-  writer.sites = &sites_;
-  writer.marks = &marks_;
+  Writer writer = writer_for(area, style_);
   writer.entry_of = [&](uint64_t target, uint32_t exit) { return entry_for_link(target, exit, area_number); };
   Block& block = blocks_.back();
   block.guest = guest;
@@ -152,10 +160,7 @@ const Block& Translator::alone(const Instruction& instruction) {
   Style style = style_;
   style.alone = true;
   style.stopping = false;
-  Writer writer(area.hot, area.cold, area.routines, places_, style);
-  writer.exits = &exits_;
-  writer.sites = &sites_;
-  writer.marks = &marks_;
+  Writer writer = writer_for(area, style);
   Block& block = blocks_.back();
   block.guest = instruction.address;
   block.area = area_number;
@@ -197,11 +202,9 @@ uint64_t Translator::entry_for_link(uint64_t target, uint32_t exit, uint8_t area
   return block.entry;
 }
 
-void Translator::link(uint32_t number, uint64_t guest) {
+void Translator::link(uint32_t number, Block& block) {
   const ExitPoint& exit = exits_.at(number);
-  const auto found = by_guest_.find(guest);
-  if (exit.patch == nullptr || found == by_guest_.end() || !blocks_[exit.block].valid) return;
-  Block& block = blocks_[found->second];
+  if (exit.patch == nullptr || !blocks_[exit.block].valid) return;
   Area& area = *areas_[blocks_[exit.block].area];
   block.linked_exits.push_back(number);
   if (&area == areas_[block.area].get()) return put_displacement(exit.patch, block.entry, area);
@@ -220,20 +223,17 @@ uint64_t Translator::bridge(Area& area, uint64_t target, uint64_t otherwise) {
   return start;
 }
 
-void Translator::add_to_table(Table table, uint64_t guest) {
-  take_back();
-  const auto found = by_guest_.find(guest);
-  if (found == by_guest_.end() || full()) return;
-  Block& block = blocks_[found->second];
+void Translator::add_to_table(Table table, uint32_t number) {
+  Block& block = blocks_[number];
   const auto which = static_cast<size_t>(table);
-  if (block.by_table[which] != 0) return;
+  if (block.by_table[which] != 0 || full()) return;
   Area& area = *areas_[block.area];
-  Writer writer(area.hot, area.cold, area.routines, places_, style_);
+  Writer writer = writer_for(area, style_);
   block.by_table[which] = area.hot.here();
-  block.next_in_slot[which] = writer.write_table_entry(table, guest);
+  block.next_in_slot[which] = writer.write_table_entry(table, block.guest);
   area.hot.jump(block.entry);
-  slots_[which][slot_of(guest)].push_back(found->second);
-  chain(table, guest);
+  slots_[which][slot_of(block.guest)].push_back(number);
+  chain(table, block.guest);
 }
 
 // The blocks of a slot jump from one to the next; the last goes out.
@@ -339,12 +339,6 @@ std::optional<Translator::Place> Translator::find_place(uint64_t pc) const {
     return place;
   }
   return std::nullopt;
-}
-
-std::optional<uint64_t> Translator::guest_address(uint64_t pc) const {
-  const std::optional<Place> place = find_place(pc);
-  if (!place || place->mark == nullptr) return std::nullopt;
-  return place->mark->guest;
 }
 
 }  // namespace aftercheck::translated

@@ -24,11 +24,13 @@ class Translator {
   Translator(AddressSpace& space, const Places& places, Tables& tables, Style style, uint64_t size,
              std::function<void(uint64_t page)> executed);
 
+  // How a block was come to: by that exit, or from a table that did not have it. Next time at once.
+  struct Way {
+    std::optional<uint32_t> exit;
+    std::optional<Table> table;
+  };
   // The block that starts at `guest`, translated if need be. Valid until the next call of this class.
-  const Block& block(uint64_t guest, std::optional<Table> by_table = std::nullopt);
-  // The block was come to by that exit, or from a table that did not have it: next time at once.
-  void link(uint32_t exit, uint64_t guest);
-  void add_to_table(Table table, uint64_t guest);
+  const Block& block(uint64_t guest, const Way& way);
 
   // The instruction alone: goes nowhere but out. Gone with the next call of this class.
   const Block& alone(const Instruction& instruction);
@@ -40,8 +42,6 @@ class Translator {
 
   // Code in the range is no longer what it was.
   void forget(Range range);
-  // How often all was thrown away for want of room: numbers of exits and sites are others then.
-  uint64_t flushes() const { return flushes_; }
   void read_anew() { reader_.forget(); }
   CodeReader& reader() { return reader_; }
 
@@ -53,8 +53,6 @@ class Translator {
     bool at_mark = false;        // `pc` is right at it
   };
   std::optional<Place> find_place(uint64_t pc) const;
-  // The guest's instruction whose translation is at `pc`, or nothing.
-  std::optional<uint64_t> guest_address(uint64_t pc) const;
 
  private:
   struct Area {
@@ -79,7 +77,6 @@ class Translator {
   std::unordered_map<uint64_t, uint32_t> by_guest_;
   std::unordered_map<uint64_t, std::vector<uint32_t>> by_page_;
   std::array<std::unordered_map<uint16_t, std::vector<uint32_t>>, kTables> slots_;
-  uint64_t flushes_ = 0;
   std::vector<Instruction> instructions_;  // of the block under way
   // alone(): what to take back
   struct Before {
@@ -89,6 +86,7 @@ class Translator {
   };
   std::optional<Before> before_;
 
+  Writer writer_for(Area& area, Style style);
   void start_areas();
   void flush();
   bool full() const;
@@ -98,6 +96,8 @@ class Translator {
   void note_pages(uint32_t number);
   uint64_t entry_for_link(uint64_t target, uint32_t exit, uint8_t area);
   void put_displacement(uint8_t* at, uint64_t target, const Area& area);
+  void link(uint32_t number, Block& block);
+  void add_to_table(Table table, uint32_t number);
   static uint64_t bridge(Area& area, uint64_t target, uint64_t otherwise);
   void invalidate(uint32_t number);
   void chain(Table table, uint64_t guest);
