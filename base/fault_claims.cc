@@ -15,7 +15,7 @@ constexpr std::array kSignals = {SIGFPE, SIGILL, SIGTRAP};
 std::atomic<FaultClaim> the_claim{nullptr};
 std::array<struct sigaction, 32> previous;
 
-[[gnu::noinline]] void handle(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void on_fault(int signal, siginfo_t* info, void* context) {
   if (claim_fault(signal, info, context)) return;
   const struct sigaction& before = previous[static_cast<size_t>(signal)];
   if ((before.sa_flags & SA_SIGINFO) != 0 && before.sa_sigaction != nullptr)
@@ -23,11 +23,6 @@ std::array<struct sigaction, 32> previous;
   if (before.sa_handler == SIG_IGN && info->si_code <= 0) return;
   std::signal(signal, SIG_DFL);  // returning raises it anew and dies with the right status
   if (info->si_code <= 0) std::raise(signal);
-}
-
-AFTERCHECK_BARE void on_fault(int signal, siginfo_t* info, void* context) {
-  allow_misaligned();
-  handle(signal, info, context);
 }
 
 }  // namespace
@@ -43,10 +38,10 @@ void set_fault_claim(FaultClaim claim) {
   for (const int signal : kSignals) {
     struct sigaction action {};
     sigaction(signal, nullptr, &action);
-    if ((action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == on_fault) continue;
+    if ((action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == interrupting_guest<on_fault>) continue;
     previous[static_cast<size_t>(signal)] = action;
     action = {};
-    action.sa_sigaction = on_fault;
+    action.sa_sigaction = interrupting_guest<on_fault>;
     action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
     if (sigaction(signal, &action, nullptr) != 0)
       fail(ErrorKind::internal, "sigaction({}): {}", signal, errno_text(errno));

@@ -37,7 +37,7 @@ namespace {
 
 struct sigaction previous_segv, previous_bus;
 
-[[gnu::noinline]] void handle(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void on_fault(int signal, siginfo_t* info, void* context) {
   auto* user = static_cast<ucontext_t*>(context);
   auto& rip = user->uc_mcontext.gregs[REG_RIP];
   if (rip == reinterpret_cast<greg_t>(aftercheck_guarded_copy_touch)) {
@@ -53,18 +53,13 @@ struct sigaction previous_segv, previous_bus;
   std::signal(signal, SIG_DFL);  // returning re-executes the access and dies with the right status
 }
 
-AFTERCHECK_BARE void on_fault(int signal, siginfo_t* info, void* context) {
-  allow_misaligned();
-  handle(signal, info, context);
-}
-
 }  // namespace
 
 void install_fault_guard() {
   static std::once_flag once;
   std::call_once(once, [] {
     struct sigaction action {};
-    action.sa_sigaction = on_fault;
+    action.sa_sigaction = interrupting_guest<on_fault>;
     action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
     if (sigaction(SIGSEGV, &action, &previous_segv) != 0 || sigaction(SIGBUS, &action, &previous_bus) != 0)
       fail(ErrorKind::internal, "sigaction(SIGSEGV): {}", errno_text(errno));

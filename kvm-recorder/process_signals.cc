@@ -33,7 +33,7 @@ std::array<struct sigaction, 2> fault_guard;  // SIGSEGV, SIGBUS: the handlers b
 // Handlers need it, so it must be there without the dynamic linker's help.
 [[gnu::tls_model("initial-exec")]] thread_local constinit ThreadSignals* signals_here = nullptr;
 
-[[gnu::noinline]] void handle_signal(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void on_signal(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   if (ThreadSignals* thread = signals_here) {
     if (!thread->arrived(signal, *info)) {
@@ -45,31 +45,21 @@ std::array<struct sigaction, 2> fault_guard;  // SIGSEGV, SIGBUS: the handlers b
   errno = saved_errno;
 }
 
-AFTERCHECK_BARE void on_signal(int signal, siginfo_t* info, void* context) {
-  allow_misaligned();
-  handle_signal(signal, info, context);
-}
-
 // What another process sends under this number is the guest's like any other signal.
-[[gnu::noinline]] void handle_kick(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void on_kick(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   if (is_kick(*info))
     recheck_interrupted_call(context);
   else
-    handle_signal(signal, info, context);
+    on_signal(signal, info, context);
   errno = saved_errno;
 }
 
-AFTERCHECK_BARE void on_kick(int signal, siginfo_t* info, void* context) {
-  allow_misaligned();
-  handle_kick(signal, info, context);
-}
-
 // A fault of the recorder's own (guarded_copy's, usually) is not the guest's; kill -SEGV is.
-[[gnu::noinline]] void handle_fault_signal(int signal, siginfo_t* info, void* context) {
+[[gnu::noinline]] void on_fault_signal(int signal, siginfo_t* info, void* context) {
   if (claim_fault(signal, info, context)) return;
   if (info->si_code <= 0) {
-    handle_signal(signal, info, context);
+    on_signal(signal, info, context);
     return;
   }
   if (signal == SIGSEGV || signal == SIGBUS) {
@@ -77,11 +67,6 @@ AFTERCHECK_BARE void on_kick(int signal, siginfo_t* info, void* context) {
     if ((guard.sa_flags & SA_SIGINFO) != 0) return guard.sa_sigaction(signal, info, context);
   }
   std::signal(signal, SIG_DFL);
-}
-
-AFTERCHECK_BARE void on_fault_signal(int signal, siginfo_t* info, void* context) {
-  allow_misaligned();
-  handle_fault_signal(signal, info, context);
 }
 
 }  // namespace
@@ -92,7 +77,7 @@ ProcessSignals::ProcessSignals() {
   install_fault_guard();  // before ours, which passes real faults on to it
   inherited_mask_ = host_mask();
   set_host_mask(~uint64_t{0});  // what arrives waits in the host's kernel for the first thread
-  kick_handler_ = replace_kick_handler(on_kick);
+  kick_handler_ = replace_kick_handler(interrupting_guest<on_kick>);
   for (int signal = 1; signal <= kSignals; ++signal) {
     const uint64_t bit = bit_of(signal);
     if ((bit & (kUnblockable | kLibcSignals)) != 0) continue;
@@ -104,7 +89,7 @@ ProcessSignals::ProcessSignals() {
       if (signal == SIGSEGV || signal == SIGBUS)
         fault_guard[signal == SIGSEGV ? 0 : 1] = host_actions_[signal];
       struct sigaction action {};
-      action.sa_sigaction = on_fault_signal;
+      action.sa_sigaction = interrupting_guest<on_fault_signal>;
       action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
       sigaction(signal, &action, nullptr);
       continue;
@@ -143,7 +128,7 @@ void ProcessSignals::apply_host_action(int signal) {
     action.sa_handler =
         SIG_DFL;  // a stop stops the recorder with its guest, as a shell's job control expects
   } else {
-    action.sa_sigaction = on_signal;
+    action.sa_sigaction = interrupting_guest<on_signal>;
     // No SA_RESTART: blocking calls are to return. What runs may be guest code on the guest's stack.
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigfillset(&action.sa_mask);

@@ -11,8 +11,8 @@
 #include "base/error.h"
 #include "base/kick_signal.h"
 #include "base/log.h"
+#include "machine/fault_address.h"
 #include "machine/flag_instructions.h"
-#include "machine/kvm/fault_address.h"
 #include "machine/kvm/kvm_machine.h"
 #include "machine/memory_accesses.h"
 

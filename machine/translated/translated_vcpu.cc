@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "machine/fault_address.h"
 #include "machine/trapped_answer.h"
 #include "x86/decode.h"
 
@@ -381,25 +382,19 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
   const bool loads = instruction.decoded.mnemonic == ZYDIS_MNEMONIC_POPF ||
                      instruction.decoded.mnemonic == ZYDIS_MNEMONIC_POPFQ;
   const uint64_t address = loads ? c.gpr[kRsp] : c.gpr[kRsp] - size;
-  const auto fault_at = [&](Access access) -> Outcome {
-    if (!is_canonical(address) || !is_canonical(address + size - 1))
-      return exception(vector::kGeneralProtection);
-    const int prot = access == Access::write ? PROT_WRITE : PROT_READ;
-    uint64_t at = address;
-    while (at < address + size - 1 && machine_.space().accessible(at, 1, prot)) ++at;
-    return Exit{.kind = ExitKind::memory_fault, .address = at, .access = access};
-  };
-  const int prot = loads ? PROT_READ : PROT_WRITE;
-  if (!is_canonical(address) || !is_canonical(address + size - 1) ||
-      !machine_.space().accessible(address, size, prot))
-    return fault_at(loads ? Access::read : Access::write);
+  if (!is_canonical(address) || !is_canonical(address + size - 1))
+    return exception(vector::kGeneralProtection);
   constexpr uint64_t kShown = rflags::kUser | rflags::kFixed | rflags::kNestedTask;
   uint64_t value = (c.flags & kShown) | (registers_.rflags & rflags::kTrap);
+  const Access access = loads ? Access::read : Access::write;
+  AddressSpace& space = machine_.space();
   machine_.guards().lift();
+  const std::optional<uint64_t> forbidden = first_inaccessible(space, address, size, access);
   const bool done =
-      loads ? machine_.space().read(address, &value, size) : machine_.space().write(address, &value, size);
+      !forbidden && (loads ? space.read(address, &value, size) : space.write(address, &value, size));
   machine_.guards().impose();
-  if (!done) return fault_at(loads ? Access::read : Access::write);
+  if (!done)
+    return Exit{.kind = ExitKind::memory_fault, .address = forbidden.value_or(address), .access = access};
   if (loads) {
     constexpr uint64_t kChanged = rflags::kUser | rflags::kNestedTask;
     const uint64_t changed = narrow ? kChanged & UINT16_MAX : kChanged;

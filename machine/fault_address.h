@@ -7,7 +7,7 @@
 #include "machine/exit.h"
 #include "machine/registers.h"
 
-namespace aftercheck::kvm {
+namespace aftercheck {
 
 struct FaultingAccess {
   uint64_t address;  // lowest that can't be accessed
@@ -24,4 +24,4 @@ std::optional<FaultingAccess> find_faulting_access(const AddressSpace& space, co
 std::optional<uint64_t> first_inaccessible(const AddressSpace& space, uint64_t address, uint64_t size,
                                            Access access);
 
-}  // namespace aftercheck::kvm
+}  // namespace aftercheck

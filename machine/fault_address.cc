@@ -1,4 +1,4 @@
-#include "machine/kvm/fault_address.h"
+#include "machine/fault_address.h"
 
 #include <sys/mman.h>
 
@@ -6,7 +6,7 @@
 
 #include "machine/memory_accesses.h"
 
-namespace aftercheck::kvm {
+namespace aftercheck {
 
 std::optional<uint64_t> first_inaccessible(const AddressSpace& space, uint64_t address, uint64_t size,
                                            Access access) {
@@ -37,4 +37,4 @@ std::optional<FaultingAccess> find_faulting_access(const AddressSpace& space, co
   return std::nullopt;
 }
 
-}  // namespace aftercheck::kvm
+}  // namespace aftercheck
