@@ -48,6 +48,12 @@ void lay_out(AddressSpace& space, const Case& test);
 // not keep ring 3 to what CR4 allows (kvm_pvm) executes them.
 bool needs_cpu_mask(const Case& test);
 
+// Cases that processors agree on and QEMU's emulated one does not: it knows no alignment check, raises no
+// exception of x87 and SSE arithmetic at its instruction, looks at the target of a branch only when it fetches
+// there, and calls a locked read-modify-write of a hole a read.
+bool emulators_differ(const Case& test);
+inline bool emulators_agree(const Case& test) { return !emulators_differ(test); }
+
 // Runs every case that `wanted` accepts (null: all) on a fresh machine of this kind and REQUIREs what the
 // table says.
 void check_all(MachineKind kind, bool (*wanted)(const Case&) = nullptr);

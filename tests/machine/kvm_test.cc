@@ -55,8 +55,14 @@ struct Guest {
 
 TEST_CASE("KVM gives the agreed exits") {
   if (no_kvm()) return;
-  exit_cases::check_all(MachineKind::kvm,
-                        [](const exit_cases::Case& test) { return !exit_cases::needs_cpu_mask(test); });
+  exit_cases::check_all(MachineKind::kvm, [](const exit_cases::Case& test) {
+    return !exit_cases::needs_cpu_mask(test) && exit_cases::emulators_agree(test);
+  });
+}
+
+TEST_CASE("KVM gives the agreed exits that emulated processors do not") {
+  if (no_kvm()) return;
+  exit_cases::check_all(MachineKind::kvm, exit_cases::emulators_differ);
 }
 
 TEST_CASE("KVM: what the CPU model lacks is an invalid opcode") {

@@ -388,7 +388,9 @@ void refused_by_name() {
 }  // namespace
 
 TRANSLATED_TEST("the translated machine gives the agreed exits",
-                [] { exit_cases::check_all(MachineKind::translated); })
+                [] { exit_cases::check_all(MachineKind::translated, exit_cases::emulators_agree); })
+TRANSLATED_TEST("the translated machine gives the agreed exits that emulated processors do not",
+                [] { exit_cases::check_all(MachineKind::translated, exit_cases::emulators_differ); })
 TRANSLATED_TEST("branches are counted exactly, run or stepped", exact_counts)
 TRANSLATED_TEST("branches are counted on, for each vCPU", counts_go_on)
 TRANSLATED_TEST("a hundred million branches", huge_counts)
