@@ -144,7 +144,9 @@ void moved_and_discarded(MachineKind kind) {
   CHECK(guest.regs().rax == 7);
   REQUIRE(guest.space.discard({there, there + kPageSize}) == 0);
   guest.regs().rax = 5;  // add [rax], al
-  CHECK(guest.run_at(kCode) == Exit{.kind = ExitKind::memory_fault, .address = 5, .access = Access::write});
+  const Exit exit = guest.run_at(kCode);
+  CHECK(exit.kind == ExitKind::memory_fault);
+  CHECK(exit.address == 5);  // of a read or of a write, as the processor sees ADD
   CHECK(guest.regs().rip == there);
 }
 
