@@ -104,6 +104,18 @@ class ProcessorTrace : public PtTrace {
 
 }  // namespace
 
+bool processor_traces() try {
+  const std::optional<pt::PtPmu> pmu = pt::PtPmu::read();
+  if (!pmu) return false;
+  pt::CaptureOptions options;
+  options.aux_bytes = options.least_aux_bytes;
+  options.data_bytes = options.least_data_bytes;
+  const pt::PerfCapture capture(pt::host_perf_kernel(), *pmu, with_windows(std::move(options)));
+  return true;
+} catch (const Error&) {
+  return false;
+}
+
 std::unique_ptr<PtTrace> trace_by_encoder(Vcpu& vcpu, const std::filesystem::path& directory) {
   return std::make_unique<EncoderTrace>(vcpu, directory);
 }

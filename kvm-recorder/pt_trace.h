@@ -27,6 +27,9 @@ class PtTrace {
   virtual std::string error() const = 0;
 };
 
+// Whether this process may have the processor trace it: tried with small buffers.
+bool processor_traces();
+
 // For a soft vCPU, which must outlive the trace. Throws Error io.
 std::unique_ptr<PtTrace> trace_by_encoder(Vcpu& vcpu, const std::filesystem::path& directory);
 

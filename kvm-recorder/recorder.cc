@@ -81,7 +81,7 @@ std::string host_cpu() {
   return "unknown";
 }
 
-recording::Meta make_meta(const RecordOptions& options, MachineKind machine, const std::string& why_not_kvm) {
+recording::Meta make_meta(const RecordOptions& options, MachineKind machine, const std::string& why) {
   recording::Meta meta;
   meta.writer = std::string("aftercheck ") + kVersion;
   meta.command = options.command;
@@ -99,14 +99,18 @@ recording::Meta make_meta(const RecordOptions& options, MachineKind machine, con
   meta.start_time_ns = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
                                                  std::chrono::system_clock::now().time_since_epoch())
                                                  .count());
-  meta.capabilities["kvm"] = machine == MachineKind::kvm ? "used"
-                             : why_not_kvm.empty()       ? "not asked for"
-                                                         : why_not_kvm;
+  meta.capabilities["machine"] = why;
   return meta;
 }
 
-// A trace by the soft vCPU needs it.
+// A trace by the soft vCPU needs it, one by the processor needs KVM.
 MachineChoice machine_for(const RecordOptions& options) {
+  if (options.pt == PtChoice::perf &&
+      (options.machine == MachineChoice::soft || options.machine == MachineChoice::translated))
+    fail(ErrorKind::usage,
+         "--pt=perf is the processor's trace of guests on KVM and can't be had with --machine={}; "
+         "leave --machine out",
+         options.machine == MachineChoice::soft ? "soft" : "translated");
   if (options.pt != PtChoice::soft) return options.machine;
   if (options.machine == MachineChoice::kvm || options.machine == MachineChoice::translated)
     fail(ErrorKind::usage,
@@ -114,6 +118,13 @@ MachineChoice machine_for(const RecordOptions& options) {
          "leave --machine out, or add a trace to the recording afterwards with `aftercheck pt synth`",
          options.machine == MachineChoice::kvm ? "kvm" : "translated");
   return MachineChoice::soft;
+}
+
+// Where the processor can trace a guest, that is worth dear exits.
+MachineNeeds needs_of(const RecordOptions& options) {
+  const bool wanted =
+      options.pt == PtChoice::perf || (options.pt == PtChoice::automatic && options.write_log);
+  return {.processor_trace = wanted && processor_traces()};
 }
 
 // prctl(PR_SET_TSC): CR4.TSD makes both instructions #GP(0).
@@ -140,7 +151,7 @@ class Session {
   recording::Meta meta_;
   const CpuModel cpu_;
   AddressSpace space_;
-  std::string why_not_kvm_;
+  std::string why_this_machine_;
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<Vcpu> vcpu_;
   recording::Store store_;
@@ -189,7 +200,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
     : options_(options),
       directory_(directory),
       cpu_(options.cpu),
-      machine_(create_machine(machine_for(options), space_, cpu_, &why_not_kvm_)),
+      machine_(create_machine(machine_for(options), space_, cpu_, needs_of(options), &why_this_machine_)),
       vcpu_(create_leaving_vcpu(*machine_, space_, cpu_)),
       store_(directory, true),
       memory_(space_, store_),
@@ -203,10 +214,10 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   if (!options_.randomize) process_.personality |= ADDR_NO_RANDOMIZE;
   take_over_limits(process_);
   result_.machine = machine_->kind();
-  if (!why_not_kvm_.empty() && options_.message)
-    options_.message("KVM can't be used here (" + why_not_kvm_ +
-                     "): recording on the soft vCPU, which is slower");
-  meta_ = make_meta(options_, machine_->kind(), why_not_kvm_);
+  if (machine_for(options) == MachineChoice::automatic && result_.machine == MachineKind::soft &&
+      options_.message)
+    options_.message("recording on the soft vCPU, which is slow: " + why_this_machine_);
+  meta_ = make_meta(options_, result_.machine, why_this_machine_);
   recording::write_meta(directory, meta_);
   process_.own_files.protect(directory);
   if (!options_.store.empty()) process_.own_files.protect(options_.store, false);

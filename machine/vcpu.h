@@ -156,8 +156,15 @@ std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const Cp
 enum class MachineChoice : uint8_t { automatic, kvm, soft, translated };
 // The choice that gives a machine of that kind.
 MachineChoice choice_of(MachineKind kind);
-// automatic: KVM where it works, soft otherwise; `*why_not_kvm` (if given) then says why.
+
+// What an automatic choice must give.
+struct MachineNeeds {
+  bool processor_trace = false;  // Intel PT by the processor
+  bool walls = false;            // a guest that tries to can't reach this process
+};
+// automatic: by what exits cost on this host, `cpu` and `needs` (machine_choice.h); nothing is mapped in
+// `space` yet. `*reason` (if given) then says why it is this machine.
 std::unique_ptr<Machine> create_machine(MachineChoice choice, AddressSpace& space, const CpuModel& cpu,
-                                        std::string* why_not_kvm = nullptr);
+                                        const MachineNeeds& needs = {}, std::string* reason = nullptr);
 
 }  // namespace aftercheck

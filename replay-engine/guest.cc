@@ -23,7 +23,7 @@ using recording::SpaceOpKind;
 Guest::Guest(GuestOptions options, recording::Store& store)
     : options_(std::move(options)),
       store_(store),
-      machine_(create_machine(options_.machine, space_, options_.cpu)),
+      machine_(create_machine(options_.machine, space_, options_.cpu, options_.needs)),
       pages_(std::make_unique<PageMap>()) {
   threads_.push_back(std::make_unique<GuestThread>(0, create_leaving_vcpu(*machine_, space_, options_.cpu)));
   breakpoints_.emplace(threads_.front()->own_vcpu(), space_);
@@ -393,7 +393,7 @@ Vcpu& Guest::soft_vcpu(GuestThread& thread) {
 
 Vcpu* Guest::counting_vcpu(GuestThread& thread) {
   if (thread.own_->counts_branches()) return thread.own_.get();
-  if (machine_->kind() != MachineKind::kvm || cannot_count_) return nullptr;
+  if (machine_->kind() != MachineKind::kvm || options_.needs.walls || cannot_count_) return nullptr;
   try {
     if (counting_machine_ == nullptr) counting_machine_ = create_translated_machine(space_, options_.cpu);
     if (thread.counting_ == nullptr) thread.counting_ = counting_machine_->create_vcpu();
@@ -447,7 +447,7 @@ void Guest::separate(MachineChoice choice, const std::vector<FpuState>& fpus) {
   for (std::unique_ptr<Machine>* machine : {&machine_, &soft_machine_, &counting_machine_}) machine->reset();
   pages_ = std::make_unique<PageMap>();
   files_.separate(space_);
-  machine_ = create_machine(choice, space_, options_.cpu);
+  machine_ = create_machine(choice, space_, options_.cpu, options_.needs);
   for (size_t i = 0; i < threads_.size(); ++i) {
     GuestThread& thread = *threads_[i];
     thread.own_ = create_leaving_vcpu(*machine_, space_, options_.cpu);

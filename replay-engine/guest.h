@@ -52,6 +52,7 @@ struct Difference {
 
 struct GuestOptions {
   MachineChoice machine = MachineChoice::automatic;
+  MachineNeeds needs;  // of each machine that runs it
   CpuModel cpu;
   SystemCallName system_call_name;
   // Where in the log the event under way is, for errors: "DIR/events: event 7 (in the chunk at offset 0)".

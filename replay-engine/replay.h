@@ -24,6 +24,9 @@ namespace aftercheck {
 struct ReplayOptions {
   std::filesystem::path directory;
   MachineChoice machine = MachineChoice::automatic;
+  // The recording is a stranger's: no code of it runs where it could reach this process, not even for the
+  // length of a segment. Error(usage) with MachineChoice::translated.
+  bool untrusted = false;
   // Start from the last kept checkpoint that is not behind this event; 0: from the start of the recording.
   uint64_t start_near = 0;
   // Bytes of the program's standard output (1) and error (2), in order. Null: dropped.

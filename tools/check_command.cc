@@ -406,6 +406,7 @@ Command add_check(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("check", "Replay a recording and evaluate its VAsserts");
   app->add_option("DIR", arguments->replay.directory, "The recording")->required()->type_name("");
   add_machine_option(*app, arguments->replay.machine);
+  add_untrusted_flag(*app, arguments->replay.untrusted);
   app->add_option("--file", arguments->files, "Only VAsserts in source files like this")->type_name("GLOB");
   app->add_option("--function", arguments->functions, "Only VAsserts in functions like this")
       ->type_name("GLOB");

@@ -22,6 +22,7 @@ namespace {
 struct Arguments {
   std::filesystem::path directory;
   MachineChoice machine = MachineChoice::automatic;
+  bool untrusted = false;
   std::string every = "2s";
   bool list = false, verify = false, remove = false, json = false, verbose = false;
 };
@@ -38,6 +39,7 @@ int make(const Arguments& arguments, Console& console) {
   ReplayOptions options;
   options.directory = arguments.directory;
   options.machine = arguments.machine;
+  options.untrusted = arguments.untrusted;
   options.system_call_name = system_call_name;
   show_progress(options, console);
   options.participants = {&checkpointer};
@@ -177,6 +179,7 @@ Command add_checkpoint(CLI::App& parent) {
       "checkpoint", "Replay a recording once and keep checkpoints in it, for faster starts");
   app->add_option("DIR", arguments->directory, "The recording")->required()->type_name("");
   add_machine_option(*app, arguments->machine);
+  add_untrusted_flag(*app, arguments->untrusted);
   CLI::Option* every = app->add_option("--every", arguments->every,
                                        "Time of the recorded run between two checkpoints; 0: at every event")
                            ->type_name("TIME")

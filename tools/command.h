@@ -35,6 +35,8 @@ Command add_pt(CLI::App& parent);
 
 // --machine, with its values.
 CLI::Option* add_machine_option(CLI::App& app, MachineChoice& choice);
+// --untrusted, for commands that replay.
+CLI::Option* add_untrusted_flag(CLI::App& app, bool& untrusted);
 
 // The sentence on exit statuses that ends every help text.
 extern const char* const kExitStatusHelp;

@@ -1,15 +1,10 @@
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <chrono>
-#include <cstring>
 
+#include "base/child_answer.h"
 #include "base/error.h"
-#include "base/fd.h"
 #include "tools/console.h"
 #include "tools/doctor.h"
 #include "tools/doctor_guest.h"
@@ -106,61 +101,24 @@ void examine_in_child(MachineKind kind, int out) {
     for (const Finding& finding : examine_kvm_extras()) tell(finding);
 }
 
-// Reads until the other end is closed; false when that takes too long.
-bool read_with_limit(int fd, std::string& text) {
-  constexpr std::chrono::seconds kLimit{60};
-  const auto end = std::chrono::steady_clock::now() + kLimit;
-  for (;;) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
-    pollfd ready{.fd = fd, .events = POLLIN, .revents = 0};
-    const int count = left.count() > 0 ? poll(&ready, 1, static_cast<int>(left.count())) : 0;
-    if (count == 0) return false;
-    if (count < 0 && errno == EINTR) continue;
-    char buffer[4096];
-    const ssize_t got = read(fd, buffer, sizeof buffer);
-    if (got <= 0) return true;
-    text.append(buffer, static_cast<size_t>(got));
-  }
-}
-
 }  // namespace
 
 std::vector<Finding> examine_machine(MachineKind kind) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) fail(ErrorKind::io, "pipe: {}", errno_text(errno));
-  const UniqueFd from_child(ends[0]);
-  UniqueFd to_parent(ends[1]);
-  const pid_t child = fork();
-  if (child < 0) fail(ErrorKind::io, "fork: {}", errno_text(errno));
-  if (child == 0) {
-    int status = 0;
-    try {
-      examine_in_child(kind, to_parent.get());
-    } catch (const std::exception&) {
-      status = 1;
-    }
-    _exit(status);
-  }
-  to_parent.reset();
-  std::string text;
-  const bool in_time = read_with_limit(from_child.get(), text);
-  if (!in_time) kill(child, SIGKILL);
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-
+  const ChildAnswer answer =
+      answer_of_child(std::chrono::minutes(1), [kind](int out) { examine_in_child(kind, out); });
+  const std::string& text = answer.text;
   std::vector<Finding> findings;
   for (size_t at = 0, end = 0; (end = text.find('\n', at)) != std::string::npos; at = end + 1)
     findings.push_back(from_json(Json::parse(text.substr(at, end - at)), name(kind)));
-  if (!in_time || status != 0)
+  if (!answer.in_time || answer.wait_status != 0)
     findings.push_back({.group = name(kind),
                         .name = "completed",
                         .title = "all probes came to an end",
                         .works = false,
-                        .value = !in_time              ? "no answer within a minute"
-                                 : WIFSIGNALED(status) ? fmt::format("killed by signal {}", WTERMSIG(status))
-                                                       : "unexpected error",
+                        .value = !answer.in_time ? "no answer within a minute"
+                                 : WIFSIGNALED(answer.wait_status)
+                                     ? fmt::format("killed by signal {}", WTERMSIG(answer.wait_status))
+                                     : "unexpected error",
                         .cost = "what comes after this one is unknown",
                         .needed = true});
   return findings;

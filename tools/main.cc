@@ -206,10 +206,18 @@ CLI::Option* add_machine_option(CLI::App& app, MachineChoice& choice) {
       .add_option_function<std::string>(
           "--machine", [&choice](const std::string& word) { choice = kChoices.at(word); },
           "What runs the guest: kvm, translated (its code translated to itself, needs no /dev/kvm), soft "
-          "(slower, on any host), or auto: kvm where it works, soft otherwise")
+          "(slower, on any host), or auto: kvm where exits are cheap or the processor traces, else "
+          "translated "
+          "(see `aftercheck doctor`)")
       ->check(CLI::IsMember({"auto", "kvm", "translated", "soft"}).description(""))
       ->type_name("auto|kvm|translated|soft")
       ->default_str("auto");
+}
+
+CLI::Option* add_untrusted_flag(CLI::App& app, bool& untrusted) {
+  return app.add_flag("--untrusted", untrusted,
+                      "The recording is a stranger's: none of its code as translated code, which could "
+                      "reach into this process; kvm or soft");
 }
 
 const char* const kExitStatusHelp =

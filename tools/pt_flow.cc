@@ -22,6 +22,7 @@ struct Arguments {
   PtCodeOptions code;
   bool json = false, branches = false, stats = false, quiet = false, replay = false;
   MachineChoice machine = MachineChoice::automatic;
+  bool untrusted = false;
   uint64_t limit = 0, chrome_limit = 1'000'000;
   bool prints() const { return !quiet && !stats && lcov.empty() && folded.empty() && chrome.empty(); }
 };
@@ -382,7 +383,7 @@ int run(const Arguments& arguments, Console& console) {
     PtProgress progress(stream, info, console);
     if (arguments.replay) {
       const std::string why = read_in_replay(*source, i, progress, *codes.back(), arguments.machine,
-                                             [&stream] { return stream.done(); });
+                                             arguments.untrusted, [&stream] { return stream.done(); });
       if (!why.empty()) warnings.insert(fmt::format("{}: the trace has no end: {}", source->name(), why));
     } else {
       source->read(i, progress);
@@ -416,6 +417,7 @@ Command add_pt_flow(CLI::App& group) {
       app->add_flag("--replay", arguments->replay,
                     "Replay the recording meanwhile, for the code that the program wrote at run time");
   add_machine_option(*app, arguments->machine)->needs(replay);
+  add_untrusted_flag(*app, arguments->untrusted)->needs(replay);
   app->add_flag("--branches", arguments->branches, "Print branches that were taken, not blocks");
   app->add_option("--limit", arguments->limit, "At most so many lines of blocks or branches")->type_name("N");
   app->add_flag("--stats", arguments->stats, "Print totals and the functions that executed most");

@@ -55,7 +55,7 @@ class TraceInStep : public Participant {
 }  // namespace
 
 std::string read_in_replay(const PtSource& source, size_t stream, PtSink& sink, PtCode& code,
-                           MachineChoice machine, const std::function<bool()>& enough) {
+                           MachineChoice machine, bool untrusted, const std::function<bool()>& enough) {
   const uint32_t thread = recording::pt_threads(source.name()).at(stream);
   recording::PtLogReader reader(source.name(), thread);
   if (reader.format().source == recording::PtSource::perf)
@@ -67,6 +67,7 @@ std::string read_in_replay(const PtSource& source, size_t stream, PtSink& sink, 
   ReplayOptions options;
   options.directory = source.name();
   options.machine = machine;
+  options.untrusted = untrusted;
   options.system_call_name = system_call_name;
   options.participants = {&in_step};
   if (Replay(options).advance().why == Stop::Why::participant) return {};

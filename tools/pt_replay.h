@@ -15,6 +15,6 @@ namespace aftercheck::tools {
 // so. Returns why the trace has no end, or "". Throws Error(usage) where the trace is in no step with events;
 // what replay() throws.
 std::string read_in_replay(const PtSource& source, size_t stream, PtSink& sink, PtCode& code,
-                           MachineChoice machine, const std::function<bool()>& enough);
+                           MachineChoice machine, bool untrusted, const std::function<bool()>& enough);
 
 }  // namespace aftercheck::tools

@@ -284,6 +284,7 @@ Command add_replay(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("replay", "Run a recorded program again and verify every step");
   app->add_option("DIR", arguments->options.directory, "The recording")->required()->type_name("");
   add_machine_option(*app, arguments->options.machine);
+  add_untrusted_flag(*app, arguments->options.untrusted);
   app->add_option_function<std::string>(
          "--pt",
          [arguments](const std::string& word) {

@@ -78,6 +78,9 @@ TEST_CASE("a recording that could not begin leaves nothing behind") {
   CHECK(run_tool({"record", "-o", "recording", "./nothing"}, place.path()).status == 2);
   CHECK(fs::is_empty(place.path()));
   // On a host without Intel PT this fails after the directory was made.
+  const Finished elsewhere = run_tool({"record", "--pt=perf", "--machine=translated", "ls"}, place.path());
+  CHECK(elsewhere.status == 2);
+  CHECK_THAT(elsewhere.err, Contains("--machine=translated"));
   if (!fs::exists("/sys/bus/event_source/devices/intel_pt")) {
     const Finished traced = run_tool({"record", "--pt=perf", "-o", "traced", "ls"}, place.path());
     CHECK(traced.status == 4);
@@ -408,6 +411,39 @@ TEST_CASE("dump prints one event a line") {
   CHECK(events[4]["kind"] == "end");
 }
 
+TEST_CASE("automatic: the machine that doctor names, and why") {
+  const Workplace place;
+  const How caches{.environment = {"XDG_CACHE_HOME=" + (place / "caches").string()}};
+  const json report = json::parse(run_tool({"doctor", "--json"}, place.path(), caches).out);
+  const json& costs = report["exit_cost_us"];
+  CHECK(!report["reason"].get<std::string>().empty());
+  // Both or neither.
+  CHECK(fs::exists(place / "caches") == (!costs["kvm"].is_null() && !costs["translated"].is_null()));
+  run_tool({"record", "-o", "r", "/bin/true"}, place.path(), caches);
+  CHECK(json::parse(run_tool({"info", "--json", "r"}, place.path()).out)["machine"] == report["machine"]);
+  CHECK(json::parse(run_tool({"replay", "--json", "r"}, place.path(), caches).out)["machine"] ==
+        report["machine"]);
+  // Without a cache it is measured again.
+  CHECK(run_tool({"record", "-o", "r2", "/bin/true"}, place.path(),
+                 {.environment = {"XDG_CACHE_HOME=/dev/null", "HOME=/dev/null"}})
+            .status == 0);
+}
+
+TEST_CASE("option --untrusted keeps a recording's code off the translated machine") {
+  const Workplace place;
+  REQUIRE(run_tool({"record", "-o", "r", "/bin/true"}, place.path()).status == 0);
+  const Finished replayed = run_tool({"replay", "--untrusted", "--json", "r"}, place.path());
+  CHECK(replayed.status == 0);
+  CHECK(json::parse(replayed.out)["machine"] != "translated");
+  CHECK(run_tool({"check", "--untrusted", "r"}, place.path()).status == 0);
+  CHECK(run_tool({"checkpoint", "--untrusted", "r"}, place.path()).status == 0);
+  for (const char* command : {"replay", "check", "checkpoint"}) {
+    const Finished refused = run_tool({command, "--untrusted", "--machine=translated", "r"}, place.path());
+    CHECK(refused.status == 2);
+    CHECK_THAT(refused.err, Contains("no wall"));
+  }
+}
+
 TEST_CASE("doctor tries every capability") {
   const Finished text = run_tool({"doctor"}, fs::temp_directory_path());
   CHECK((text.status == 0 || text.status == 4));
@@ -458,7 +494,7 @@ TEST_CASE("AFTERCHECK_LOG adds lines of the topics asked for, and the program's 
   const Finished died = run_tool({"record", "--machine=soft", "./illegal"}, place.path(),
                                  {.environment = {"AFTERCHECK_LOG=machine,signals,no"}});
   CHECK(died.signal == SIGILL);
-  CHECK_THAT(died.err, Contains("machine: soft, as asked for\n") &&
+  CHECK_THAT(died.err, Contains("machine: soft: asked for\n") &&
                            Contains("signals: signal 4 (si_code 2) ends the guest") &&
                            Contains("no topic \"no\"") && !Contains("record: "));
   write_file(place / "hello", hello_program(), 0755);
