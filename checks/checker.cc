@@ -104,10 +104,14 @@ void Checker::take_tables() {
       places_.emplace(address, Place{place.site, place.check, feeds});
     }
   }
-  if (!places_.empty() && !excursions_)
-    excursions_ = std::make_unique<Excursions>(replay_->guest().space(), replay_->guest().cpu(),
-                                               replay_->guest().breakpoints(), options_.excursion,
-                                               static_cast<ExcursionSites&>(*this));
+  if (!places_.empty() && !excursions_) {
+    Guest& guest = replay_->guest();
+    ExcursionOptions options = options_.excursion;
+    const MachineKind kind = guest.machine().kind();
+    options.translated = options.translated && kind != MachineKind::soft && !guest.needs().walls;
+    excursions_ = std::make_unique<Excursions>(guest.space(), guest.cpu(), guest.breakpoints(),
+                                               std::move(options), static_cast<ExcursionSites&>(*this));
+  }
   follow_ghosts();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "machine/trapped_answer.h"
 
 namespace aftercheck {
@@ -13,6 +14,7 @@ constexpr size_t kDeepest = 256;
 // Instructions are counted by their bytes; this is about their mean length.
 constexpr uint64_t kBytesPerInstruction = 4;
 constexpr uint64_t kNopSize = 5;
+constexpr const char* kTooMuch = "writes more than 1 GiB of the program's memory";
 
 }  // namespace
 
@@ -34,6 +36,17 @@ const char* name(Verdict verdict) {
   return "?";
 }
 
+std::unique_ptr<Machine> Excursions::machine_for(const ExcursionOptions& options, AddressSpace& space,
+                                                 const CpuModel& cpu) {
+  if (options.translated) try {
+      return create_translated_machine(space, cpu, BranchCounts::automatic, Stores::journaled);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::host_lacks) throw;
+      AFTERCHECK_LOG_TO(LogTopic::checks, "checks run on the soft vCPU: {}", error.what());
+    }
+  return create_soft_machine(space, cpu, Stores::trapped);
+}
+
 Excursions::Excursions(AddressSpace& space, const CpuModel& cpu, Breakpoints& breakpoints,
                        ExcursionOptions options, ExcursionSites& sites)
     : options_(std::move(options)),
@@ -41,9 +54,9 @@ Excursions::Excursions(AddressSpace& space, const CpuModel& cpu, Breakpoints& br
       breakpoints_(breakpoints),
       space_(space),
       cpu_(cpu),
-      machine_(create_soft_machine(space, cpu, Stores::trapped)),
+      machine_(machine_for(options_, space, cpu)),
       vcpu_(machine_->create_vcpu()),
-      memory_(space, *machine_) {}
+      memory_(ExcursionMemory::create(space, *machine_)) {}
 
 Excursions::~Excursions() = default;
 
@@ -51,7 +64,7 @@ void Excursions::run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_n
   ++counts_.excursions;
   time_ns_ = time_ns;
   random_ = time_ns;
-  memory_.begin();
+  memory_->begin();
   hand_over(guest, *vcpu_, breakpoints_);
   vcpu_->clear_kick();
   vcpu_->set_bounds(0, std::min(options_.limit, UINT64_MAX / kBytesPerInstruction) * kBytesPerInstruction);
@@ -63,7 +76,7 @@ void Excursions::run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_n
     give_up(Verdict::unsupported, error.what());
   }
   breakpoints_.switch_to(guest);
-  memory_.end();
+  counts_.written += memory_->end();
 }
 
 void Excursions::enter(uint64_t site, uint64_t check) {
@@ -111,6 +124,7 @@ void Excursions::after(const Exit& exit) {
     case ExitKind::exception:
       return give_up(Verdict::fault, describe(exit));
     case ExitKind::kick:
+      if (memory_->full()) return give_up(Verdict::fault, kTooMuch);
       if (vcpu_->code_left() == 0)
         give_up(Verdict::endless, fmt::format("more than {} instructions", options_.limit));
       return;
@@ -134,11 +148,11 @@ void Excursions::at_breakpoint() {
 }
 
 void Excursions::at_fault(const Exit& exit) {
-  if (memory_.open(exit.address, exit.access)) {
+  if (memory_->open(exit.address, exit.access)) {
     ++counts_.opened_pages;
     return;
   }
-  if (memory_.full()) return give_up(Verdict::fault, "writes more than 1 GiB of the program's memory");
+  if (memory_->full()) return give_up(Verdict::fault, kTooMuch);
   give_up(Verdict::fault, describe(exit));
 }
 
@@ -153,7 +167,7 @@ uint64_t Excursions::random_word() {
 
 void Excursions::at_trapped(const TrappedInstruction& instruction) {
   const auto write = [this](uint64_t address, std::span<const std::byte> bytes) {
-    return memory_.write(address, bytes.data(), bytes.size());
+    return memory_->write(address, bytes.data(), bytes.size());
   };
   const TrappedSources sources{
       .cpu = cpu_, .clock = time_ns_, .random = [this] { return random_word(); }, .write = write};

@@ -20,7 +20,7 @@ enum class Verdict : uint8_t {
   touches_world,  // made a system call that a check may not make
   fault,          // a memory fault or another exception
   endless,        // ran into the limit
-  unsupported,    // needs an instruction that the soft vCPU lacks
+  unsupported,    // needs an instruction that what runs checks lacks
 };
 const char* name(Verdict verdict);
 
@@ -42,6 +42,9 @@ struct ExcursionOptions {
   // Instructions that an excursion may execute, in bytes of code / 4.
   uint64_t limit = kDefaultLimit;
   static constexpr uint64_t kDefaultLimit = 1'000'000'000;
+  // Checks run as translated code, where the host and the CPU model let them; else on the soft vCPU, where
+  // they can't reach this process.
+  bool translated = true;
   // Name of a system call's number. Null: "system call 42".
   std::function<std::string(uint64_t number)> system_call_name;
 };
@@ -57,8 +60,8 @@ class ExcursionSites {
   virtual void left(const CheckVisit& visit) = 0;
 };
 
-// Runs checks on a soft vCPU of its own, whatever the replay runs on, so that results are the same. The
-// guest's memory is as it was after each excursion; its mappings and its vCPU are never touched.
+// Runs checks on a machine of their own, whatever the replay runs on. The guest's memory is as it was after
+// each excursion; its mappings and its vCPU are never touched.
 class Excursions {
  public:
   // All of it must outlive this. The guest's breakpoints are those that stop it at sites.
@@ -66,14 +69,15 @@ class Excursions {
              ExcursionSites& sites);
   ~Excursions();
 
-  ExcursionMemory& memory() { return memory_; }
+  ExcursionMemory& memory() { return *memory_; }
 
   // `guest` stands at `site`. `time_ns` is what clocks show.
   void run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_ns);
 
-  // How many there were, and how many faults of first stores they had.
   struct Counts {
-    uint64_t excursions = 0, opened_pages = 0;
+    uint64_t excursions = 0;
+    uint64_t written = 0;       // of them: wrote memory
+    uint64_t opened_pages = 0;  // faults of first stores that they had
   };
   const Counts& counts() const { return counts_; }
 
@@ -88,11 +92,13 @@ class Excursions {
   const CpuModel cpu_;
   const std::unique_ptr<Machine> machine_;
   const std::unique_ptr<Vcpu> vcpu_;
-  ExcursionMemory memory_;
+  const std::unique_ptr<ExcursionMemory> memory_;
   std::vector<CheckVisit> visits_;  // the check under way; before it the one that it is nested in, and so on
   Counts counts_;
   uint64_t time_ns_ = 0, random_ = 0;
 
+  static std::unique_ptr<Machine> machine_for(const ExcursionOptions& options, AddressSpace& space,
+                                              const CpuModel& cpu);
   void enter(uint64_t site, uint64_t check);
   void leave();
   void give_up(Verdict verdict, const std::string& detail);

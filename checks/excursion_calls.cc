@@ -56,7 +56,7 @@ struct Excursions::SystemCalls {
     int64_t total = 0;
     for (uint64_t i = 0; i < call.c; ++i) {
       iovec part{};
-      if (!self.memory_.read(call.b + i * sizeof part, &part, sizeof part)) return -EFAULT;
+      if (!self.memory_->read(call.b + i * sizeof part, &part, sizeof part)) return -EFAULT;
       if (!self.keep_output(reinterpret_cast<uint64_t>(part.iov_base), part.iov_len)) return -EFAULT;
       total += static_cast<int64_t>(part.iov_len);
     }
@@ -65,7 +65,7 @@ struct Excursions::SystemCalls {
 
   static Result mmap(Excursions& self, const Arguments& call) {
     if ((call.d & MAP_ANONYMOUS) == 0 || (call.d & MAP_FIXED) != 0) return std::nullopt;
-    const std::optional<uint64_t> address = self.memory_.map_scratch(call.b);
+    const std::optional<uint64_t> address = self.memory_->map_scratch(call.b);
     return address ? static_cast<int64_t>(*address) : -ENOMEM;
   }
 
@@ -73,13 +73,13 @@ struct Excursions::SystemCalls {
   static Result nothing(Excursions&, const Arguments&) { return 0; }
 
   static Result mprotect(Excursions& self, const Arguments& call) {
-    if (!self.memory_.is_scratch(call.a, call.b)) return std::nullopt;
+    if (!self.memory_->is_scratch(call.a, call.b)) return std::nullopt;
     return 0;
   }
 
   static Result madvise(Excursions& self, const Arguments& call) {
     if (call.c != MADV_DONTNEED && call.c != MADV_FREE && call.c != MADV_REMOVE) return 0;
-    if (!self.memory_.is_scratch(call.a, call.b)) return -EINVAL;
+    if (!self.memory_->is_scratch(call.a, call.b)) return -EINVAL;
     return ::madvise(reinterpret_cast<void*>(call.a), call.b, MADV_DONTNEED) == 0 ? 0 : -errno;
   }
 
@@ -91,7 +91,7 @@ struct Excursions::SystemCalls {
     status.st_mode = S_IFIFO | S_IRUSR | S_IWUSR;
     status.st_blksize = kPageSize;
     status.st_nlink = 1;
-    return self.memory_.write(address, &status, sizeof status) ? 0 : -EFAULT;
+    return self.memory_->write(address, &status, sizeof status) ? 0 : -EFAULT;
   }
   static Result fstat(Excursions& self, const Arguments& call) {
     if (!is_output(call.a)) return std::nullopt;
@@ -100,7 +100,7 @@ struct Excursions::SystemCalls {
   static Result newfstatat(Excursions& self, const Arguments& call) {
     char first = 0;
     const bool of_descriptor =
-        (call.d & AT_EMPTY_PATH) != 0 && self.memory_.read(call.b, &first, 1) && first == 0;
+        (call.d & AT_EMPTY_PATH) != 0 && self.memory_->read(call.b, &first, 1) && first == 0;
     if (!is_output(call.a) || !of_descriptor) return std::nullopt;
     return status_of_output(self, call.c);
   }
@@ -125,14 +125,14 @@ struct Excursions::SystemCalls {
     const uint64_t size = std::min(call.b, kMost);
     std::array<uint64_t, kMost / sizeof(uint64_t)> words{};
     for (uint64_t& word : words) word = self.random_word();
-    return self.memory_.write(call.a, words.data(), size) ? static_cast<int64_t>(size) : -EFAULT;
+    return self.memory_->write(call.a, words.data(), size) ? static_cast<int64_t>(size) : -EFAULT;
   }
 
   // abort() and raise() ask for these on their way to tgkill.
   static Result identity(Excursions&, const Arguments&) { return 1; }
   static Result signal_mask(Excursions& self, const Arguments& call) {
     const std::array<std::byte, 8> empty{};
-    if (call.c != 0 && !self.memory_.write(call.c, empty.data(), empty.size())) return -EFAULT;
+    if (call.c != 0 && !self.memory_->write(call.c, empty.data(), empty.size())) return -EFAULT;
     return 0;
   }
 
@@ -198,7 +198,7 @@ void Excursions::vassert_call() {
     case VASSERT_OP_LOG:
       return keep(visits_.back().logs, first, second);
     case VASSERT_OP_GHOST_MAP: {
-      const std::optional<uint64_t> address = memory_.map_ghost(first);
+      const std::optional<uint64_t> address = memory_->map_ghost(first);
       registers.rax = address ? *address : static_cast<uint64_t>(-ENOMEM);
       return;
     }
@@ -214,7 +214,7 @@ void Excursions::keep(std::vector<std::string>& list, uint64_t address, uint64_t
   CheckVisit& visit = visits_.back();
   const size_t used = text_size(visit), room = used < kMostText ? kMostText - used : 0;
   std::string text(std::min<uint64_t>(length, room), '\0');
-  if (!memory_.read(address, text.data(), text.size())) text = "(text that can't be read)";
+  if (!memory_->read(address, text.data(), text.size())) text = "(text that can't be read)";
   visit.dropped += length - std::min<uint64_t>(length, room);
   if (room == 0 && !list.empty()) return;
   list.push_back(std::move(text));
@@ -224,7 +224,7 @@ bool Excursions::keep_output(uint64_t address, uint64_t length) {
   CheckVisit& visit = visits_.back();
   const size_t used = text_size(visit), room = used < kMostText ? kMostText - used : 0;
   std::string text(std::min<uint64_t>(length, room), '\0');
-  if (!memory_.read(address, text.data(), text.size())) return false;
+  if (!memory_->read(address, text.data(), text.size())) return false;
   visit.dropped += length - text.size();
   visit.output += text;
   return true;

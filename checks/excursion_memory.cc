@@ -2,41 +2,32 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <cstring>
+#include <cerrno>
 
 #include "base/error.h"
-#include "base/guarded_copy.h"
+#include "checks/journaled_memory.h"
+#include "checks/paged_memory.h"
 
 namespace aftercheck {
 namespace {
 
-// The ghost heap grows upwards in the first part of its window, throw-away memory in the rest.
 constexpr uint64_t kScratchStart = kGhostWindow.start + (uint64_t{2} << 30);
-// Pages that one excursion may write: 1 GiB.
-constexpr size_t kMostPages = size_t{1} << 18;
-// An open page costs two copies in each excursion (some 0.2 us), to open a closed one costs a fault (some
-// 5 us), to close one a TLB flush (some 20 us). So a page is kept open over this many excursions that do not
-// change it, fewer where there are many such pages; twice as many each time that it had to be opened again.
-constexpr unsigned kFirstPatience = 64, kMostPatience = 1 << 16;
-constexpr size_t kIdleCopies = 2048;
-// Open pages that are few enough not to ask what their copies cost.
-constexpr size_t kFewPages = 16;
-constexpr size_t kMostRemembered = 4096;
 
-std::byte* pointer(uint64_t address) { return reinterpret_cast<std::byte*>(address); }
-
-std::byte* host_map(uint64_t address, uint64_t length, int prot) {
-  void* mapped =
-      mmap(pointer(address), length, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-  return mapped == MAP_FAILED ? nullptr : static_cast<std::byte*>(mapped);
+bool host_map(Range range, int prot) {
+  return mmap(reinterpret_cast<void*>(range.start), range.size(), prot,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
 }
 
 }  // namespace
 
-ExcursionMemory::ExcursionMemory(AddressSpace& space, Machine& machine)
+std::unique_ptr<ExcursionMemory> ExcursionMemory::create(AddressSpace& space, Machine& machine) {
+  if (StoreJournal* journal = machine.journal())
+    return std::make_unique<JournaledMemory>(space, machine, *journal);
+  return std::make_unique<PagedMemory>(space, machine);
+}
+
+ExcursionMemory::ExcursionMemory(AddressSpace& space)
     : space_(space),
-      machine_(machine),
       ghost_end_(kGhostWindow.start),
       scratch_end_(kScratchStart),
       scratch_visible_(kScratchStart) {
@@ -45,151 +36,33 @@ ExcursionMemory::ExcursionMemory(AddressSpace& space, Machine& machine)
 
 ExcursionMemory::~ExcursionMemory() {
   space_.remove_observer(this);
-  host_map(kGhostWindow.start, kGhostWindow.size(), PROT_NONE);
+  host_map(kGhostWindow, PROT_NONE);
 }
 
-// --- changes of the guest's mappings: `machine_` has taken back what was opened there ---
-
-void ExcursionMemory::on_map(Range range, int) { closed(range); }
-void ExcursionMemory::on_unmap(Range range) { closed(range); }
-void ExcursionMemory::on_protect(Range range, int) { closed(range); }
-void ExcursionMemory::on_code_change(Range) {}
-
-void ExcursionMemory::closed(Range range) {
-  std::erase_if(open_, [&](const auto& page) { return range.contains(page->address); });
-  hide_ghosts(range);
+void ExcursionMemory::on_map(Range range, int) {
   mappings_changed_ = true;
+  remapped(range);
 }
 
-void ExcursionMemory::find_writable_code() {
+const std::vector<Range>& ExcursionMemory::writable_code() {
+  if (!mappings_changed_) return writable_code_;
   writable_code_.clear();
   for (const auto& [start, mapping] : space_.mappings())
-    if ((mapping.prot & PROT_WRITE) != 0 && (mapping.prot & PROT_EXEC) != 0)
+    if ((mapping.prot & PROT_EXEC) != 0 && ((mapping.prot & PROT_WRITE) != 0 || mapping.shared))
       writable_code_.push_back({start, mapping.end});
   mappings_changed_ = false;
+  return writable_code_;
 }
 
-// Pages with ghost contents are not to be seen as the guest has them.
-void ExcursionMemory::hide_ghosts(Range range) {
-  for (auto it = ghost_.lower_bound(range.start); it != ghost_.end() && it->first < range.end; ++it)
-    if (!it->second.contents.empty()) machine_.show({it->first, it->first + kPageSize}, PROT_NONE);
-}
-
-void ExcursionMemory::add_ghost_variables(Range bytes) {
-  for (uint64_t page = page_down(bytes.start); page < bytes.end; page += kPageSize)
-    ghost_[page] = {std::max(page, bytes.start), std::min(page + kPageSize, bytes.end), {}};
-}
-
-void ExcursionMemory::forget_ghost_variables(Range bytes) {
-  const Range pages{page_down(bytes.start), page_up(bytes.end)};
-  ghost_.erase(ghost_.lower_bound(pages.start), ghost_.lower_bound(pages.end));
-  std::erase_if(open_, [&](const auto& page) { return pages.contains(page->address); });
-}
-
-// --- one excursion ---
-
-void ExcursionMemory::set_aside(Page& page) {
-  if (!guarded_copy(page.saved.data(), pointer(page.address), kPageSize))
-    fail(ErrorKind::io, "the guest's page at {:#x} can't be read", page.address);
-  if (!page.ghost) return;
-  const GhostPage& ghost = ghost_.at(page.address);
-  std::memcpy(pointer(ghost.first), ghost.contents.data(), ghost.contents.size());
-}
-
-void ExcursionMemory::put_back(Page& page) {
-  std::byte* memory = pointer(page.address);
-  bool written = false;
-  if (const auto found = ghost_.find(page.address); found != ghost_.end()) {
-    GhostPage& ghost = found->second;
-    const std::byte* now = pointer(ghost.first);
-    const size_t size = ghost.last - ghost.first;
-    const std::byte* before = page.ghost ? ghost.contents.data() : &page.saved[ghost.first - page.address];
-    if (std::memcmp(now, before, size) != 0) {
-      written = true;
-      ghost.contents.assign(now, now + size);
-      page.ghost = ghost_used_ = true;
-    }
-  }
-  if (std::memcmp(memory, page.saved.data(), kPageSize) != 0) {
-    written = written || !page.ghost;
-    std::memcpy(memory, page.saved.data(), kPageSize);
-    if (page.runs) machine_.code_changed({page.address, page.address + kPageSize});
-  }
-  page.idle = written ? 0 : page.idle + 1;
-}
-
-void ExcursionMemory::begin() {
-  full_ = false;
-  if (mappings_changed_) find_writable_code();
-  for (const Range& range : writable_code_) machine_.code_changed(range);
-  for (const auto& page : open_) set_aside(*page);
-}
-
-void ExcursionMemory::end() {
-  // Backwards: two pages may be the same memory, and then the one set aside first has the run's contents.
-  for (auto it = open_.rbegin(); it != open_.rend(); ++it) put_back(**it);
-  close_idle();
-  // It stays visible: to hide it would cost a TLB flush, and the next excursion is likely to want it again.
-  if (scratch_end_ != kScratchStart &&
-      madvise(pointer(kScratchStart), scratch_end_ - kScratchStart, MADV_DONTNEED) != 0)
-    fail(ErrorKind::io, "throw-away memory can't be released: {}", errno_text(errno));
-  scratch_end_ = kScratchStart;
-}
-
-void ExcursionMemory::close_idle() {
-  const auto most = open_.size() <= kFewPages
-                        ? kMostPatience
-                        : static_cast<unsigned>(std::max<size_t>(kIdleCopies / open_.size(), 1));
-  const auto idle = [&](const auto& page) { return page->idle > std::min(page->patience, most); };
-  if (std::none_of(open_.begin(), open_.end(), idle)) return;
-  if (patience_.size() > kMostRemembered) patience_.clear();
-  std::erase_if(open_, [&](const auto& page) {
-    if (!idle(page)) return false;
-    patience_[page->address] = std::min(2 * page->patience, kMostPatience);
-    const Mapping* mapping = space_.find(page->address);
-    const bool hidden = mapping == nullptr || page->ghost;
-    machine_.show({page->address, page->address + kPageSize},
-                  hidden ? PROT_NONE : (mapping->prot & ~PROT_WRITE) | PROT_READ);
-    return true;
-  });
-}
-
-bool ExcursionMemory::open(uint64_t address, Access access) {
-  const uint64_t start = page_down(address);
-  const Mapping* mapping = space_.find(address);
-  if (mapping == nullptr) return false;
-  const auto ghost = ghost_.find(start);
-  const bool hidden = ghost != ghost_.end() && !ghost->second.contents.empty();
-  const bool writable = (mapping->prot & PROT_WRITE) != 0;
-  if (!hidden && (access != Access::write || !writable)) return false;
-  // Open already, or behind the end of its file.
-  if (machine_.allows(start, Access::write) || (!hidden && !machine_.allows(start, Access::read)))
-    return false;
-  if (open_.size() >= kMostPages) {
-    full_ = true;
-    return false;
-  }
-  auto page = std::make_unique<Page>();
-  page->address = start;
-  page->ghost = hidden;
-  page->runs = (mapping->prot & PROT_EXEC) != 0;
-  const auto patience = patience_.find(start);
-  page->patience = patience == patience_.end() ? kFirstPatience : patience->second;
-  set_aside(*page);
-  open_.push_back(std::move(page));
-  machine_.show({start, start + kPageSize}, mapping->prot);
-  return true;
-}
-
-// --- memory of the checks' own ---
+Range ExcursionMemory::ghost_heap() const { return {kGhostWindow.start, ghost_end_}; }
+Range ExcursionMemory::scratch() const { return {kScratchStart, scratch_visible_}; }
 
 std::optional<uint64_t> ExcursionMemory::map_ghost(uint64_t length) {
   if (length == 0 || length > kScratchStart - ghost_end_) return std::nullopt;
   const Range range{ghost_end_, ghost_end_ + page_up(length)};
-  if (range.end > kScratchStart || host_map(range.start, range.size(), PROT_READ | PROT_WRITE) == nullptr)
-    return std::nullopt;
-  machine_.show(range, PROT_READ | PROT_WRITE);
+  if (range.end > kScratchStart || !host_map(range, PROT_READ | PROT_WRITE)) return std::nullopt;
   ghost_end_ = range.end;
+  show(range);
   ghost_used_ = true;
   return range.start;
 }
@@ -199,10 +72,9 @@ std::optional<uint64_t> ExcursionMemory::map_scratch(uint64_t length) {
   const Range range{scratch_end_, scratch_end_ + page_up(length)};
   if (range.end > scratch_visible_) {
     const Range more{scratch_visible_, range.end};
-    if (more.end > kGhostWindow.end || host_map(more.start, more.size(), PROT_READ | PROT_WRITE) == nullptr)
-      return std::nullopt;
-    machine_.show(more, PROT_READ | PROT_WRITE);
+    if (more.end > kGhostWindow.end || !host_map(more, PROT_READ | PROT_WRITE)) return std::nullopt;
     scratch_visible_ = more.end;
+    show(more);
   }
   scratch_end_ = range.end;
   return range.start;
@@ -212,19 +84,11 @@ bool ExcursionMemory::is_scratch(uint64_t address, uint64_t length) const {
   return address >= kScratchStart && address <= scratch_end_ && length <= scratch_end_ - address;
 }
 
-bool ExcursionMemory::can_access(uint64_t address, size_t size, Access access) {
-  if (size > UINT64_MAX - address) return false;
-  for (uint64_t at = address; at < address + size; at = page_down(at) + kPageSize)
-    if (!machine_.allows(at, access) && !open(at, access)) return false;
-  return true;
-}
-
-bool ExcursionMemory::read(uint64_t address, void* destination, size_t size) {
-  return can_access(address, size, Access::read) && guarded_copy(destination, pointer(address), size);
-}
-
-bool ExcursionMemory::write(uint64_t address, const void* source, size_t size) {
-  return can_access(address, size, Access::write) && guarded_copy(pointer(address), source, size);
+void ExcursionMemory::discard_scratch() {
+  if (scratch_end_ == kScratchStart) return;
+  if (madvise(reinterpret_cast<void*>(kScratchStart), scratch_end_ - kScratchStart, MADV_DONTNEED) != 0)
+    fail(ErrorKind::io, "throw-away memory can't be released: {}", errno_text(errno));
+  scratch_end_ = kScratchStart;
 }
 
 }  // namespace aftercheck

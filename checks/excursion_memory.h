@@ -1,13 +1,10 @@
 // The guest's memory as a check sees and changes it, and how all of it is undone.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "machine/address_space.h"
@@ -16,33 +13,32 @@
 namespace aftercheck {
 
 // A check works on the guest's memory itself, since guest addresses are host addresses. What makes that a
-// throw-away copy: its machine shows every writable page read-only, the first store to one is a fault, and
-// then the page is set aside and opened. Afterwards it gets its old contents back. Pages stay open while they
-// keep being written, so that excursions in a row have no faults; they are set aside at each start.
+// throw-away copy: what it stores to is remembered as it was, and gets its old contents back.
 //
 // *Ghost* memory lives from one excursion to the next. The ghost heap is in kGhostWindow, where the guest has
-// nothing. Ghost variables are in the guest's own pages: their contents are put there when an excursion
-// touches them, and taken away again with its end, so that in between all memory is exactly the run's.
+// nothing. Ghost variables are in the guest's own pages: their contents are there while an excursion can see
+// them, and taken away again with its end, so that in between all memory is exactly the run's.
 class ExcursionMemory : private SpaceObserver {
  public:
-  // `machine` is of `space`, traps stores and has a view. Both must outlive this.
-  ExcursionMemory(AddressSpace& space, Machine& machine);
-  ~ExcursionMemory();
+  // `machine` is of `space`, and either traps stores and has a view, or journals them. Both must outlive
+  // this.
+  static std::unique_ptr<ExcursionMemory> create(AddressSpace& space, Machine& machine);
+  ~ExcursionMemory() override;
   ExcursionMemory(const ExcursionMemory&) = delete;
   ExcursionMemory& operator=(const ExcursionMemory&) = delete;
 
   // The bytes of a module's ghost variables, while it is mapped. Forgetting also forgets their contents.
-  void add_ghost_variables(Range bytes);
-  void forget_ghost_variables(Range bytes);
+  virtual void add_ghost_variables(Range bytes) = 0;
+  virtual void forget_ghost_variables(Range bytes) = 0;
 
-  void begin();
+  virtual void begin() = 0;
   // After a fault: true when the access may be tried again.
-  bool open(uint64_t address, Access access);
-  // Undoes everything.
-  void end();
+  virtual bool open(uint64_t address, Access access) = 0;
+  // Undoes everything. True where something had been written.
+  virtual bool end() = 0;
 
-  // Did open() refuse because the excursion has written as much as one may?
-  bool full() const { return full_; }
+  // Has the excursion been stopped for having written as much as one may, 1 GiB?
+  virtual bool full() const = 0;
   // Has any excursion written ghost memory?
   bool ghost_used() const { return ghost_used_; }
 
@@ -52,49 +48,39 @@ class ExcursionMemory : private SpaceObserver {
   bool is_scratch(uint64_t address, uint64_t length) const;
 
   // On the check's behalf, with its permissions. False when some byte may not be accessed.
-  bool read(uint64_t address, void* destination, size_t size);
-  bool write(uint64_t address, const void* source, size_t size);
+  virtual bool read(uint64_t address, void* destination, size_t size) = 0;
+  virtual bool write(uint64_t address, const void* source, size_t size) = 0;
 
- private:
-  // An open page, set aside.
-  struct Page {
-    uint64_t address = 0;
-    bool ghost = false;     // has ghost variables in it that were written some time
-    bool runs = false;      // may hold code
-    unsigned idle = 0;      // excursions since its contents were last changed
-    unsigned patience = 0;  // how many of them it stays open
-    std::array<std::byte, kPageSize> saved{};
-  };
-  struct GhostPage {
-    uint64_t first = 0, last = 0;  // the ghost variables' part of it, [first, last)
-    // Contents of that part; empty while no excursion has written it: then it is as the program has it.
-    std::vector<std::byte> contents;
-  };
+ protected:
+  explicit ExcursionMemory(AddressSpace& space);
 
   AddressSpace& space_;
-  Machine& machine_;
-  std::vector<std::unique_ptr<Page>> open_;  // in the order in which they were set aside
-  std::map<uint64_t, GhostPage> ghost_;      // by address of the page
-  // Of pages that were closed and had to be opened again, by address: stores that change nothing look idle.
-  std::unordered_map<uint64_t, unsigned> patience_;
-  uint64_t ghost_end_ = 0, scratch_end_ = 0, scratch_visible_ = 0;
-  bool full_ = false, ghost_used_ = false;
-  // Where the guest may change its code without anybody's notice.
+  bool ghost_used_ = false;
+
+  // Of the guest's mappings: where it may change its code without anybody's notice.
+  const std::vector<Range>& writable_code();
+  // The guest's mappings there have changed; the machine knows.
+  virtual void remapped(Range) {}
+
+  // Of kGhostWindow: what is mapped so far. The ghost heap grows upwards in the first part, throw-away memory
+  // in the rest.
+  Range ghost_heap() const;
+  Range scratch() const;
+  // Memory there that is new.
+  virtual void show(Range range) = 0;
+  // The excursion's throw-away memory is zeros again, and free. It stays mapped: the next excursion is likely
+  // to want it.
+  void discard_scratch();
+
+ private:
+  uint64_t ghost_end_, scratch_end_, scratch_visible_;
   std::vector<Range> writable_code_;
   bool mappings_changed_ = true;
 
   void on_map(Range range, int prot) override;
-  void on_unmap(Range range) override;
-  void on_protect(Range range, int prot) override;
-  void on_code_change(Range range) override;
-
-  void closed(Range range);
-  void hide_ghosts(Range range);
-  void find_writable_code();
-  void set_aside(Page& page);
-  void put_back(Page& page);
-  void close_idle();
-  bool can_access(uint64_t address, size_t size, Access access);
+  void on_unmap(Range range) override { on_map(range, 0); }
+  void on_protect(Range range, int prot) override { on_map(range, prot); }
+  void on_code_change(Range) override {}
 };
 
 }  // namespace aftercheck

@@ -12,6 +12,7 @@
 #include "machine/cpu_model.h"
 #include "machine/exit.h"
 #include "machine/registers.h"
+#include "machine/store_journal.h"
 
 namespace aftercheck {
 
@@ -122,6 +123,9 @@ class Machine {
   virtual void show(Range range, int prot);
   virtual bool allows(uint64_t address, Access access) const;
 
+  // Of a machine with Stores::journaled: what its vCPUs have stored. Others have none.
+  virtual StoreJournal* journal() { return nullptr; }
+
   // The host, or the guest on another machine, has changed guest memory without the address space's knowing,
   // and there may be code in it. Not while a vCPU runs.
   virtual void code_changed(Range range) = 0;
@@ -134,13 +138,14 @@ void code_changed_elsewhere(Machine& machine, const AddressSpace& space);
 // What becomes of the guest's stores to its writable memory.
 enum class Stores : uint8_t {
   performed,
-  trapped,  // memory_fault, as if nothing were writable, until Machine::show() makes it so
+  trapped,    // memory_fault, as if nothing were writable, until Machine::show() makes it so
+  journaled,  // performed, and undone by Machine::journal()
 };
 
 // `space` must outlive the machine; the machine observes it. Throws Error(host_lacks) with the reason (and
 // what to do) when the backend can't work here.
 std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel& cpu);
-// This one has bounds and a view.
+// This one has bounds and a view. Not Stores::journaled.
 std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu,
                                              Stores stores = Stores::performed);
 
@@ -150,8 +155,10 @@ enum class BranchCounts : uint8_t {
   automatic,  // in XMM31 where the processor has it, which is cheap, in memory elsewhere
   in_memory,
 };
+// Not Stores::trapped; with Stores::journaled it has one vCPU, which has bounds.
 std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const CpuModel& cpu,
-                                                   BranchCounts counts = BranchCounts::automatic);
+                                                   BranchCounts counts = BranchCounts::automatic,
+                                                   Stores stores = Stores::performed);
 
 enum class MachineChoice : uint8_t { automatic, kvm, soft, translated };
 // The choice that gives a machine of that kind.

@@ -5,7 +5,7 @@ namespace {
 
 constexpr uint64_t kBlock = 64;  // stops between two decisions
 // The soft vCPU takes up to some fifty times as long for what lies between two stops: where that is most of
-// the time it is not even tried.
+// the time the other is not even tried.
 constexpr double kDenseSeconds = 200e-6;
 // The loser is looked at again once in so many blocks, unless it is hopeless.
 constexpr uint64_t kLookAgain = 64;
@@ -21,29 +21,34 @@ void DenseStops::begin() {
 void DenseStops::stopped() {
   if (gave_up_ || ++stops_ < kBlock) return;
   const Clock::time_point now = Clock::now();
-  cost_[on_soft_] = std::chrono::duration<double>(now - block_start_).count() / static_cast<double>(stops_);
+  cost_[elsewhere_] = std::chrono::duration<double>(now - block_start_).count() / static_cast<double>(stops_);
   ++blocks_;
   if (wants_other()) change();
   begin();
 }
 
 bool DenseStops::wants_other() {
-  const double here = cost_[on_soft_], there = cost_[!on_soft_];
+  const double here = cost_[elsewhere_], there = cost_[!elsewhere_];
   if (there == 0) return here < kDenseSeconds;
   return there < here || (blocks_ % kLookAgain == 0 && there < kHopeless * here);
 }
 
 void DenseStops::change() {
-  on_soft_ = !on_soft_;
-  guest_.move(thread_, on_soft_ ? guest_.soft_vcpu(thread_) : thread_.own_vcpu());
+  Vcpu* to = &thread_.own_vcpu();
+  if (!elsewhere_) {
+    Vcpu* const translated = guest_.counting_vcpu(thread_);
+    to = translated != nullptr ? translated : &guest_.soft_vcpu(thread_);
+  }
+  elsewhere_ = !elsewhere_;
+  guest_.move(thread_, *to);
 }
 
 void DenseStops::finish() {
-  if (on_soft_) change();
+  if (elsewhere_) change();
 }
 
 bool DenseStops::give_up() {
-  if (!on_soft_) return false;
+  if (!elsewhere_) return false;
   change();
   gave_up_ = true;
   return true;

@@ -1,5 +1,6 @@
 // Where a guest stops very often, exits cost more than slow execution: on KVM every stop is one or two exits,
-// on the soft vCPU it is a call. Measures both, within a segment, and goes on with the cheaper.
+// in translated code and on the soft vCPU it is a call. Measures KVM and one of them (the soft vCPU where
+// there is no translated code), within a segment, and goes on with the cheaper.
 #pragma once
 
 #include <array>
@@ -21,7 +22,8 @@ class DenseStops {
   void stopped();
   // The segment is over, or the caller gets the guest: the thread's own vCPU has its state again.
   void finish();
-  // The soft vCPU can't execute what comes: its own goes on, for good. False where it was at work already.
+  // The other vCPU can't execute what comes: the thread's own goes on, for good. False where it was at work
+  // already.
   bool give_up();
 
  private:
@@ -29,10 +31,10 @@ class DenseStops {
 
   Guest& guest_;
   GuestThread& thread_;
-  bool on_soft_ = false, gave_up_ = false;
+  bool elsewhere_ = false, gave_up_ = false;
   uint64_t stops_ = 0, blocks_ = 0;  // in the block under way; blocks measured
   Clock::time_point block_start_;
-  std::array<double, 2> cost_{};  // seconds a stop, by on_soft_; 0: not known
+  std::array<double, 2> cost_{};  // seconds a stop, by elsewhere_; 0: not known
 
   bool wants_other();
   void change();

@@ -75,6 +75,7 @@ class Guest {
   Breakpoints& breakpoints() { return *breakpoints_; }
   const CpuModel& cpu() const { return options_.cpu; }
   Machine& machine() { return *machine_; }
+  const MachineNeeds& needs() const { return options_.needs; }
   SharedFiles& shared_files() { return files_; }
   // The one with this number, which must exist.
   GuestThread& thread(uint32_t number = 0);

@@ -16,6 +16,7 @@ enum class Held : uint8_t {
   inside,    // all in place
   rcx,       // RCX is in Context::rcx_spill
   scratch,   // register Mark::reg is in Context::scratch
+  journal,   // RAX and RCX are in Context::journal_rax and journal_rcx; a fault here is a store's
 };
 
 struct Mark {
@@ -30,8 +31,10 @@ struct ExitPoint {
   enum class Kind : uint8_t {
     link,         // the guest goes on at `target`; jumps there directly once that is translated
     special,      // the host has to do the instruction at `target`
+    breakpoint,   // INT3; `target`: its last byte
     system_call,  // `target`: the next instruction
     stop,         // of a stopping translator: before the branch at `target`
+    code_left,    // Context::code_left is used up, before `target`
   };
   Kind kind = Kind::link;
   uint32_t block = 0;

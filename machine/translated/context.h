@@ -28,12 +28,19 @@ struct alignas(64) Context {
   uint64_t site = 0;         // the indirect branch that was executed last
   uint64_t branches = 0;     // executed since they were reset
   uint64_t one = 1;
-  uint64_t left = 0;    // of a stopping translator: branches up to the one before which it stops
-  uint64_t target = 0;  // where entry jumps to
+  uint64_t left = 0;  // of a stopping translator: branches up to the one before which it stops
+  uint64_t code_left =
+      0;                 // where stores are journaled: bytes of code that may be executed, plus kCodeLeftBias
+  uint64_t journal = 0;  // where the next entry of the journal goes
+  uint64_t fs_base = 0;  // the guest's, for the addresses of what is stored
+  uint64_t journal_rax = 0, journal_rcx = 0;  // while something is noted in it
+  uint64_t target = 0;                        // where entry jumps to
   uint32_t host_mxcsr = 0x1f80, unused = 0;
   alignas(64) std::array<std::byte, 512> fxsave{};
   std::array<uint64_t, kCountSlots> slots{};
 };
+// So that its high half is zero where nothing is left, which is found out without changing flags.
+constexpr uint64_t kCodeLeftBias = uint64_t{1} << 32;
 static_assert(offsetof(Context, fxsave) % 64 == 0 && sizeof(Context) < 4096);
 
 // Values of Context::exit beside numbers of exits.

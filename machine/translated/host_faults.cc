@@ -87,10 +87,18 @@ bool take_fault(Running& running, int signal, const siginfo_t& info, const Inter
     return true;
   }
   if (place->mark->held == Held::rcx) at.registers[REG_RCX] = static_cast<greg_t>(context.rcx_spill);
+  const bool notes = place->mark->held == Held::journal;
+  if (notes) {
+    at.registers[REG_RAX] = static_cast<greg_t>(context.journal_rax);
+    at.registers[REG_RCX] = static_cast<greg_t>(context.journal_rcx);
+  }
   if (place->mark->held == Held::scratch)
     at.registers[kSaved[place->mark->reg]] = static_cast<greg_t>(context.scratch);
   running.fault() = {signal, static_cast<uint64_t>(at.registers[REG_TRAPNO]),
                      static_cast<uint64_t>(at.registers[REG_ERR]), reinterpret_cast<uint64_t>(info.si_addr)};
+  // It reads what is about to be stored to.
+  constexpr uint64_t kWrite = 2;  // SDM vol. 3, figure 4-12
+  if (notes) running.fault().error_code |= kWrite;
   context.rip = place->mark->guest;
   context.exit = kLeftByFault;
   at.step(false);

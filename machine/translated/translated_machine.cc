@@ -10,17 +10,19 @@
 namespace aftercheck {
 
 std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const CpuModel& cpu,
-                                                   BranchCounts counts) {
+                                                   BranchCounts counts, Stores stores) {
+  if (stores == Stores::trapped) fail(ErrorKind::internal, "the translated machine does not trap stores");
   return std::make_unique<translated::TranslatedMachine>(
       space, cpu,
-      counts == BranchCounts::in_memory ? translated::Counting::memory : translated::best_counting());
+      counts == BranchCounts::in_memory ? translated::Counting::memory : translated::best_counting(), stores);
 }
 
 namespace translated {
 namespace {
 
 // Bytes of each of the two areas. They are taken as they are needed, and when one is full all is made anew.
-constexpr uint64_t kAreaSize = uint64_t{128} << 20, kStoppingAreaSize = uint64_t{32} << 20;
+constexpr uint64_t kAreaSize = uint64_t{128} << 20, kStoppingAreaSize = uint64_t{32} << 20,
+                   kJournaledAreaSize = kStoppingAreaSize;
 
 // A page that is written so often, counting since it was last executed in steps, is: for so many
 // instructions. A store to guarded code costs some 10 us with the translation that it takes, a step 1.
@@ -41,11 +43,15 @@ const CpuModel& probed(const CpuModel& cpu) {
 
 }  // namespace
 
-TranslatedMachine::TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting)
+TranslatedMachine::TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting,
+                                     Stores stores)
     : space_(space), cpu_(probed(cpu)), counting_(counting), low_(space), guards_(space) {
   claim_host_faults();
+  const bool journaled = stores == Stores::journaled;
+  if (journaled) journal_.emplace(low_->context.journal);
   translator_ = std::make_unique<Translator>(space_, Places{&low_->context, &low_->tables}, low_->tables,
-                                             Style{.counting = counting_}, kAreaSize,
+                                             Style{.counting = counting_, .journaled = journaled},
+                                             journaled ? kJournaledAreaSize : kAreaSize,
                                              [this](uint64_t page) { guards_.executed(page); });
   space_.add_observer(this);
   AFTERCHECK_LOG_TO(LogTopic::machine, "translated: context at {:#x}, branches counted in {}",

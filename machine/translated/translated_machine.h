@@ -18,12 +18,13 @@ class TranslatedVcpu;
 
 class TranslatedMachine final : public Machine, private SpaceObserver {
  public:
-  TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting);
+  TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting, Stores stores);
   ~TranslatedMachine() override;
 
   MachineKind kind() const override { return MachineKind::translated; }
   std::unique_ptr<Vcpu> create_vcpu() override;
   void code_changed(Range range) override;
+  StoreJournal* journal() override { return journal_ ? &*journal_ : nullptr; }
 
   AddressSpace& space() { return space_; }
   const CpuModel& cpu() const { return cpu_; }
@@ -58,6 +59,7 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   };
   Lent<Low> low_;
   std::optional<Lent<Tables>> stopping_tables_;
+  std::optional<StoreJournal> journal_;
   PageGuards guards_;
   std::unique_ptr<Translator> translator_, stopping_;
   TranslatedVcpu* holder_ = nullptr;

@@ -30,7 +30,8 @@ void set_gs_base(uint64_t base) { asm volatile("wrgsbase %0" ::"r"(base)); }
 
 }  // namespace
 
-TranslatedVcpu::TranslatedVcpu(TranslatedMachine& machine) : machine_(machine), fpu_(FpuState::initial()) {}
+TranslatedVcpu::TranslatedVcpu(TranslatedMachine& machine)
+    : machine_(machine), journal_(machine.journal()), fpu_(FpuState::initial()) {}
 
 TranslatedVcpu::~TranslatedVcpu() {
   if (machine_.holder() == this) machine_.holder() = nullptr;
@@ -77,6 +78,7 @@ void TranslatedVcpu::load() {
     c.slots.fill(0);
     c.slots[0] = branches_;
   }
+  c.fs_base = registers_.fs_base;
   set_gs_base(registers_.fs_base);
 }
 
@@ -139,6 +141,26 @@ Exit TranslatedVcpu::run_until(uint64_t branches, uint64_t rip) {
   return execute(Mode::until);
 }
 
+// --- bounds ---
+
+void TranslatedVcpu::set_bounds(uint64_t end, uint64_t code_bytes) {
+  if (end != end_ && end != 0) machine_.translator().isolate(end);
+  end_ = end;
+  context().code_left = kCodeLeftBias + std::min(code_bytes, UINT64_MAX / 2);
+}
+
+uint64_t TranslatedVcpu::code_left() const {
+  const uint64_t left = context().code_left;
+  return left > kCodeLeftBias ? left - kCodeLeftBias : 0;
+}
+
+// Before an instruction is executed, the `first` since the vCPU was set going?
+TranslatedVcpu::Outcome TranslatedVcpu::at_bounds(bool first) {
+  if (code_left() == 0) return plain(ExitKind::kick);
+  if (!first && end_ != 0 && context().rip == end_) return plain(ExitKind::breakpoint);
+  return std::nullopt;
+}
+
 Exit TranslatedVcpu::execute(Mode mode) {
   hold();
   load();
@@ -154,7 +176,9 @@ Exit TranslatedVcpu::execute(Mode mode) {
       vcpu.store();
     }
   } const scope{*this};
-  for (;;) {
+  for (bool first = true;; first = false) {
+    if (journal_ != nullptr && mode == Mode::run)
+      if (const Outcome exit = at_bounds(first)) return *exit;
     if (const Outcome exit = turn(mode)) return *exit;
   }
 }
@@ -219,6 +243,11 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_block(Translator& translator) {
     case ExitPoint::Kind::special:
     case ExitPoint::Kind::stop:
       return alone();
+    case ExitPoint::Kind::breakpoint:
+      return plain(ExitKind::breakpoint);
+    case ExitPoint::Kind::code_left:
+      c.code_left = 0;
+      return std::nullopt;
     case ExitPoint::Kind::system_call:
       break;
   }
@@ -253,6 +282,14 @@ TranslatedVcpu::Outcome TranslatedVcpu::alone() {
   way_ = {};
   Instruction instruction;
   machine_.translator().reader().read(context().rip, instruction);
+  if (journal_ != nullptr) {
+    context().code_left -= std::min<uint64_t>(context().code_left, instruction.decoded.length);
+    const bool all_turns = x86::is_repeated(instruction.decoded) && instruction.form == Form::copied;
+    note_stores(instruction, all_turns);
+    if (journal_->full()) return plain(ExitKind::kick);
+    // Its turns are noted, so they need not be taken one by one.
+    if (all_turns) return alone_as_it_is(instruction);
+  }
   if (instruction.form == Form::special) return special(instruction);
   if (x86::is_repeated(instruction.decoded)) return repeated(instruction);
   return alone_as_it_is(instruction);
@@ -268,6 +305,43 @@ TranslatedVcpu::Outcome TranslatedVcpu::alone_as_it_is(const Instruction& instru
   const Outcome exit = left_block(translator);
   way_ = {};  // its numbers are gone with it
   return exit;
+}
+
+// In the journal goes what the instruction stores, of a repeated string instruction in all its turns.
+void TranslatedVcpu::note_stores(const Instruction& instruction, bool all_turns) {
+  const Context& c = context();
+  Registers now = registers_;
+  for (size_t i = 0; i < kByEncoding.size(); ++i) now.*kByEncoding[i] = c.gpr[i];
+  now.rip = c.rip;
+  now.rflags = c.flags;
+  const auto accesses = memory_accesses(instruction.code(), now);
+  if (!accesses) return;
+  machine_.guards().lift();
+  for (const MemoryAccess& access : *accesses) {
+    if (access.access != Access::write) continue;
+    if (all_turns)
+      note_turns(access, instruction.decoded.address_width == 32 ? static_cast<uint32_t>(now.rcx) : now.rcx,
+                 (now.rflags & rflags::kDirection) != 0);
+    else
+      journal_->note(access.address, access.size);
+  }
+  machine_.guards().impose();
+}
+
+// So many, up or down from the first. What lies behind memory that can't be read is not reached.
+void TranslatedVcpu::note_turns(const MemoryAccess& first, uint64_t turns, bool down) {
+  uint64_t left = 0;
+  if (__builtin_mul_overflow(turns, first.size, &left)) left = UINT64_MAX;
+  if (!down) {
+    journal_->note(first.address, std::min(left, UINT64_MAX - 1 - first.address));
+    return;
+  }
+  for (uint64_t end = first.address + first.size; left != 0 && end > kPageSize;) {
+    const uint64_t size = std::min(left, end - page_down(end - 1));
+    if (!journal_->note(end - size, size) || journal_->full()) return;
+    end -= size;
+    left -= size;
+  }
 }
 
 // One iteration (SDM vol. 2, REP): the instruction without its prefix, and what the prefix does.
@@ -343,6 +417,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::special(const Instruction& instruction) 
         return alone();
       }
       return Exit{.kind = ExitKind::memory_fault, .address = instruction.target, .access = Access::fetch};
+    case Special::stores:  // only blocks are told that
     case Special::unsupported:
       break;
   }
@@ -440,12 +515,19 @@ TranslatedVcpu::Outcome TranslatedVcpu::fault() {
 TranslatedVcpu::Outcome TranslatedVcpu::page_fault() {
   constexpr uint64_t kWrite = 2;  // SDM vol. 3, figure 4-12
   const bool write = (fault_.error_code & kWrite) != 0;
+  if (journal_ != nullptr && journal_->is_overrun(fault_.address)) {
+    machine_.guards().lift();
+    journal_->drain();
+    machine_.guards().impose();
+    return journal_->full() ? Outcome(plain(ExitKind::kick)) : std::nullopt;
+  }
   if (fault_.signal == SIGSEGV) {
     const PageGuards::Verdict verdict = machine_.guards().fault(fault_.address, write);
     for (const uint64_t page : verdict.code) machine_.page_written(page);
     // A store: this once, before its page, which may have the instruction itself, is guarded again.
     if (verdict.only_guarded) return alone();
   }
+  if (journal_ != nullptr && write) journal_->not_stored(page_down(fault_.address));
   return Exit{.kind = ExitKind::memory_fault,
               .address = fault_.address,
               .access = write ? Access::write : Access::read};

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <optional>
 
+#include "machine/memory_accesses.h"
 #include "machine/translated/host_faults.h"
 #include "machine/translated/translated_machine.h"
 #include "machine/vcpu.h"
@@ -23,6 +24,9 @@ class TranslatedVcpu final : public Vcpu {
   uint64_t branches() override { return branches_; }
   void reset_branches() override { branches_ = 0; }
   Exit run_until(uint64_t branches, uint64_t rip) override;
+  bool has_bounds() const override { return journal_ != nullptr; }
+  void set_bounds(uint64_t end, uint64_t code_bytes) override;
+  uint64_t code_left() const override;
   Registers& registers() override { return registers_; }
   FpuState fpu() override;
   void set_fpu(const FpuState& state) override;
@@ -35,6 +39,7 @@ class TranslatedVcpu final : public Vcpu {
   using Outcome = std::optional<Exit>;
 
   TranslatedMachine& machine_;
+  StoreJournal* const journal_;  // null: stores are not journaled
   Registers registers_;
   FpuState fpu_;  // while another vCPU has the context
   uint64_t branches_ = 0;
@@ -45,18 +50,24 @@ class TranslatedVcpu final : public Vcpu {
   // run_until()
   uint64_t goal_branches_ = 0, goal_rip_ = 0;
   Translator::Way way_;  // by which translated code was left last
+  // set_bounds(); the code that is left is in the context
+  uint64_t end_ = 0;
 
   Exit execute(Mode mode);
   Outcome turn(Mode mode);
+  Outcome at_bounds(bool first);
   Outcome turn_to_goal();
   Outcome block_turn(Translator& translator);
   Outcome left_block(Translator& translator);
   Outcome left_by_table(Translator& translator);
-  // Executes the instruction at RIP. Exits of kind step and kick are not among those it gives.
+  // Executes the instruction at RIP. Exits of kind step are not among those it gives, and of kind kick only
+  // where the journal is full.
   Outcome alone();
   Outcome alone_as_it_is(const Instruction& instruction);
   Outcome alone_copied(const Instruction& instruction);
   Outcome repeated(const Instruction& instruction);
+  void note_stores(const Instruction& instruction, bool all_turns);
+  void note_turns(const MemoryAccess& first, uint64_t turns, bool down);
   Outcome special(const Instruction& instruction);
   Outcome move_flags(const Instruction& instruction);
   Outcome with_guest_gs(const Instruction& instruction);
@@ -65,7 +76,7 @@ class TranslatedVcpu final : public Vcpu {
   [[noreturn]] void went_astray() const;
   [[noreturn]] void refuse(const Instruction& instruction) const;
 
-  Context& context() { return machine_.context(); }
+  Context& context() const { return machine_.context(); }
   void hold();
   // Executes translated code until it is left. `goes_on`: even where somebody wants the vCPU out.
   void enter(uint64_t entry, bool goes_on);

@@ -14,6 +14,15 @@ constexpr uint64_t kRoom = 64 << 10;
 // Of what is kept besides code.
 constexpr size_t kMostBlocks = 1 << 20;
 
+// What translated code can't note down is the host's to execute.
+void look_for_stores(Instruction& instruction) {
+  if (instruction.form == Form::special || instruction.form == Form::system_call) return;
+  instruction.store = store_shape(instruction);
+  if (instruction.store.kind != StoreKind::other) return;
+  instruction.form = Form::special;
+  instruction.special = Special::stores;
+}
+
 uint16_t slot_of(uint64_t guest) { return static_cast<uint16_t>(guest); }
 
 }  // namespace
@@ -69,7 +78,9 @@ const Block& Translator::block(uint64_t guest, const Way& way) {
   const bool there = found != by_guest_.end();
   const bool flushes = !there && full();  // numbers of exits are others then
   if (flushes) flush();
-  const uint32_t number = there ? found->second : translate(guest, way.table);
+  const uint32_t number =
+      there ? found->second : translate(guest, isolated_.contains(guest) ? std::nullopt : way.table);
+  if (isolated_.contains(guest)) return blocks_[number];
   if (way.exit && !flushes) link(*way.exit, blocks_[number]);
   if (way.table) add_to_table(*way.table, number);
   return blocks_[number];
@@ -87,8 +98,10 @@ void Translator::read_block(uint64_t guest) {
   instructions_.clear();
   size_t conditionals = 0;
   for (uint64_t at = guest; instructions_.size() < kMostInstructions;) {
+    if (at != guest && isolated_.contains(at)) return;
     Instruction& instruction = instructions_.emplace_back();
     reader_.read(at, instruction);
+    if (style_.journaled) look_for_stores(instruction);
     at = instruction.next();
     if (instruction.form == Form::copied) continue;
     if (instruction.form == Form::conditional && ++conditionals < kMostConditionals) continue;
@@ -135,6 +148,7 @@ uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
   block.entry = area.hot.here();
   by_guest_[guest] = number;
   writer.begin_block(number);
+  if (style_.journaled) writer.write_code_left(guest, instructions_.back().next() - guest);
   bool ended = false;
   for (size_t i = 0; i < instructions_.size(); ++i)
     ended = writer.write(instructions_[i], i + 1 < instructions_.size());
@@ -149,6 +163,10 @@ uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
   return number;
 }
 
+void Translator::isolate(uint64_t guest) {
+  if (isolated_.insert(guest).second) forget({guest, guest + 1});
+}
+
 const Block& Translator::alone(const Instruction& instruction) {
   take_back();
   if (full()) flush();
@@ -159,7 +177,7 @@ const Block& Translator::alone(const Instruction& instruction) {
   blocks_.emplace_back();
   Style style = style_;
   style.alone = true;
-  style.stopping = false;
+  style.stopping = style.journaled = false;
   Writer writer = writer_for(area, style);
   Block& block = blocks_.back();
   block.guest = instruction.address;
@@ -195,7 +213,7 @@ void Translator::put_displacement(uint8_t* at, uint64_t target, const Area& area
 
 uint64_t Translator::entry_for_link(uint64_t target, uint32_t exit, uint8_t area) {
   const auto found = by_guest_.find(target);
-  if (found == by_guest_.end()) return 0;
+  if (found == by_guest_.end() || isolated_.contains(target)) return 0;
   Block& block = blocks_[found->second];
   if (block.area != area) return 0;
   block.linked_exits.push_back(exit);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "machine/translated/block.h"
@@ -39,6 +40,9 @@ class Translator {
   Site site(uint32_t number) const { return sites_.at(number); }
   // Any area's routines will do to enter a block, or to leave without having executed anything.
   const Routines& common_routines() const { return areas_[0]->routines; }
+
+  // No block is linked to the one that starts at `guest`, so that whoever comes there leaves translated code.
+  void isolate(uint64_t guest);
 
   // Code in the range is no longer what it was.
   void forget(Range range);
@@ -77,6 +81,7 @@ class Translator {
   std::unordered_map<uint64_t, uint32_t> by_guest_;
   std::unordered_map<uint64_t, std::vector<uint32_t>> by_page_;
   std::array<std::unordered_map<uint16_t, std::vector<uint32_t>>, kTables> slots_;
+  std::unordered_set<uint64_t> isolated_;
   std::vector<Instruction> instructions_;  // of the block under way
   // alone(): what to take back
   struct Before {

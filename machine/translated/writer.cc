@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "machine/store_journal.h"
 #include "x86/decode.h"
 
 namespace aftercheck::translated {
@@ -140,13 +141,95 @@ void Writer::stop_if_last(uint64_t address) {
   hot_.load(kRcx, left);
   hot_.bytes({0x48, 0x8d, 0x49, 0xff});  // lea rcx, [rcx - 1]
   hot_.store(kRcx, left);
+  leave_if_zero(spill, ExitPoint::Kind::stop, address);
+}
+
+// RCX decides; it gets its own value back.
+void Writer::leave_if_zero(uint64_t spill, ExitPoint::Kind kind, uint64_t target) {
   const uint64_t stub = cold_.here();
   cold_.load(kRcx, spill);
-  cold_.store32(places_.of(&Context::exit), add_exit(ExitPoint::Kind::stop, address));
+  cold_.store32(places_.of(&Context::exit), add_exit(kind, target));
   cold_.jump(routines_.leave);
   hot_.bytes({0xe3, 0x02, 0xeb, 0x05});  // jrcxz over the next; jmp over the one after
   hot_.jump(stub);
   hot_.load(kRcx, spill);
+}
+
+void Writer::write_code_left(uint64_t guest, uint64_t bytes) {
+  const uint64_t spill = places_.of(&Context::journal_rcx), left = places_.of(&Context::code_left);
+  hot_.store(kRcx, spill);
+  hot_.load(kRcx, left);
+  hot_.bytes({0x48, 0x8d, 0x89});  // lea rcx, [rcx - bytes]
+  hot_.word32(-bytes);
+  hot_.store(kRcx, left);
+  hot_.bytes({0x8b, 0x0c, 0x25});  // mov ecx, [left + 4]
+  hot_.word32(left + 4);
+  leave_if_zero(spill, ExitPoint::Kind::code_left, guest);
+}
+
+// LEA RAX, where it stores. All registers are the guest's.
+void Writer::write_address(const Instruction& instruction) {
+  const ZydisDecodedInstruction& decoded = instruction.decoded;
+  if (instruction.store.kind == StoreKind::push) {
+    hot_.bytes({0x48, 0x8d, 0x44, 0x24, 0x100U - instruction.store.size});  // lea rax, [rsp - size]
+    return;
+  }
+  if (instruction.rip_relative()) return hot_.set(kRax, instruction.operand_address());
+  if (decoded.address_width == 32) hot_.byte(0x67);
+  unsigned rex = 0x48;
+  if ((decoded.attributes & ZYDIS_ATTRIB_HAS_REX) != 0)
+    rex |= static_cast<unsigned>(decoded.raw.rex.X << 1 | decoded.raw.rex.B);
+  hot_.bytes({rex, 0x8d, instruction.bytes[decoded.raw.modrm.offset] & 0xc7U});
+  const size_t sib = decoded.raw.modrm.rm == 4 ? 1 : 0;
+  hot_.copy(instruction.code().subspan(decoded.raw.modrm.offset + 1U, sib + decoded.raw.disp.size / 8U));
+}
+
+// What the instruction will overwrite goes into the journal. Changes no flags. Reading it faults as the store
+// would, but for reads of the instruction's own that come before it; an entry behind the journal's end faults
+// too.
+void Writer::note_store(const Instruction& instruction) {
+  using Entry = StoreJournal::Entry;
+  constexpr uint8_t kOld = offsetof(Entry, old), kOldHigh = kOld + 8;
+  const unsigned size = instruction.store.size;
+  hot_.store(kRax, places_.of(&Context::journal_rax));
+  hot_.store(kRcx, places_.of(&Context::journal_rcx));
+  write_address(instruction);
+  mark(Held::journal, instruction.address);
+  if (instruction.in_fs() && instruction.store.kind == StoreKind::operand) {
+    hot_.load(kRcx, places_.of(&Context::fs_base));
+    hot_.bytes({0x48, 0x8d, 0x04, 0x08});  // lea rax, [rax + rcx]
+  }
+  hot_.load(kRcx, places_.of(&Context::journal));
+  hot_.bytes({0x48, 0x89, 0x01});                                        // mov [rcx], rax
+  hot_.bytes({0x48, 0xc7, 0x41, offsetof(Entry, size), size, 0, 0, 0});  // mov qword [rcx + ...], size
+  // The lower part first: that is where it faults.
+  switch (size) {
+    case 1:
+      hot_.bytes({0x0f, 0xb6, 0x00});  // movzx eax, byte [rax]
+      break;
+    case 2:
+      hot_.bytes({0x0f, 0xb7, 0x00});  // movzx eax, word [rax]
+      break;
+    case 4:
+      hot_.bytes({0x8b, 0x00});  // mov eax, [rax]
+      break;
+    default:
+      hot_.bytes({0x48, 0x8b, 0x00});  // mov rax, [rax]
+  }
+  hot_.bytes({0x48, 0x89, 0x41, kOld});  // mov [rcx + ...], rax
+  if (size > 8) {
+    hot_.bytes({0x48, 0x8b, 0x01});  // mov rax, [rcx]
+    if (size == 10)
+      hot_.bytes({0x0f, 0xb7, 0x40, 8});  // movzx eax, word [rax + 8]
+    else
+      hot_.bytes({0x48, 0x8b, 0x40, 8});       // mov rax, [rax + 8]
+    hot_.bytes({0x48, 0x89, 0x41, kOldHigh});  // mov [rcx + ...], rax
+  }
+  hot_.bytes({0x48, 0x8d, 0x49, sizeof(Entry)});  // lea rcx, [rcx + ...]
+  hot_.store(kRcx, places_.of(&Context::journal));
+  hot_.load(kRcx, places_.of(&Context::journal_rcx));
+  hot_.load(kRax, places_.of(&Context::journal_rax));
+  mark(Held::inside, instruction.address);
 }
 
 void Writer::push(uint64_t value) {
@@ -321,6 +404,8 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
       mark(Held::inside, instruction.address);
     }
   };
+  if (instruction.store.kind == StoreKind::operand || instruction.store.kind == StoreKind::push)
+    note_store(instruction);
   switch (instruction.form) {
     case Form::copied:
       write_copied(instruction);
@@ -360,7 +445,11 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
       leave(ExitPoint::Kind::system_call, instruction.next());
       return true;
     case Form::special:
-      leave(ExitPoint::Kind::special, instruction.address);
+      // The two-byte form is as the one-byte INT3 that ends there.
+      if (instruction.special == Special::breakpoint)
+        leave(ExitPoint::Kind::breakpoint, instruction.next() - 1);
+      else
+        leave(ExitPoint::Kind::special, instruction.address);
       return true;
   }
   return true;

@@ -45,8 +45,9 @@ Routines write_routines(Emitter& at, const Places& places, Counting counting);
 // How instructions are translated.
 struct Style {
   Counting counting = Counting::memory;
-  bool stopping = false;  // count down Context::left at each branch, and leave before the last
-  bool alone = false;     // one instruction, which goes nowhere but out
+  bool stopping = false;   // count down Context::left at each branch, and leave before the last
+  bool alone = false;      // one instruction, which goes nowhere but out
+  bool journaled = false;  // note stores in the journal, and count down Context::code_left at each block
 };
 
 class Writer {
@@ -67,6 +68,8 @@ class Writer {
     block_ = number;
     start_ = hot_.here();
   }
+  // Leaves at `guest`, where a block of so many bytes begins, when no more code may be executed.
+  void write_code_left(uint64_t guest, uint64_t bytes);
   // `goes_on`: a jump's target, or what is behind a branch, is written next. True where it ends the block.
   bool write(const Instruction& instruction, bool goes_on);
   // Goes on at `target`.
@@ -92,6 +95,9 @@ class Writer {
   void link(uint64_t target);
   void count();
   void stop_if_last(uint64_t address);
+  void leave_if_zero(uint64_t spill, ExitPoint::Kind kind, uint64_t target);
+  void write_address(const Instruction& instruction);
+  void note_store(const Instruction& instruction);
   void push(uint64_t value);
   void load_operand(const Instruction& instruction);
   bool near(const Instruction& instruction, size_t length_left) const;
