@@ -33,27 +33,42 @@ class BothMachines {
     } catch (const Error& error) {
       why_not_kvm_ = error.what();
     }
-    check(space_.map_anonymous({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_WRITE, false));
-    check(space_.map_anonymous({kData, kData + kDataSize}, PROT_READ | PROT_WRITE, false));
-    for (const auto& machine : machines_) vcpus_.push_back(machine->create_vcpu());
+    prepare();
+  }
+
+  // A translated machine that journals stores, and in KVM's place one that does not. INT3 is behind each
+  // instruction.
+  struct Journaled {};
+  explicit BothMachines(Journaled) : padding_(0xcc) {
+    const CpuModel cpu(CpuModelKind::portable);
+    machines_.push_back(create_translated_machine(space_, cpu, BranchCounts::automatic, Stores::journaled));
+    machines_.push_back(create_translated_machine(space_, cpu));
+    prepare();
   }
 
   bool has_kvm() const { return machines_.size() == 2; }
+  StoreJournal& journal() { return *machines_.front()->journal(); }
   const std::string& why_not_kvm() const { return why_not_kvm_; }
   MachineKind compared() const { return machines_.front()->kind(); }
   Vcpu& vcpu(size_t machine) { return *vcpus_[machine]; }  // 0: the one to be compared, 1: KVM
 
   // Instructions, each with NOPs behind it.
   void put(std::span<const Code> batch) {
-    constexpr int kNop = 0x90;
     check(space_.protect({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_WRITE));
-    std::memset(reinterpret_cast<void*>(kCode), kNop, kSlot * kBatch);
+    std::memset(reinterpret_cast<void*>(kCode), padding_, kSlot * kBatch);
     for (size_t i = 0; i < batch.size(); ++i)
       std::memcpy(reinterpret_cast<void*>(kCode + i * kSlot), batch[i].data(), batch[i].size());
     check(space_.protect({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_EXEC));
   }
 
  private:
+  int padding_ = 0x90;
+
+  void prepare() {
+    check(space_.map_anonymous({kCode, kCodeEnd + kPageSize}, PROT_READ | PROT_WRITE, false));
+    check(space_.map_anonymous({kData, kData + kDataSize}, PROT_READ | PROT_WRITE, false));
+    for (const auto& machine : machines_) vcpus_.push_back(machine->create_vcpu());
+  }
   static void check(int error) {
     if (error != 0) fail(ErrorKind::internal, "no memory for instructions: {}", error);
   }

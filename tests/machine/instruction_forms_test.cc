@@ -453,6 +453,100 @@ TEST_CASE(
     "every form of the portable model's instructions gives on the translated machine what it gives on KVM") {
   if (!lacking(MachineKind::translated) && !without_a_wall()) compare_all(MachineKind::translated, 3, 6);
 }
+// What the instruction does where stores are journaled, in a block, against what it does alone; and that
+// nothing of it is left when it is undone.
+namespace {
+
+// All turns of a repeated one, with one step after the other.
+Outcome run_steps(BothMachines& both, uint64_t slot, State& state) {
+  Outcome outcome = run(both, 1, slot, state);
+  constexpr unsigned kMost = 10'000;
+  for (unsigned turn = 0; turn < kMost && !outcome.refused && outcome.exit.kind == ExitKind::step &&
+                          state.registers.rip == kCode + slot * kSlot;
+       ++turn)
+    outcome = run(both, 1, slot, state);
+  return outcome;
+}
+
+std::string journal_differences(BothMachines& both, const Decoded& decoded, uint64_t slot,
+                                const State& before) {
+  State expected = before, state = before;
+  const Outcome wanted = run_steps(both, slot, expected);
+  if (wanted.refused) return {};
+  const uint64_t start = kCode + slot * kSlot, next = start + decoded.instruction.length;
+  if (x86::is_repeated(decoded.instruction) && expected.registers.rip == start) return {};  // endless
+  std::memcpy(reinterpret_cast<void*>(kData), state.memory.data(), kDataSize);
+  Vcpu& vcpu = both.vcpu(0);
+  vcpu.registers() = state.registers;
+  vcpu.registers().rip = start;
+  vcpu.set_fpu(state.fpu);
+  vcpu.set_bounds(0, 1 << 20);
+  const bool goes_on = wanted.exit.kind == ExitKind::step && expected.registers.rip == next;
+  Outcome outcome;
+  outcome.exit = goes_on || wanted.exit.kind != ExitKind::step ? vcpu.run() : vcpu.step();
+  state.registers = vcpu.registers();
+  state.fpu = vcpu.fpu();
+  std::memcpy(state.memory.data(), reinterpret_cast<void*>(kData), kDataSize);
+  both.journal().undo();
+  std::string text;
+  if (std::memcmp(before.memory.data(), reinterpret_cast<void*>(kData), kDataSize) != 0)
+    text += " it is not undone;";
+  // INT3 behind it.
+  if (goes_on && outcome.exit == Exit{.kind = ExitKind::breakpoint}) outcome.exit = wanted.exit;
+  return text + differences(MachineKind::translated, decoded, outcome, wanted, state, expected);
+}
+
+void journal_all(unsigned variants, unsigned rounds) {
+  BothMachines both{BothMachines::Journaled()};
+  const Forms forms = all_forms();
+  Random random(20261127 + Catch::rngSeed());
+  std::vector<Job> jobs;
+  for (const auto& [name, form] : forms.compared)
+    for (unsigned i = 0; i < variants; ++i)
+      jobs.push_back({&form, filled(form.encodings[i % form.encodings.size()], random)});
+  std::map<std::string, std::string> differing;
+  uint64_t runs = 0;
+  for (size_t from = 0; from < jobs.size(); from += kBatch) {
+    const std::span<const Job> batch =
+        std::span(jobs).subspan(from, std::min<size_t>(kBatch, jobs.size() - from));
+    std::vector<Code> codes;
+    std::vector<std::optional<Decoded>> decoded(batch.size());
+    for (size_t slot = 0; slot < batch.size(); ++slot) {
+      codes.push_back(batch[slot].code);
+      Decoded one;
+      if (!x86::decode(batch[slot].code, one)) continue;
+      // Only INT3 is behind it.
+      codes.back().resize(one.instruction.length);
+      decoded[slot] = one;
+    }
+    both.put(codes);
+    for (size_t slot = 0; slot < batch.size(); ++slot) {
+      if (!decoded[slot]) continue;
+      for (unsigned round = 0; round < rounds; ++round, ++runs) {
+        const std::string text = journal_differences(both, *decoded[slot], slot, random_state(random, 16));
+        if (text.empty()) continue;
+        differing.emplace(batch[slot].form->name,
+                          fmt::format("{:02x}:{}", fmt::join(codes[slot], " "), text));
+        break;
+      }
+    }
+  }
+  std::cout << fmt::format("{} forms, {} comparisons\n", forms.compared.size(), runs);
+  CHECK(runs > 10'000);
+  for (const auto& [name, text] : differing) {
+    INFO(name << ": " << text);
+    CHECK(false);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every form of instruction does the same where stores are journaled, and nothing is left of it") {
+  if (!lacking(MachineKind::translated) && !without_a_wall()) journal_all(3, 6);
+}
+TEST_CASE("the same with many operands, where stores are journaled", "[.long]") {
+  if (!lacking(MachineKind::translated)) journal_all(60, 20);
+}
 TEST_CASE("the same with many operands, on the soft vCPU", "[.long]") {
   compare_all(MachineKind::soft, 60, 60);
 }
