@@ -1,11 +1,10 @@
-// What it costs to execute code for the first time: generated code of a typical mix that is executed once,
-// and then again in the same machine. usage: translation_cost MACHINE [INSTRUCTIONS [RUNS]]; prints two
-// lines, each with nanoseconds per instruction (first time less again, median of RUNS new machines), and the
-// same executed again:
-//   straight   no branch is taken: each instruction is translated once, however far blocks go
-//   branching  half of the conditional branches are taken, and there are calls: per executed instruction,
-//   with
-//              what is translated in vain or twice
+// What code costs when it is executed for the first time: generated code of a typical mix, once, and then
+// again in the same machine. usage: translation_cost MACHINE [INSTRUCTIONS [RUNS]]; prints two lines, each a
+// name, the nanoseconds per instruction (first time less again, median of RUNS new machines), and those of
+// again:
+//   straight: no branch is taken, and each instruction is translated once, however far blocks go.
+//   branching: half of the conditional branches are taken, and there are calls. Per executed instruction;
+//   some are translated in vain or twice.
 #include <sys/mman.h>
 
 #include <algorithm>
