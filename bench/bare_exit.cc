@@ -1,5 +1,5 @@
 // What a system call costs before any recording: a guest that makes getppid in a loop, each exit answered
-// with the host call and nothing else. usage: bare_exit kvm|soft COUNT; prints nanoseconds per call.
+// with the host call and nothing else. usage: bare_exit MACHINE [COUNT]; prints nanoseconds per call.
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -8,18 +8,17 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <string>
 
-#include "base/error.h"
-#include "machine/vcpu.h"
+#include "bench/machine_by_name.h"
 
 int main(int argc, char** argv) try {
   using namespace aftercheck;
-  const bool soft = argc > 1 && std::string(argv[1]) == "soft";
+  if (argc < 2) fail(ErrorKind::usage, "usage: bare_exit MACHINE [COUNT]");
+  const MachineChoice choice = machine_by_name(argv[1]);
   const long count = argc > 2 ? std::atol(argv[2]) : 10000;
   AddressSpace space;
   const CpuModel cpu(CpuModelKind::portable);
-  const auto machine = soft ? create_soft_machine(space, cpu) : create_kvm_machine(space, cpu);
+  const auto machine = create_machine(choice, space, cpu);
   const auto vcpu = machine->create_vcpu();
   constexpr uint64_t kCode = 0x400000;
   constexpr std::array<uint8_t, 9> kLoop = {0xb8, SYS_getppid, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7};
