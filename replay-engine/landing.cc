@@ -34,7 +34,7 @@ constexpr double kDenseSeconds = 200e-6;
 }  // namespace
 
 Landing::Landing(Guest& guest, GuestThread& thread, const recording::Event& event)
-    : guest_(guest), thread_(thread), event_(event) {}
+    : guest_(guest), thread_(thread), event_(event), gave_up_(!guest.may_be_on_soft()) {}
 
 Landing::~Landing() { disarm(); }
 

@@ -17,7 +17,8 @@ uint64_t address_of(const Instant& instant) {
 
 Segment::Segment(Guest& guest, GuestThread& thread, bool leave_machine, Visitors visitors)
     : guest_(guest), thread_(thread), visitors_(std::move(visitors)) {
-  if (leave_machine && guest.machine().kind() == MachineKind::kvm) dense_stops_.emplace(guest, thread);
+  if (leave_machine && guest.machine().kind() == MachineKind::kvm && guest.may_be_on_soft())
+    dense_stops_.emplace(guest, thread);
 }
 
 Segment::~Segment() {

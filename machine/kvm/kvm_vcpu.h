@@ -28,6 +28,7 @@ class KvmVcpu final : public Vcpu {
  private:
   KvmMachine& machine_;
   const unsigned id_;
+  const CpuModelKind model_;
   VcpuFd fd_;
   Registers registers_;
   bool single_step_ = false;  // the entry under way is step()'s

@@ -546,7 +546,7 @@ void SoftVcpu::refuse(std::span<const uint8_t> code) const {
   fail(ErrorKind::unsupported,
        "the soft vCPU can't execute `{}` at {:#x} (CPU model {}); use --machine kvm{}",
        x86::disassemble(code, registers_.rip), registers_.rip, name(machine_.cpu().kind()),
-       machine_.cpu().kind() == CpuModelKind::host ? " or record with --cpu portable" : "");
+       machine_.cpu().kind() != CpuModelKind::portable ? " or record with --cpu portable" : "");
 }
 
 }  // namespace aftercheck::soft
