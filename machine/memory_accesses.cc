@@ -196,6 +196,11 @@ bool is_xsave_or_hypercall(std::span<const uint8_t> code) {
           std::find(kCategories.begin(), kCategories.end(), instruction.meta.category) != kCategories.end());
 }
 
+bool is_gather(std::span<const uint8_t> code) {
+  ZydisDecodedInstruction instruction;
+  return x86::decode(code, instruction) && instruction.meta.isa_ext == ZYDIS_ISA_EXT_AVX2GATHER;
+}
+
 uint64_t port_access_length(std::span<const uint8_t> code) {
   constexpr std::array kCategories = {ZYDIS_CATEGORY_IO, ZYDIS_CATEGORY_IOSTRINGOP};
   ZydisDecodedInstruction instruction;
@@ -205,15 +210,15 @@ uint64_t port_access_length(std::span<const uint8_t> code) {
   return instruction.length;
 }
 
-bool protection_fault(std::span<const uint8_t> code, const Registers& registers, bool has_vex) {
+bool protection_fault(std::span<const uint8_t> code, const Registers& registers, const FpuState* fpu) {
   constexpr std::array kNeverUndefined = {ZYDIS_MNEMONIC_INT,       ZYDIS_MNEMONIC_LDMXCSR,
                                           ZYDIS_MNEMONIC_VLDMXCSR,  ZYDIS_MNEMONIC_FXRSTOR,
                                           ZYDIS_MNEMONIC_FXRSTOR64, ZYDIS_MNEMONIC_CMPXCHG16B};
   Decoded decoded;
   // Other encodings, and UD0 and UD1, are #UD whatever their operands are where the processor lacks them.
-  const auto is_known = [has_vex](ZydisInstructionEncoding encoding) {
+  const auto is_known = [fpu](ZydisInstructionEncoding encoding) {
     return encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-           (has_vex && encoding == ZYDIS_INSTRUCTION_ENCODING_VEX);
+           (fpu != nullptr && encoding == ZYDIS_INSTRUCTION_ENCODING_VEX);
   };
   if (!x86::decode(code, decoded) || !is_known(decoded.instruction.encoding) ||
       decoded.instruction.mnemonic == ZYDIS_MNEMONIC_UD0 ||
@@ -222,7 +227,7 @@ bool protection_fault(std::span<const uint8_t> code, const Registers& registers,
   if (std::find(kNeverUndefined.begin(), kNeverUndefined.end(), decoded.instruction.mnemonic) !=
       kNeverUndefined.end())
     return true;
-  const auto accesses = memory_accesses(code, registers);
+  const auto accesses = memory_accesses(code, registers, fpu);
   if (!accesses) return false;
   const bool aligned = x86::requires_alignment(decoded);
   return std::any_of(accesses->begin(), accesses->end(), [aligned](const MemoryAccess& access) {

@@ -72,6 +72,12 @@ FpuState KvmVcpu::fpu() {
   return state;
 }
 
+// Where instructions may choose by them what they access.
+std::optional<FpuState> KvmVcpu::vector_registers() {
+  if (model_ != CpuModelKind::v3) return std::nullopt;
+  return fpu();
+}
+
 void KvmVcpu::set_fpu(const FpuState& state) {
   kvm_xsave area = fd_.xsave();
   auto* bytes = reinterpret_cast<std::byte*>(area.region);
@@ -173,7 +179,9 @@ Exit KvmVcpu::step() {
   size_t size = 0;
   while (size < code.size() && machine_.space().read(rip + size, &code[size], 1)) ++size;
   const FlagUse use = flag_use({code.data(), size});
-  const Exit exit = enter(true);
+  Exit exit = enter(true);
+  while (exit.kind == ExitKind::step && registers_.rip == rip && is_gather({code.data(), size}))
+    exit = enter(true);  // it goes on, or faults
   if (exit.kind != ExitKind::step || hidden_trap_flag_ == 0) return exit;
   if (use == FlagUse::loads && flags_at_exit_ & rflags::kTrap) registers_.rflags |= rflags::kTrap;
   uint16_t flags = 0;
@@ -310,8 +318,10 @@ Exit KvmVcpu::exception_exit(unsigned number) {
       return Exit{.kind = ExitKind::trapped_instruction, .instruction = *trapped};
   // kvm_pvm reports INT n, and what is wrong with an operand or its address, as #UD; and what the error code
   // says is the host's business.
+  const std::optional<FpuState> vectors =
+      number == vector::kInvalidOpcode ? vector_registers() : std::nullopt;
   if (number == vector::kGeneralProtection || number == vector::kStackFault ||
-      (number == vector::kInvalidOpcode && protection_fault(code, registers_, model_ == CpuModelKind::v3)))
+      (number == vector::kInvalidOpcode && protection_fault(code, registers_, vectors ? &*vectors : nullptr)))
     return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
   return Exit{.kind = ExitKind::exception, .vector = static_cast<uint8_t>(number), .error_code = error_code};
 }
@@ -327,8 +337,7 @@ Exit KvmVcpu::classify_page_fault(uint32_t error_code) {
 }
 
 Exit KvmVcpu::memory_fault_exit() {
-  std::optional<FpuState> vectors;
-  if (model_ == CpuModelKind::v3) vectors = fpu();
+  const std::optional<FpuState> vectors = vector_registers();
   const auto fault = find_faulting_access(machine_.space(), registers_, vectors ? &*vectors : nullptr);
   std::array<uint8_t, kLongestInstruction> buffer{};
   if (!fault && is_xsave_or_hypercall(code_at(machine_.space(), registers_.rip, buffer)))

@@ -25,8 +25,8 @@ constexpr uint64_t kDataSize = 2 * kPageSize, kDataMiddle = kData + kPageSize;
 
 class BothMachines {
  public:
-  explicit BothMachines(MachineKind compared) {
-    const CpuModel cpu(CpuModelKind::portable);
+  explicit BothMachines(MachineKind compared, CpuModelKind model = CpuModelKind::portable) {
+    const CpuModel cpu(model);
     machines_.push_back(make_machine(compared, space_, cpu));
     try {
       machines_.push_back(create_kvm_machine(space_, cpu));
