@@ -86,7 +86,8 @@ struct Part {
   size_t offset, size;
 };
 
-// All of the state counts as in use, whatever it is: processors differ in what they track.
+// All of the state counts as in use, whatever it is: processors differ in what they track. What is not stored
+// is written as it was.
 std::optional<Exit> xsave_area(const TrappedInstruction& instruction, const TrappedSources& sources,
                                const AddressSpace& space, Vcpu& vcpu) {
   const uint64_t address = operand_address(instruction, space, vcpu.registers());
@@ -94,13 +95,12 @@ std::optional<Exit> xsave_area(const TrappedInstruction& instruction, const Trap
   const bool avx = (wanted & xsave::kAvx) != 0;
   const uint64_t size = avx ? xsave::kSize : xsave::kUpper;
   if (const auto fault = forbidden(space, address, size, Access::write)) return fault;
+  std::array<std::byte, xsave::kSize> area{};
+  const Exit fault{.kind = ExitKind::memory_fault, .address = address, .access = Access::write};
+  if (!space.read(address, area.data(), size)) return fault;
   const FpuState state = without_differences(vcpu.fpu());
-  const auto store = [&](std::span<const std::byte> bytes, size_t offset) {
-    if (!sources.write(address + offset, bytes))
-      fail(ErrorKind::internal, "XSAVE can't write at {:#x}", address + offset);
-  };
   const auto store_legacy = [&](Part part) {
-    store(std::span(state.fxsave).subspan(part.offset, part.size), part.offset);
+    std::copy_n(&state.fxsave[part.offset], part.size, &area[part.offset]);
   };
   if ((wanted & xsave::kX87) != 0) {
     store_legacy({0, xsave::kMxcsr});
@@ -108,12 +108,12 @@ std::optional<Exit> xsave_area(const TrappedInstruction& instruction, const Trap
   }
   if ((wanted & (xsave::kSse | xsave::kAvx)) != 0) store_legacy({xsave::kMxcsr, xsave::kSt0 - xsave::kMxcsr});
   if ((wanted & xsave::kSse) != 0) store_legacy({xsave::kXmm0, FpuState::kUsed - xsave::kXmm0});
-  if (avx) store(state.upper, xsave::kUpper);
+  if (avx) std::ranges::copy(state.upper, &area[xsave::kUpper]);
   uint64_t components = 0;  // XSTATE_BV
-  if (!space.read(address + xsave::kHeader, &components, sizeof components))
-    fail(ErrorKind::internal, "XSAVE can't read at {:#x}", address + xsave::kHeader);
+  std::memcpy(&components, &area[xsave::kHeader], sizeof components);
   components |= wanted;
-  store(std::as_bytes(std::span(&components, 1)), xsave::kHeader);
+  std::memcpy(&area[xsave::kHeader], &components, sizeof components);
+  if (!sources.write(address, std::span(area).first(size))) return fault;
   return std::nullopt;
 }
 
@@ -123,8 +123,8 @@ std::optional<Exit> xrstor_area(const TrappedInstruction& instruction, const Add
   const uint64_t wanted = requested(vcpu.registers());
   if (const auto fault = forbidden(space, address, xsave::kUpper, Access::read)) return fault;
   std::array<std::byte, xsave::kSize> area{};
-  if (!space.read(address, area.data(), xsave::kUpper))
-    fail(ErrorKind::internal, "XRSTOR can't read at {:#x}", address);
+  const Exit unreadable{.kind = ExitKind::memory_fault, .address = address, .access = Access::read};
+  if (!space.read(address, area.data(), xsave::kUpper)) return unreadable;
   uint64_t components = 0;  // XSTATE_BV
   std::memcpy(&components, &area[xsave::kHeader], sizeof components);
   // Behind it XCOMP_BV, which is 0 in the standard form, and 8 bytes that have to be 0.
@@ -139,8 +139,7 @@ std::optional<Exit> xrstor_area(const TrappedInstruction& instruction, const Add
   if (loads_mxcsr && mxcsr > UINT16_MAX) return general_protection();
   if ((wanted & components & xsave::kAvx) != 0) {
     if (const auto fault = forbidden(space, address, xsave::kSize, Access::read)) return fault;
-    if (!space.read(address + xsave::kUpper, &area[xsave::kUpper], xsave::kUpperSize))
-      fail(ErrorKind::internal, "XRSTOR can't read at {:#x}", address + xsave::kUpper);
+    if (!space.read(address + xsave::kUpper, &area[xsave::kUpper], xsave::kUpperSize)) return unreadable;
   }
   FpuState state = vcpu.fpu();
   const FpuState initial = FpuState::initial();

@@ -168,6 +168,10 @@ void add_vex(Forms& forms) {
                          static_cast<uint8_t>(opcode),
                          static_cast<uint8_t>(operand.modrm | ((reg * 3 + opcode) % 8) << 3)};
             code.insert(code.end(), operand.sib.begin(), operand.sib.end());
+            // An index in a general register would lead anywhere.
+            Code padded = code;
+            padded.resize(kLongestInstruction);
+            if (!operand.sib.empty() && !is_gather(padded)) continue;
             add_encoding(forms, std::move(code), CpuModelKind::v3);
           }
       }
