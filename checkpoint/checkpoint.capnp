@@ -30,7 +30,7 @@ struct Body {
 struct Thread {
   number @0 :UInt32;
   registers @1 :List(UInt64);     # 20, in the order of machine/registers.h
-  fpu @2 :Data;                   # 512 bytes
+  fpu @2 :Data;                   # 512 or 768 bytes
   digest @3 :UInt64;              # the running digest, all of it
 }
 

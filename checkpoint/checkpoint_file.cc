@@ -68,7 +68,8 @@ void build(schema::Thread::Builder out, const CheckpointThread& in) {
   out.setNumber(in.number);
   const RegisterWords words = to_words(in.registers);
   out.setRegisters(kj::arrayPtr(words.data(), words.size()));
-  out.setFpu({reinterpret_cast<const capnp::byte*>(in.fpu.fxsave.data()), in.fpu.fxsave.size()});
+  const std::vector<std::byte> fpu = in.fpu.bytes();
+  out.setFpu({reinterpret_cast<const capnp::byte*>(fpu.data()), fpu.size()});
   out.setDigest(in.digest);
 }
 
@@ -221,8 +222,10 @@ class BodyDecoder {
       file_.damaged("thread {} has {} registers", thread.number, in.getRegisters().size());
     for (unsigned i = 0; i < words.size(); ++i) words[i] = in.getRegisters()[i];
     thread.registers = from_words(words);
-    const auto fpu = exactly<512>(in.getFpu(), "an FPU state");
-    std::transform(fpu.begin(), fpu.end(), thread.fpu.fxsave.begin(), [](uint8_t b) { return std::byte{b}; });
+    const std::optional<FpuState> fpu =
+        FpuState::of_bytes(std::as_bytes(std::span(in.getFpu().begin(), in.getFpu().size())));
+    if (!fpu) file_.damaged("an FPU state has {} bytes instead of 512 or 768", in.getFpu().size());
+    thread.fpu = *fpu;
     thread.digest = in.getDigest();
     return thread;
   }

@@ -128,6 +128,14 @@ void SiteTables::read_note(SiteModule& module, uint64_t descriptor, uint64_t siz
               ghosts = place(note.ghost_start, note.ghost_end);
   if (inside(ghosts) && std::find(module.ghosts.begin(), module.ghosts.end(), ghosts) == module.ghosts.end())
     module.ghosts.push_back(ghosts);
+  if (size >= VASSERT_NOTE_CONTROL_SIZE && read(descriptor, &note, VASSERT_NOTE_CONTROL_SIZE)) {
+    constexpr int64_t kVectors = VASSERT_CONTROL_VECTORS, kWord = sizeof(uint32_t);
+    const Range control = place(note.control, note.control + kVectors + kWord);
+    uint32_t version = 0;
+    if (inside(control) && read(control.start, &version, sizeof version) &&
+        version == VASSERT_CONTROL_VERSION)
+      module.vectors.push_back(control.start + kVectors);
+  }
   if (inside(table)) read_table(module, table);
 }
 

@@ -38,6 +38,7 @@ struct SiteModule {
   std::string name;
   Range range;                                     // of its mappings
   std::vector<Range> ghosts;                       // its ghost variables
+  std::vector<uint64_t> vectors;                   // where it says which vector registers checks have to keep
   std::unordered_map<uint64_t, SitePlace> places;  // by the address of the NOP
 };
 

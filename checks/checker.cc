@@ -117,6 +117,10 @@ void Checker::take_tables() {
 
 void Checker::follow_ghosts() {
   if (!excursions_) return;
+  std::vector<uint64_t> vectors;
+  for (const auto& [start, module] : tables_->modules())
+    vectors.insert(vectors.end(), module.vectors.begin(), module.vectors.end());
+  excursions_->set_vector_words(std::move(vectors));
   std::vector<Range> ghosts;
   for (const auto& [start, module] : tables_->modules())
     ghosts.insert(ghosts.end(), module.ghosts.begin(), module.ghosts.end());

@@ -65,6 +65,11 @@ void Excursions::run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_n
   time_ns_ = time_ns;
   random_ = time_ns;
   memory_->begin();
+  if (cpu_.kind() != CpuModelKind::portable && machine_->kind() == MachineKind::soft)
+    for (const uint64_t address : vector_words_) {
+      constexpr uint32_t kXmmAlone = 0;
+      memory_->write(address, &kXmmAlone, sizeof kXmmAlone);
+    }
   hand_over(guest, *vcpu_, breakpoints_);
   vcpu_->clear_kick();
   vcpu_->set_bounds(0, std::min(options_.limit, UINT64_MAX / kBytesPerInstruction) * kBytesPerInstruction);

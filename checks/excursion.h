@@ -70,6 +70,9 @@ class Excursions {
   ~Excursions();
 
   ExcursionMemory& memory() { return *memory_; }
+  // Where modules say which vector registers their checks have to keep (vassert_format.h). Of a guest with
+  // more than the soft vCPU has, these say none of that while a check runs: it changes its own copy only.
+  void set_vector_words(std::vector<uint64_t> addresses) { vector_words_ = std::move(addresses); }
 
   // `guest` stands at `site`. `time_ns` is what clocks show.
   void run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_ns);
@@ -93,6 +96,7 @@ class Excursions {
   const std::unique_ptr<Machine> machine_;
   const std::unique_ptr<Vcpu> vcpu_;
   const std::unique_ptr<ExcursionMemory> memory_;
+  std::vector<uint64_t> vector_words_;
   std::vector<CheckVisit> visits_;  // the check under way; before it the one that it is nested in, and so on
   Counts counts_;
   uint64_t time_ns_ = 0, random_ = 0;

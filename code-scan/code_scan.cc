@@ -72,7 +72,7 @@ std::vector<CodePatch> sweep_linearly(const CodeRange& code) {
   for (size_t at = 0; at < code.bytes.size();) {
     const auto rest = code.bytes.subspan(at);
     ZydisDecodedInstruction insn;
-    if (const auto trapped = decode_trapped(rest)) {
+    if (const auto trapped = decode_trapped(rest, code.model)) {
       add_patch(code, at, *trapped, patches);
       at += trapped->length;
     } else if (ZYAN_SUCCESS(
@@ -87,11 +87,11 @@ std::vector<CodePatch> sweep_linearly(const CodeRange& code) {
 
 // The instruction whose opcode is at `candidate`: prefixes before it may belong to it.
 std::optional<size_t> instruction_start(const CodeTracer& tracer, std::span<const uint8_t> text,
-                                        size_t candidate) {
+                                        size_t candidate, CpuModelKind model) {
   for (size_t prefixes = 0; prefixes <= std::min<size_t>(candidate, 13); ++prefixes) {
     const size_t at = candidate - prefixes;
     if (!tracer.is_instruction(at)) continue;
-    const auto insn = decode_trapped(text.subspan(at));
+    const auto insn = decode_trapped(text.subspan(at), model);
     if (insn && at + insn->length > candidate) return at;
     return std::nullopt;
   }
@@ -103,7 +103,7 @@ std::vector<CodePatch> scan_text(const CodeRange& code, const ElfFile& file, con
                  code_end = code.file_offset + code.bytes.size();
   // In the whole segment and then cut to the range: an instruction may begin before the range with its
   // prefixes.
-  std::vector<size_t> candidates = find_candidates(text.bytes);
+  std::vector<size_t> candidates = find_candidates(text.bytes, code.model);
   std::erase_if(candidates, [&](size_t candidate) {
     const uint64_t offset = text.file_offset + candidate;
     return offset < code.file_offset || offset >= code_end;
@@ -115,13 +115,14 @@ std::vector<CodePatch> scan_text(const CodeRange& code, const ElfFile& file, con
   tracer.trace(candidates);
   std::vector<CodePatch> patches;
   for (const size_t candidate : candidates) {
-    const auto start = instruction_start(tracer, text.bytes, candidate);
+    const auto start = instruction_start(tracer, text.bytes, candidate, code.model);
     if (!start) continue;
     const uint64_t offset = text.file_offset + *start;
-    const auto insn = decode_trapped(text.bytes.subspan(*start));
+    const auto insn = decode_trapped(text.bytes.subspan(*start), code.model);
     if (offset < code.file_offset || offset + insn->length > code_end) continue;
     const uint64_t at = offset - code.file_offset;
-    // Hostile code may jump into an operand of FXSAVE that is another one of these. Only one can be replaced.
+    // Hostile code may jump into an operand of FXSAVE, say, that is another one of these. Only one can be
+    // replaced.
     if (!patches.empty() && code.address + at < patches.back().address + patches.back().instruction.length)
       continue;
     add_patch(code, at, *insn, patches);
@@ -132,7 +133,7 @@ std::vector<CodePatch> scan_text(const CodeRange& code, const ElfFile& file, con
 }  // namespace
 
 std::vector<CodePatch> find_trapped_instructions(const CodeRange& code) {
-  if (find_candidates(code.bytes).empty()) return {};
+  if (find_candidates(code.bytes, code.model).empty()) return {};
   const auto file = ElfFile::open(code.fd);
   const auto text = file ? find_text(*file, code) : std::nullopt;
   return text ? scan_text(code, *file, *text) : sweep_linearly(code);

@@ -14,6 +14,7 @@ struct CodeRange {
   std::span<const uint8_t> bytes;  // readable for the duration of the call
   int fd = -1;                     // the mapped file, if any; its contents are those of the mapping
   uint64_t file_offset = 0;        // of bytes[0]
+  CpuModelKind model = CpuModelKind::portable;  // what is trapped for it
 };
 
 // Patches by ascending address, none of which overlap: of two instructions that do, the first. Only real

@@ -26,10 +26,20 @@ __m128i equals(__m128i lanes, int byte) {
   return _mm_cmpeq_epi8(lanes, _mm_set1_epi8(static_cast<char>(byte)));
 }
 
-bool is_candidate(std::span<const uint8_t> at) {
+// Of v3 alone: XGETBV; XSAVE, XRSTOR, XSAVEOPT: memory forms of /4 to /6; XRSTORS, XSAVEC, XSAVES: of /3 to
+// /5.
+bool is_candidate_of_v3(uint8_t opcode, uint8_t modrm) {
+  const unsigned reg = modrm >> 3 & 7;
+  if (opcode == 0x01) return modrm == 0xd0;
+  if (modrm >= 0xc0) return false;
+  return (opcode == 0xae && reg >= 4 && reg <= 6) || (opcode == 0xc7 && reg >= 3 && reg <= 5);
+}
+
+bool is_candidate(std::span<const uint8_t> at, CpuModelKind model) {
   if (at.size() < 2 || at[0] != 0x0f) return false;
   if (at[1] == 0x31 || at[1] == 0xa2) return true;  // RDTSC, CPUID
   if (at.size() < 3) return false;
+  if (model == CpuModelKind::v3 && is_candidate_of_v3(at[1], at[2])) return true;
   return (at[1] == 0x01 && at[2] == 0xf9) ||                        // RDTSCP
          (at[1] == 0xae && at[2] < 0xc0 && (at[2] & 0x38) == 0) ||  // FXSAVE: memory forms of /0
          (at[1] == 0xc7 && at[2] >= 0xf0);  // RDRAND, RDSEED, RDPID: register forms of /6 and /7
@@ -98,7 +108,7 @@ class BranchSearch {
 
 }  // namespace
 
-std::vector<size_t> find_candidates(std::span<const uint8_t> bytes) {
+std::vector<size_t> find_candidates(std::span<const uint8_t> bytes, CpuModelKind model) {
   std::vector<size_t> found;
   const auto may_match = [](__m128i here, __m128i next) {
     const auto second = _mm_or_si128(_mm_or_si128(equals(next, 0x31), equals(next, 0xa2)),
@@ -107,7 +117,7 @@ std::vector<size_t> find_candidates(std::span<const uint8_t> bytes) {
     return _mm_and_si128(equals(here, 0x0f), _mm_or_si128(second, third));
   };
   for_each_match(bytes, may_match, [&](size_t at) {
-    if (is_candidate(bytes.subspan(at))) found.push_back(at);
+    if (is_candidate(bytes.subspan(at), model)) found.push_back(at);
   });
   return found;
 }

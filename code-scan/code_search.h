@@ -6,11 +6,14 @@
 #include <span>
 #include <vector>
 
+#include "machine/cpu_model.h"
+
 namespace aftercheck {
 
 // Offsets of each 0F that would begin the opcode of a trapped instruction if an instruction's opcode stood
 // there, ascending. Prefixes come before it.
-std::vector<size_t> find_candidates(std::span<const uint8_t> bytes);
+std::vector<size_t> find_candidates(std::span<const uint8_t> bytes,
+                                    CpuModelKind model = CpuModelKind::portable);
 
 // Bytes that would be a direct branch if an instruction stood there.
 struct BranchSite {

@@ -33,8 +33,8 @@ recording::SpaceOp plain_op(recording::SpaceOpKind kind, Range range) {
 
 }  // namespace
 
-LoggedSpace::LoggedSpace(AddressSpace& space, recording::Store& store)
-    : space_(space), store_(store), live_(space, store, host_thread_) {}
+LoggedSpace::LoggedSpace(AddressSpace& space, recording::Store& store, CpuModelKind model)
+    : space_(space), store_(store), model_(model), live_(space, store, host_thread_) {}
 
 int LoggedSpace::map_anonymous(Answer& answer, Range range, int prot, bool shared, const std::string& name) {
   if (const int error = space_.map_anonymous(range, prot, shared, name); error != 0) return error;
@@ -395,7 +395,8 @@ void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_
   const CodeRange code{.address = range.start,
                        .bytes = {reinterpret_cast<const uint8_t*>(range.start), size},
                        .fd = fd,
-                       .file_offset = file_offset};
+                       .file_offset = file_offset,
+                       .model = model_};
   for (const CodePatch& patch : find_trapped_instructions(code))
     if (space_.apply_patch(patch)) answer.add(patch);
 }

@@ -26,7 +26,8 @@ namespace aftercheck {
 class LoggedSpace {
  public:
   // Both must outlive this.
-  LoggedSpace(AddressSpace& space, recording::Store& store);
+  // `model`: whose trapped instructions are to be found in code.
+  LoggedSpace(AddressSpace& space, recording::Store& store, CpuModelKind model = CpuModelKind::portable);
 
   // Executable mappings are scanned and patched (code_scan.h) before the call returns.
   int map_anonymous(Answer& answer, Range range, int prot, bool shared, const std::string& name = "");
@@ -100,6 +101,7 @@ class LoggedSpace {
 
   AddressSpace& space_;
   recording::Store& store_;
+  const CpuModelKind model_;
   HostThread host_thread_;
   std::map<FileKey, KeptFile> kept_;
   LiveFiles live_;

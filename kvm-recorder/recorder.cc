@@ -203,7 +203,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
       machine_(create_machine(machine_for(options), space_, cpu_, needs_of(options), &why_this_machine_)),
       vcpu_(create_leaving_vcpu(*machine_, space_, cpu_)),
       store_(directory, true),
-      memory_(space_, store_),
+      memory_(space_, store_, options.cpu),
       process_{.memory = memory_, .signals = signals_, .descriptors = descriptors_, .cpu = cpu_},
       task_(process_, *vcpu_, signals_.inherited_mask()),
       census_(space_) {
@@ -459,7 +459,7 @@ void Session::end(recording::EndReason reason, int status) {
 
 void Session::set_fpu(const FpuState& fpu) {
   vcpu_->set_fpu(fpu);
-  event_.fpu.assign(fpu.fxsave.begin(), fpu.fxsave.end());
+  event_.fpu = fpu.bytes();
 }
 
 // What a delivery asks for beyond registers and memory.
@@ -599,6 +599,8 @@ void Session::handle(const Exit& exit) {
                   ? forbidden_counter()
                   : answer_trapped_instruction(exit.instruction, cpu_, task_.answer, *vcpu_))
         task_.signals.raise_fault(*fault, vcpu_->registers(), space_);
+      else if (exit.instruction.kind == TrappedKind::xrstor)
+        set_fpu(vcpu_->fpu());
       deliver_and_finish();
       return;
     case ExitKind::exception:

@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "base/guarded_copy.h"
 #include "base/log.h"
@@ -143,6 +144,66 @@ struct FrameContext {
   uint64_t trap_number, error_code, cr2;
 };
 
+// --- the FPU in frames: arch/x86/kernel/fpu/signal.c ---
+
+// With the v3 model an XSAVE area with its marks, otherwise the FXSAVE image alone, which has zeros where
+// marks would be.
+std::vector<std::byte> frame_of_fpu(const FpuState& fpu, CpuModelKind model) {
+  std::vector<std::byte> bytes(kFxsaveSize);
+  std::copy_n(fpu.fxsave.begin(), kFxsaveReserved, bytes.begin());
+  if (model != CpuModelKind::v3) return bytes;
+  const auto put = [&bytes](size_t offset, const auto& value) {
+    std::memcpy(&bytes.at(offset), &value, sizeof value);
+  };
+  bytes.resize(xsave::kSize + sizeof kXsaveMagicBehind);
+  KernelXsaveMark mark;
+  mark.magic = kXsaveMagic;
+  mark.extended_size = static_cast<uint32_t>(bytes.size());
+  mark.features = xsave::kAll;
+  mark.size = xsave::kSize;
+  put(kXsaveMark, mark);
+  put(xsave::kHeader, xsave::kAll);
+  put(xsave::kUpper, fpu.upper);
+  put(xsave::kSize, kXsaveMagicBehind);
+  return bytes;
+}
+
+// check_xstate_in_sigframe(): how many bytes of an XSAVE area are there, its header included; 0: the FXSAVE
+// image alone counts.
+size_t marked_size(const LoggedSpace& memory, uint64_t address, const FpuState& legacy) {
+  KernelXsaveMark mark;
+  std::memcpy(&mark, &legacy.fxsave[kXsaveMark], sizeof mark);
+  if (mark.magic != kXsaveMagic || mark.size < xsave::kUpper || mark.size > xsave::kSize ||
+      mark.size > mark.extended_size)
+    return 0;
+  uint32_t behind = 0;
+  if (!memory.read(address + mark.size, &behind, sizeof behind) || behind != kXsaveMagicBehind) return 0;
+  return mark.size;
+}
+
+// __restore_fpregs_from_user(): what a component is that the area does not have, or does not mark as being
+// there. False: the area can't be loaded.
+bool restore_area(const LoggedSpace& memory, uint64_t address, size_t size, FpuState& fpu) {
+  KernelXsaveMark mark;
+  std::memcpy(&mark, &fpu.fxsave[kXsaveMark], sizeof mark);
+  std::array<uint64_t, 3> header{};  // XSTATE_BV, and what must be zero
+  if (!memory.read(address + xsave::kHeader, header.data(), sizeof header)) return false;
+  if ((header[0] & ~xsave::kAll) != 0 || header[1] != 0 || header[2] != 0) return false;
+  const uint64_t there = header[0] & mark.features;
+  const FpuState initial = FpuState::initial();
+  const auto reset = [&](size_t from, size_t to) {
+    std::copy_n(&initial.fxsave[from], to - from, &fpu.fxsave[from]);
+  };
+  if ((there & xsave::kX87) == 0) {
+    reset(0, xsave::kMxcsr);
+    reset(xsave::kSt0, xsave::kXmm0);
+  }
+  if ((there & xsave::kSse) == 0) reset(xsave::kXmm0, FpuState::kUsed);
+  if ((mark.features & (xsave::kSse | xsave::kAvx)) == 0) reset(xsave::kMxcsr, xsave::kSt0);
+  if ((there & xsave::kAvx) == 0) return true;
+  return size >= xsave::kSize && memory.read(address + xsave::kUpper, fpu.upper.data(), fpu.upper.size());
+}
+
 // x64_setup_rt_frame(). False: the stack can't take it.
 bool push_frame(GuestTask& task, Registers& registers, const FpuState& fpu, const KernelSigaction& action,
                 const siginfo_t& info, const FrameContext& context) {
@@ -156,7 +217,8 @@ bool push_frame(GuestTask& task, Registers& registers, const FpuState& fpu, cons
     sp = alternate.address + alternate.size;
     on_alternate = true;
   }
-  const uint64_t fpstate = (sp - kFxsaveSize) & ~uint64_t{63};
+  const std::vector<std::byte> state = frame_of_fpu(fpu, task.process.cpu.kind());
+  const uint64_t fpstate = (sp - state.size()) & ~uint64_t{63};
   // After the handler's "call", RSP + 8 is a multiple of 16 (System V ABI, 3.2.2).
   const uint64_t address = ((fpstate - sizeof(SignalFrame)) & ~uint64_t{15}) - 8;
   if (on_alternate && !(address > alternate.address && address - alternate.address <= alternate.size))
@@ -164,7 +226,8 @@ bool push_frame(GuestTask& task, Registers& registers, const FpuState& fpu, cons
 
   SignalFrame frame{};
   frame.return_address = action.restorer;
-  frame.context.flags = kContextHasSs | kContextStrictSs;
+  const uint64_t has_xsave = state.size() > kFxsaveSize ? kContextHasXsave : 0;
+  frame.context.flags = has_xsave | kContextHasSs | kContextStrictSs;
   frame.context.stack = alternate;
   KernelSigcontext& saved = frame.context.registers;
   for (const GeneralRegister& entry : kRegisters) saved.*entry.in_frame = registers.*entry.in_cpu;
@@ -177,13 +240,9 @@ bool push_frame(GuestTask& task, Registers& registers, const FpuState& fpu, cons
   saved.cr2 = context.cr2;
   saved.fpstate = fpstate;
   frame.info = info;
-  FpuState state = fpu;
-  std::fill(state.fxsave.begin() + kFxsaveReserved, state.fxsave.end(),
-            std::byte{0});  // sw_reserved: no XSAVE area
   const size_t size = (action.flags & SA_SIGINFO) != 0 ? sizeof frame : offsetof(SignalFrame, info);
   if (!on_alternate) reach_stack(task, address);
-  if (!task.answer.write(fpstate, state.fxsave.data(), kFxsaveSize) ||
-      !task.answer.write(address, &frame, size))
+  if (!task.answer.write(fpstate, state.data(), state.size()) || !task.answer.write(address, &frame, size))
     return false;
 
   registers.rdi = static_cast<uint64_t>(info.si_signo);
@@ -208,6 +267,13 @@ bool ThreadSignals::rt_sigreturn(GuestTask& task, Registers& registers, FpuState
       (saved.fpstate != 0 && !task.process.memory.read(saved.fpstate, restored.fxsave.data(), kFxsaveSize))) {
     force(make_info(SIGSEGV, kSiKernel));
     return false;
+  }
+  if (saved.fpstate != 0 && task.process.cpu.kind() == CpuModelKind::v3) {
+    const size_t size = marked_size(task.process.memory, saved.fpstate, restored);
+    if (size != 0 && !restore_area(task.process.memory, saved.fpstate, size, restored)) {
+      force(make_info(SIGSEGV, kSiKernel));
+      return false;
+    }
   }
   uint32_t mxcsr = 0;
   std::memcpy(&mxcsr, &restored.fxsave[kMxcsrOffset], sizeof mxcsr);

@@ -21,7 +21,7 @@ struct KernelSigcontext {
   uint64_t rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, rflags;
   uint16_t cs, gs, fs, ss;
   uint64_t error_code, trap_number, old_mask, cr2;
-  uint64_t fpstate;  // address of 512 bytes in FXSAVE64 layout
+  uint64_t fpstate;  // address of 512 bytes in FXSAVE64 layout, or of an XSAVE area
   uint64_t reserved[8];
 };
 static_assert(sizeof(KernelSigcontext) == 256 && offsetof(KernelSigcontext, fpstate) == 184);
@@ -42,8 +42,22 @@ struct SignalFrame {  // struct rt_sigframe
 };
 static_assert(sizeof(SignalFrame) == 440 && sizeof(siginfo_t) == 128);
 
-// ucontext.h: ss is meaningful, and restored strictly. No UC_FP_XSTATE: the FPU state is the bare 512 bytes.
-constexpr uint64_t kContextHasSs = 0x2, kContextStrictSs = 0x4;
+// ucontext.h: ss is meaningful, and restored strictly. UC_FP_XSTATE: the FPU state is an XSAVE area, not the
+// bare 512 bytes.
+constexpr uint64_t kContextHasXsave = 0x1, kContextHasSs = 0x2, kContextStrictSs = 0x4;
+
+// struct _fpx_sw_bytes, at the end of the 512 bytes, and what is behind the XSAVE area (FP_XSTATE_MAGIC1 and
+// 2).
+struct KernelXsaveMark {
+  uint32_t magic = 0;
+  uint32_t extended_size = 0;  // of the area, with the second magic number
+  uint64_t features = 0;       // components of the area
+  uint32_t size = 0;           // of the area
+  uint32_t padding[7] = {};
+};
+constexpr size_t kXsaveMark = 464;
+static_assert(sizeof(KernelXsaveMark) == 512 - kXsaveMark);
+constexpr uint32_t kXsaveMagic = 0x46505853, kXsaveMagicBehind = 0x46505845;
 // arch/x86/include/asm/segment.h: what a 64-bit Linux process has in CS and SS.
 constexpr uint16_t kUserCs = 0x33, kUserSs = 0x2b;
 // uapi/asm/signal.h

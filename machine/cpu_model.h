@@ -1,9 +1,11 @@
 // What CPUID tells the guest. A recording made with the portable model replays on any x86-64 host and on the
-// soft vCPU.
+// soft vCPU; one made with v3 on any host of that level.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace aftercheck {
@@ -16,6 +18,9 @@ struct CpuidResult {
 enum class CpuModelKind : uint8_t {
   portable,  // x86-64-v2 plus AES and PCLMULQDQ, no AVX, XSAVE, RDRAND, TSX: a Westmere without its timers
   host,      // the host's own answers; such a recording replays only where the processor agrees
+  // x86-64-v3 (x86-64 psABI, 3.1.1): portable with AVX, AVX2, BMI1, BMI2, F16C, FMA, LZCNT, MOVBE, and of
+  // XSAVE what they need (XCR0 = 7, the standard form alone); no AVX-512, RDRAND, TSX, PKU, FSGSBASE.
+  v3,
 };
 
 class CpuModel {
@@ -42,5 +47,14 @@ class CpuModel {
 };
 
 const char* name(CpuModelKind kind);
+// As name() has it: nullopt for others.
+std::optional<CpuModelKind> cpu_model_named(std::string_view name);
+
+// What the model needs of the host's processor or of its system, and neither has: "AVX2", or empty. `host`
+// and `xcr0` stand for CPUID and XGETBV there. Only v3 needs anything.
+using HostCpuid = CpuidResult (*)(uint32_t leaf, uint32_t subleaf);
+std::string missing_on_host(CpuModelKind kind, HostCpuid host, uint64_t xcr0);
+// Throws Error(host_lacks) where something is missing here.
+void require_host(CpuModelKind kind);
 
 }  // namespace aftercheck

@@ -20,13 +20,14 @@ std::optional<uint64_t> first_inaccessible(const AddressSpace& space, uint64_t a
   return std::nullopt;
 }
 
-std::optional<FaultingAccess> find_faulting_access(const AddressSpace& space, const Registers& registers) {
+std::optional<FaultingAccess> find_faulting_access(const AddressSpace& space, const Registers& registers,
+                                                   const FpuState* fpu) {
   std::array<uint8_t, kLongestInstruction> code{};
   const auto end = first_inaccessible(space, registers.rip, code.size(), Access::fetch);
   const size_t available = end ? *end - registers.rip : code.size();
   if (!space.read(registers.rip, code.data(), available) || available == 0)
     return FaultingAccess{registers.rip, Access::fetch};
-  const auto accesses = memory_accesses({code.data(), available}, registers);
+  const auto accesses = memory_accesses({code.data(), available}, registers, fpu);
   if (!accesses) {
     if (available < code.size()) return FaultingAccess{registers.rip + available, Access::fetch};
     return std::nullopt;

@@ -151,6 +151,25 @@ const Extensions& absent() {
   return result;
 }
 
+// What v3 has of what the portable model lacks. XSAVE and its like: the answer is the model's, not the
+// host's.
+constexpr Rule kRulesOfV3[] = {
+    {ZYDIS_MNEMONIC_MOVBE, Standing::plain},    {ZYDIS_MNEMONIC_XGETBV, Standing::trapped},
+    {ZYDIS_MNEMONIC_XSAVE, Standing::trapped},  {ZYDIS_MNEMONIC_XSAVE64, Standing::trapped},
+    {ZYDIS_MNEMONIC_XRSTOR, Standing::trapped}, {ZYDIS_MNEMONIC_XRSTOR64, Standing::trapped},
+};
+
+// Extensions of v3 whose instructions are VEX-encoded. AVXAES are the 128-bit forms.
+constexpr std::array kVexOfV3 = {
+    ZYDIS_ISA_EXT_AVX,  ZYDIS_ISA_EXT_AVX2, ZYDIS_ISA_EXT_AVX2GATHER, ZYDIS_ISA_EXT_AVXAES,
+    ZYDIS_ISA_EXT_BMI1, ZYDIS_ISA_EXT_BMI2, ZYDIS_ISA_EXT_F16C,       ZYDIS_ISA_EXT_FMA,
+};
+
+bool is_vex_of_v3(const ZydisDecodedInstruction& instruction) {
+  return instruction.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+         std::find(kVexOfV3.begin(), kVexOfV3.end(), instruction.meta.isa_ext) != kVexOfV3.end();
+}
+
 // Of CET, what is no NOP where there is no CET.
 bool is_shadow_stack(const ZydisDecodedInstruction& instruction) {
   constexpr std::array kNops = {ZYDIS_MNEMONIC_ENDBR32, ZYDIS_MNEMONIC_ENDBR64, ZYDIS_MNEMONIC_RDSSPD,
@@ -161,7 +180,15 @@ bool is_shadow_stack(const ZydisDecodedInstruction& instruction) {
 
 }  // namespace
 
-Standing standing(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code) {
+Standing standing(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code,
+                  CpuModelKind model) {
+  if (model == CpuModelKind::v3) {
+    if (is_vex_of_v3(instruction)) return Standing::plain;
+    const auto* const rule =
+        std::find_if(std::begin(kRulesOfV3), std::end(kRulesOfV3),
+                     [&instruction](const Rule& each) { return each.mnemonic == instruction.mnemonic; });
+    if (rule != std::end(kRulesOfV3)) return rule->standing;
+  }
   if (instruction.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return Standing::invalid_opcode;
   if (absent()[instruction.meta.isa_ext] || is_shadow_stack(instruction)) return Standing::invalid_opcode;
   const Standing listed = table()[instruction.mnemonic];

@@ -1,11 +1,13 @@
-// What an instruction is to a guest with the portable CPU model, whatever executes it: table and rules that
-// the machines which look at each instruction share.
+// What an instruction is to a guest with one of our own CPU models, whatever executes it: table and rules
+// that the machines which look at each instruction share.
 #pragma once
 
 #include <Zydis/Zydis.h>
 
 #include <cstdint>
 #include <span>
+
+#include "machine/cpu_model.h"
 
 namespace aftercheck {
 
@@ -21,7 +23,9 @@ enum class Standing : uint8_t {
 };
 
 // `code` starts with the bytes of `instruction`, in 64-bit mode.
-Standing standing(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code);
+// Under the host's model, which nobody here knows, as under the portable one.
+Standing standing(const ZydisDecodedInstruction& instruction, std::span<const uint8_t> code,
+                  CpuModelKind model = CpuModelKind::portable);
 // Of bytes that Zydis does not decode, with its status: an over-long instruction is #GP, not #UD (SDM vol. 2,
 // 2.3.11).
 Standing standing_of_undecodable(ZyanStatus status);

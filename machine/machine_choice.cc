@@ -15,6 +15,11 @@ std::unique_ptr<Machine> create(MachineKind kind, AddressSpace& space, const Cpu
     case kvm:
       return create_kvm_machine(space, cpu);
     case soft:
+      if (cpu.kind() == CpuModelKind::v3)
+        fail(ErrorKind::host_lacks,
+             "the soft vCPU has the portable CPU model only, and this is --cpu {}; use --machine kvm or "
+             "--machine translated",
+             name(cpu.kind()));
       return create_soft_machine(space, cpu);
     case translated:
       return create_translated_machine(space, cpu);
@@ -28,10 +33,8 @@ std::optional<MachineKind> asked_for(MachineChoice choice) {
   return std::nullopt;
 }
 
-}  // namespace
-
-MachineOrder machines_in_order(const MachineNeeds& needs, CpuModelKind cpu,
-                               const std::function<ExitCosts()>& costs) {
+MachineOrder of_all_machines(const MachineNeeds& needs, CpuModelKind cpu,
+                             const std::function<ExitCosts()>& costs) {
   if (cpu == CpuModelKind::host) return {{kvm}, "only KVM runs guests with the host's own CPU model"};
   if (needs.walls) return {{kvm, soft}, "translated code is no wall between the guest and this process"};
   if (needs.processor_trace) return {{kvm, translated, soft}, "the processor traces guests on KVM only"};
@@ -44,8 +47,18 @@ MachineOrder machines_in_order(const MachineNeeds& needs, CpuModelKind cpu,
   return {{translated, kvm, soft}, std::move(reason)};
 }
 
+}  // namespace
+
+MachineOrder machines_in_order(const MachineNeeds& needs, CpuModelKind cpu,
+                               const std::function<ExitCosts()>& costs) {
+  MachineOrder order = of_all_machines(needs, cpu, costs);
+  if (cpu == CpuModelKind::v3) std::erase(order.kinds, soft);
+  return order;
+}
+
 std::unique_ptr<Machine> create_machine(MachineChoice choice, AddressSpace& space, const CpuModel& cpu,
                                         const MachineNeeds& needs, std::string* reason) {
+  require_host(cpu.kind());
   std::string why = "asked for";
   std::unique_ptr<Machine> machine;
   if (const std::optional<MachineKind> asked = asked_for(choice)) {

@@ -61,10 +61,89 @@ bool does_nothing(const Decoded& decoded, const Registers& registers) {
                                                  : registers.rcx == 0;
 }
 
+// --- vector registers ---
+
+constexpr size_t kVectorBytes = 32;
+using Vector = std::array<std::byte, kVectorBytes>;
+
+Vector vector_of(ZydisRegister reg, const FpuState& fpu) {
+  const auto number = static_cast<size_t>(ZydisRegisterGetId(reg)) % 16;
+  Vector value;
+  std::copy_n(&fpu.fxsave[xsave::kXmm0 + 16 * number], 16, value.begin());
+  std::copy_n(&fpu.upper[16 * number], 16, value.begin() + 16);
+  return value;
+}
+
+// Elements with a clear mask are not touched; it is the highest bit of each.
+bool chosen(const Vector& mask, size_t element, size_t size) {
+  return (std::to_integer<unsigned>(mask[element * size + size - 1]) & 0x80) != 0;
+}
+
+uint64_t segment_base(const ZydisDecodedOperand& operand, const Registers& registers) {
+  if (operand.mem.segment == ZYDIS_REGISTER_FS) return registers.fs_base;
+  return operand.mem.segment == ZYDIS_REGISTER_GS ? registers.gs_base : 0;
+}
+
+// The operand of a gather: base, and in a vector register an index for each element. Operands are
+// destination, memory, mask.
+void add_gathered(const Decoded& decoded, const ZydisDecodedOperand& operand, const Registers& registers,
+                  const ZydisRegisterContext& context, const FpuState& fpu,
+                  std::vector<MemoryAccess>& result) {
+  const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
+  const bool wide_index = mnemonic == ZYDIS_MNEMONIC_VPGATHERQD || mnemonic == ZYDIS_MNEMONIC_VPGATHERQQ ||
+                          mnemonic == ZYDIS_MNEMONIC_VGATHERQPS || mnemonic == ZYDIS_MNEMONIC_VGATHERQPD;
+  const bool wide = mnemonic == ZYDIS_MNEMONIC_VPGATHERDQ || mnemonic == ZYDIS_MNEMONIC_VPGATHERQQ ||
+                    mnemonic == ZYDIS_MNEMONIC_VGATHERDPD || mnemonic == ZYDIS_MNEMONIC_VGATHERQPD;
+  const size_t size = wide ? 8 : 4, index_size = wide_index ? 8 : 4;
+  const size_t bytes = decoded.instruction.avx.vector_length / 8U;
+  const size_t count = std::min(bytes / size, bytes / index_size);
+  const Vector mask = vector_of(decoded.operands[2].reg.value, fpu);
+  const Vector indices = vector_of(operand.mem.index, fpu);
+  const uint64_t base = operand.mem.base == ZYDIS_REGISTER_NONE ? 0 : value_of(operand.mem.base, context);
+  for (size_t i = 0; i < count; ++i) {
+    if (!chosen(mask, i, size)) continue;
+    int64_t index = 0;
+    std::copy_n(&indices[i * index_size], index_size, reinterpret_cast<std::byte*>(&index));
+    if (!wide_index) index = static_cast<int32_t>(index);
+    uint64_t address = base + static_cast<uint64_t>(index) * operand.mem.scale +
+                       static_cast<uint64_t>(operand.mem.disp.value);
+    if (decoded.instruction.address_width == 32) address = static_cast<uint32_t>(address);
+    result.push_back({address + segment_base(operand, registers), size, Access::read});
+  }
+}
+
+// The size of an element that a mask in a vector register chooses, 0 where nothing does.
+size_t masked_element(ZydisMnemonic mnemonic) {
+  switch (mnemonic) {
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+      return 4;
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+// Those that its mask, the second operand, chooses of `whole`.
+void add_masked(const Decoded& decoded, const MemoryAccess& whole, const FpuState& fpu,
+                std::vector<MemoryAccess>& result) {
+  const size_t size = masked_element(decoded.instruction.mnemonic);
+  const Vector mask = vector_of(decoded.operands[1].reg.value, fpu);
+  for (size_t i = 0; i < whole.size / size; ++i) {
+    if (!chosen(mask, i, size)) continue;
+    MemoryAccess element = whole;
+    element.address += i * size;
+    element.size = size;
+    result.push_back(element);
+  }
+}
+
 }  // namespace
 
 std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t> code,
-                                                         const Registers& registers) {
+                                                         const Registers& registers, const FpuState* fpu) {
   std::vector<MemoryAccess> result;
   Decoded decoded;
   if (!x86::decode(code, decoded)) return std::nullopt;
@@ -72,21 +151,27 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
   const ZydisRegisterContext context = context_of(registers);
   const auto first = decoded.operands.begin();
   for (const auto& operand : std::span(first, first + decoded.instruction.operand_count)) {
-    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.mem.type != ZYDIS_MEMOP_TYPE_MEM) continue;
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
+    if (operand.mem.type == ZYDIS_MEMOP_TYPE_VSIB && fpu != nullptr)
+      add_gathered(decoded, operand, registers, context, *fpu, result);
+    if (operand.mem.type != ZYDIS_MEMOP_TYPE_MEM) continue;
     uint64_t address = 0;
     if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_LEAVE)
       address = registers.rbp;
     else if (!ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&decoded.instruction, &operand, registers.rip, &context,
                                                       &address)))
       continue;
-    if (operand.mem.segment == ZYDIS_REGISTER_FS) address += registers.fs_base;
-    if (operand.mem.segment == ZYDIS_REGISTER_GS) address += registers.gs_base;
+    address += segment_base(operand, registers);
     address += stack_displacement(decoded, operand);
     address += bit_string_displacement(decoded, context);
     if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_XLAT) address += registers.rax & 0xff;
     const bool writes = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
-    result.push_back({address, operand.size / 8U, writes ? Access::write : Access::read,
-                      operand.mem.segment == ZYDIS_REGISTER_SS});
+    const MemoryAccess access{address, operand.size / 8U, writes ? Access::write : Access::read,
+                              operand.mem.segment == ZYDIS_REGISTER_SS};
+    if (fpu != nullptr && masked_element(decoded.instruction.mnemonic) != 0)
+      add_masked(decoded, access, *fpu, result);
+    else
+      result.push_back(access);
   }
   // ENTER also looks at where the stack pointer will be, below the frame pointers that it copies (SDM vol. 2,
   // ENTER).
@@ -111,6 +196,11 @@ bool is_xsave_or_hypercall(std::span<const uint8_t> code) {
           std::find(kCategories.begin(), kCategories.end(), instruction.meta.category) != kCategories.end());
 }
 
+bool is_gather(std::span<const uint8_t> code) {
+  ZydisDecodedInstruction instruction;
+  return x86::decode(code, instruction) && instruction.meta.isa_ext == ZYDIS_ISA_EXT_AVX2GATHER;
+}
+
 uint64_t port_access_length(std::span<const uint8_t> code) {
   constexpr std::array kCategories = {ZYDIS_CATEGORY_IO, ZYDIS_CATEGORY_IOSTRINGOP};
   ZydisDecodedInstruction instruction;
@@ -120,23 +210,29 @@ uint64_t port_access_length(std::span<const uint8_t> code) {
   return instruction.length;
 }
 
-bool protection_fault(std::span<const uint8_t> code, const Registers& registers) {
-  constexpr std::array kNeverUndefined = {ZYDIS_MNEMONIC_INT, ZYDIS_MNEMONIC_LDMXCSR, ZYDIS_MNEMONIC_FXRSTOR,
+bool protection_fault(std::span<const uint8_t> code, const Registers& registers, const FpuState* fpu) {
+  constexpr std::array kNeverUndefined = {ZYDIS_MNEMONIC_INT,       ZYDIS_MNEMONIC_LDMXCSR,
+                                          ZYDIS_MNEMONIC_VLDMXCSR,  ZYDIS_MNEMONIC_FXRSTOR,
                                           ZYDIS_MNEMONIC_FXRSTOR64, ZYDIS_MNEMONIC_CMPXCHG16B};
   Decoded decoded;
   // Other encodings, and UD0 and UD1, are #UD whatever their operands are where the processor lacks them.
-  if (!x86::decode(code, decoded) || decoded.instruction.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+  const auto is_known = [fpu](ZydisInstructionEncoding encoding) {
+    return encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+           (fpu != nullptr && encoding == ZYDIS_INSTRUCTION_ENCODING_VEX);
+  };
+  if (!x86::decode(code, decoded) || !is_known(decoded.instruction.encoding) ||
       decoded.instruction.mnemonic == ZYDIS_MNEMONIC_UD0 ||
       decoded.instruction.mnemonic == ZYDIS_MNEMONIC_UD1)
     return false;
   if (std::find(kNeverUndefined.begin(), kNeverUndefined.end(), decoded.instruction.mnemonic) !=
       kNeverUndefined.end())
     return true;
-  const auto accesses = memory_accesses(code, registers);
+  const auto accesses = memory_accesses(code, registers, fpu);
   if (!accesses) return false;
   const bool aligned = x86::requires_alignment(decoded);
   return std::any_of(accesses->begin(), accesses->end(), [aligned](const MemoryAccess& access) {
-    return !is_canonical(access.address) || (aligned && access.size == 16 && access.address % 16 != 0);
+    return !is_canonical(access.address) ||
+           (aligned && access.size >= 16 && access.address % access.size != 0);
   });
 }
 

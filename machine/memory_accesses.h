@@ -23,15 +23,24 @@ struct MemoryAccess {
 
 // The memory that the instruction at the start of `code` would touch, in the order in which a processor
 // checks it (reads before writes; what is read and written counts as a write). One iteration for repeated
-// string instructions. nullopt when the bytes are no instruction, or not all of it.
+// string instructions. Gathers and moves under a mask (SDM vol. 2, VPGATHERDD, VMASKMOV, VPMASKMOV) touch
+// what vector registers say: without `fpu` no element of the former, and all of the latter. nullopt when the
+// bytes are no instruction, or not all of it.
 std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t> code,
-                                                         const Registers& registers);
+                                                         const Registers& registers,
+                                                         const FpuState* fpu = nullptr);
 
 // The instruction at the start of `code` faulted before its pages were looked at. Is that #GP(0), for where
 // its operands are (at a non-canonical address, or not aligned where they must be: SDM vol. 3, 6.15,
 // interrupt 13) or for reserved bits in them (vol. 2, LDMXCSR, FXRSTOR), rather than #UD? INT n is, too: its
-// gates are ring 0's.
-bool protection_fault(std::span<const uint8_t> code, const Registers& registers);
+// gates are ring 0's. `fpu`: as it is then, of a model that has VEX-encoded instructions; to others they are
+// undefined whatever their operands are.
+bool protection_fault(std::span<const uint8_t> code, const Registers& registers,
+                      const FpuState* fpu = nullptr);
+
+// Is the instruction at the start of `code` a gather? A trap may come between two of its elements, with RIP
+// still on it (SDM vol. 2, VPGATHERDD).
+bool is_gather(std::span<const uint8_t> code);
 
 // Bytes of the instruction at the start of `code` if it is IN, OUT, INS or OUTS; 0 otherwise.
 uint64_t port_access_length(std::span<const uint8_t> code);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace aftercheck {
@@ -25,6 +26,25 @@ FpuState FpuState::of_image(const void* image) {
   std::memcpy(&mask, &state.fxsave[kMask], sizeof mask);
   std::memcpy(state.fxsave.data(), image, kUsed);
   std::memcpy(&state.fxsave[kMask], &mask, sizeof mask);
+  return state;
+}
+
+bool FpuState::has_upper() const {
+  return std::ranges::any_of(upper, [](std::byte byte) { return byte != std::byte{0}; });
+}
+
+std::vector<std::byte> FpuState::bytes() const {
+  std::vector<std::byte> result(fxsave.begin(), fxsave.end());
+  if (has_upper()) result.insert(result.end(), upper.begin(), upper.end());
+  return result;
+}
+
+std::optional<FpuState> FpuState::of_bytes(std::span<const std::byte> bytes) {
+  FpuState state;
+  const size_t legacy = state.fxsave.size();
+  if (bytes.size() != legacy && bytes.size() != legacy + state.upper.size()) return std::nullopt;
+  std::ranges::copy(bytes.first(legacy), state.fxsave.begin());
+  std::ranges::copy(bytes.subspan(legacy), state.upper.begin());
   return state;
 }
 
@@ -55,10 +75,11 @@ RegisterWords canonical_state(const Registers& registers) {
   return to_words(canonical);
 }
 
-std::array<std::byte, kCanonicalFpuSize> canonical_fpu(const FpuState& state) {
+CanonicalFpu canonical_fpu(const FpuState& state) {
   // Offsets in the FXSAVE image: SDM vol. 1, table 10-2.
   constexpr size_t kControlWord = 0, kStatusWord = 2, kTag = 4, kMxcsr = 24, kSt0 = 32, kXmm0 = 160;
-  std::array<std::byte, kCanonicalFpuSize> out{};
+  CanonicalFpu canonical;
+  auto& out = canonical.bytes_;
   std::memcpy(out.data(), &state.fxsave[kXmm0], 16 * 16);
   size_t at = 16 * 16;
   uint16_t status = 0;
@@ -74,7 +95,10 @@ std::array<std::byte, kCanonicalFpuSize> canonical_fpu(const FpuState& state) {
   std::memcpy(&mxcsr, &state.fxsave[kMxcsr], sizeof mxcsr);
   mxcsr &= ~uint32_t{0x3f};  // sticky exception flags (SDM vol. 1, figure 10-3)
   std::memcpy(&out[at + 4], &mxcsr, sizeof mxcsr);
-  return out;
+  if (!state.has_upper()) return canonical;
+  std::ranges::copy(state.upper, out.begin() + CanonicalFpu::kLegacySize);
+  canonical.size_ = out.size();
+  return canonical;
 }
 
 }  // namespace aftercheck

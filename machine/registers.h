@@ -5,7 +5,10 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 namespace aftercheck {
 
@@ -73,16 +76,25 @@ constexpr bool is_canonical(uint64_t address) {
   return static_cast<uint64_t>(static_cast<int64_t>(address << 16) >> 16) == address;
 }
 
-// x87, MMX and SSE state in FXSAVE64 layout (SDM vol. 1, 10.5.1). The portable CPU model has nothing beyond
-// it.
+// x87, MMX and SSE state in FXSAVE64 layout (SDM vol. 1, 10.5.1), and the upper halves of YMM0-15 as XSAVE
+// stores them (13.5.3). The portable CPU model has nothing beyond the former, v3 nothing beyond both; the
+// upper halves are zero for every other model.
 struct FpuState {
   alignas(16) std::array<std::byte, 512> fxsave{};
+  alignas(16) std::array<std::byte, 256> upper{};
 
   // Bytes of the image that FXSAVE stores; the rest is reserved (SDM vol. 1, table 10-2).
   static constexpr size_t kUsed = 416;
 
   // What FXSAVE or XSAVE has stored at `image`, but for the mask of MXCSR, in which processors differ.
   static FpuState of_image(const void* image);
+
+  // As recordings have it: the FXSAVE image, and behind it the upper halves unless all of them are zero.
+  std::vector<std::byte> bytes() const;
+  // That again. nullopt where there are neither 512 nor 768 bytes.
+  static std::optional<FpuState> of_bytes(std::span<const std::byte> bytes);
+
+  bool has_upper() const;
 
   // As after FNINIT and with MXCSR = 0x1F80: what Linux gives a new process.
   static FpuState initial();
@@ -96,10 +108,32 @@ struct FpuState {
 // the status flags (see rflags::kStatus).
 RegisterWords canonical_state(const Registers& registers);
 
-// Likewise for the FPU: XMM0-15, the x87 registers in use, control words, stack top and tags. Left out are
-// the sticky exception flags and condition codes, which the soft vCPU does not keep, and the last
-// instruction's addresses.
-constexpr size_t kCanonicalFpuSize = 16 * 16 + 8 * 10 + 8;
-std::array<std::byte, kCanonicalFpuSize> canonical_fpu(const FpuState& state);
+// Likewise for the FPU: XMM0-15, the x87 registers in use, control words, stack top and tags; then the upper
+// halves of YMM0-15 unless all of them are zero. Left out are the sticky exception flags and condition codes,
+// which the soft vCPU does not keep, and the last instruction's addresses.
+class CanonicalFpu {
+ public:
+  const std::byte* data() const { return bytes_.data(); }
+  size_t size() const { return size_; }
+  auto begin() const { return bytes_.begin(); }
+  auto end() const { return bytes_.begin() + static_cast<std::ptrdiff_t>(size_); }
+  friend bool operator==(const CanonicalFpu&, const CanonicalFpu&) = default;
+
+ private:
+  static constexpr size_t kLegacySize = 16 * 16 + 8 * 10 + 8;
+  std::array<std::byte, kLegacySize + 256> bytes_{};
+  size_t size_ = kLegacySize;
+  friend CanonicalFpu canonical_fpu(const FpuState& state);
+};
+CanonicalFpu canonical_fpu(const FpuState& state);
+
+// The standard form of an XSAVE area (SDM vol. 1, 13.4): offsets and sizes in bytes. Up to the header it is
+// FXSAVE's; the upper halves of YMM0-15 are where CPUID leaf 0DH says, on every processor that has them here.
+namespace xsave {
+constexpr size_t kMxcsr = 24, kMxcsrMask = 28, kSt0 = 32, kXmm0 = 160;
+constexpr size_t kLegacySize = 512, kHeader = kLegacySize, kHeaderSize = 64;
+constexpr size_t kUpper = 576, kUpperSize = 256, kSize = kUpper + kUpperSize;
+constexpr uint64_t kX87 = 1, kSse = 2, kAvx = 4, kAll = kX87 | kSse | kAvx;  // XCR0 of the v3 model
+}  // namespace xsave
 
 }  // namespace aftercheck

@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kSize = 512 << 10;
 constexpr uint64_t kLongest = 16;  // of an entry
+constexpr uint64_t kShort = 64;    // what is noted in entries; more in pages
 
 std::byte* pointer(uint64_t address) { return reinterpret_cast<std::byte*>(address); }
 
@@ -62,7 +63,11 @@ bool StoreJournal::keep(uint64_t page) {
 bool StoreJournal::note(uint64_t address, uint64_t size) {
   if (size == 0) return true;
   if (size > UINT64_MAX - address) return false;
-  if (size <= kLongest) return append(address, size);
+  if (size <= kShort) {
+    for (uint64_t done = 0; done < size; done += kLongest)
+      if (!append(address + done, std::min(size - done, kLongest))) return false;
+    return true;
+  }
   if (kGhostWindow.contains(address)) return true;
   drain();
   for (uint64_t page = page_down(address); page < address + size; page += kPageSize)

@@ -22,15 +22,16 @@ struct TrappedSources {
   const CpuModel& cpu;
   uint64_t clock = 0;                // for RDTSC, RDTSCP
   std::function<uint64_t()> random;  // for RDRAND, RDSEED: one word
-  // For FXSAVE: writes to guest memory as the guest itself would. False, with nothing written, where it may
-  // not.
+  // For FXSAVE and XSAVE: writes to guest memory as the guest itself would. False, with nothing written,
+  // where it may not.
   std::function<bool(uint64_t address, std::span<const std::byte> bytes)> write;
 };
 
 // Does what the instruction at RIP would have done and moves RIP past it. RDTSCP and RDPID see processor 0;
-// FXSAVE stores an image without what differs between processors. Returns the exception or the access that
-// the guest's memory forbids, with nothing done, if there is one. Throws Error(unsupported) for FXSAVE that
-// `space` has no patch of, Error(internal) when it is no trapped instruction at all.
+// FXSAVE and XSAVE store an image without what differs between processors; XRSTOR sets the vCPU's FPU.
+// Returns the exception or the access that the guest's memory forbids, with nothing done, if there is one.
+// Throws Error(unsupported) for FXSAVE that `space` has no patch of, Error(internal) when it is no trapped
+// instruction at all.
 std::optional<Exit> answer_trapped(const TrappedInstruction& instruction, const TrappedSources& sources,
                                    const AddressSpace& space, Vcpu& vcpu);
 

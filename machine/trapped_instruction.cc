@@ -77,13 +77,27 @@ std::optional<TrappedInstruction> decode_group9(const Prefixes& p, uint8_t modrm
   return result;
 }
 
-// FXSAVE, FXSAVE64: 0F AE /0 with a memory operand, no mandatory prefix (SDM vol. 2, opcode table A-6, group
-// 15).
-std::optional<TrappedInstruction> decode_fxsave(const Prefixes& p, std::span<const uint8_t> opcode) {
+// Which one an opcode with a memory operand is (SDM vol. 2, opcode table A-6: group 15, 0F AE, and group 9,
+// 0F C7): none of those here has a mandatory prefix. The 64-bit forms differ by REX.W alone.
+TrappedKind kind_of_memory_form(uint8_t opcode, unsigned reg, CpuModelKind model) {
+  const bool group15 = opcode == 0xae;
+  if (group15 && reg == 0) return TrappedKind::fxsave;
+  if (model != CpuModelKind::v3) return TrappedKind::none;
+  if (group15) {
+    constexpr std::array kGroup15 = {TrappedKind::xsave, TrappedKind::xrstor, TrappedKind::xsave_other};
+    return reg >= 4 && reg <= 6 ? kGroup15[reg - 4] : TrappedKind::none;
+  }
+  return reg >= 3 && reg <= 5 ? TrappedKind::xsave_other : TrappedKind::none;  // XRSTORS, XSAVEC, XSAVES
+}
+
+std::optional<TrappedInstruction> decode_memory_form(const Prefixes& p, std::span<const uint8_t> opcode,
+                                                     CpuModelKind model) {
   if (opcode.size() < 3 || p.repeat != 0 || p.operand_size) return std::nullopt;
   const uint8_t modrm = opcode[2];
   const unsigned mod = modrm >> 6, rm = modrm & 7;
-  if ((modrm >> 3 & 7) != 0 || mod == 3) return std::nullopt;
+  if (mod == 3) return std::nullopt;
+  const TrappedKind kind = kind_of_memory_form(opcode[1], modrm >> 3 & 7, model);
+  if (kind == TrappedKind::none) return std::nullopt;
   // Displacement sizes: SDM vol. 2, table 2-2 and 2-3.
   size_t length = 3;
   size_t displacement = mod == 1 ? 1 : mod == 2 ? 4 : 0;
@@ -96,7 +110,7 @@ std::optional<TrappedInstruction> decode_fxsave(const Prefixes& p, std::span<con
   length += displacement;
   if (opcode.size() < length) return std::nullopt;
   TrappedInstruction result;
-  result.kind = TrappedKind::fxsave;
+  result.kind = kind;
   result.length = static_cast<uint8_t>(p.length + length);
   return result;
 }
@@ -104,19 +118,20 @@ std::optional<TrappedInstruction> decode_fxsave(const Prefixes& p, std::span<con
 }  // namespace
 
 const char* name(TrappedKind kind) {
-  static constexpr std::array<const char*, 8> kNames = {"none",   "rdtsc",  "rdtscp", "cpuid",
-                                                        "rdrand", "rdseed", "rdpid",  "fxsave"};
+  static constexpr std::array<const char*, 12> kNames = {"none",   "rdtsc",  "rdtscp", "cpuid",
+                                                         "rdrand", "rdseed", "rdpid",  "fxsave",
+                                                         "xgetbv", "xsave",  "xrstor", "xsave_other"};
   const auto index = static_cast<size_t>(kind);
   return index < kNames.size() ? kNames[index] : "unknown";
 }
 
-std::optional<TrappedInstruction> decode_trapped(std::span<const uint8_t> code) {
+std::optional<TrappedInstruction> decode_trapped(std::span<const uint8_t> code, CpuModelKind model) {
   if (code.size() > kMaxInstructionLength) code = code.first(kMaxInstructionLength);
   const Prefixes p = read_prefixes(code);
   const auto opcode = code.subspan(p.length);
   if (opcode.size() < 2 || opcode[0] != 0x0f || p.lock) return std::nullopt;  // LOCK: #UD with all of them
 
-  if (opcode[1] == 0xae) return decode_fxsave(p, opcode);
+  if (opcode[1] == 0xae) return decode_memory_form(p, opcode, model);
   std::optional<TrappedInstruction> result;
   size_t opcode_length = 3;
   if (opcode[1] == 0x31 || opcode[1] == 0xa2) {
@@ -124,7 +139,11 @@ std::optional<TrappedInstruction> decode_trapped(std::span<const uint8_t> code) 
     result.emplace().kind = opcode[1] == 0x31 ? TrappedKind::rdtsc : TrappedKind::cpuid;
   } else if (opcode.size() >= 3 && opcode[1] == 0x01 && opcode[2] == 0xf9) {
     result.emplace().kind = TrappedKind::rdtscp;
+  } else if (model == CpuModelKind::v3 && opcode.size() >= 3 && opcode[1] == 0x01 && opcode[2] == 0xd0 &&
+             p.repeat == 0 && !p.operand_size) {
+    result.emplace().kind = TrappedKind::xgetbv;
   } else if (opcode.size() >= 3 && opcode[1] == 0xc7) {
+    if (opcode[2] < 0xc0) return decode_memory_form(p, opcode, model);
     result = decode_group9(p, opcode[2]);
   }
   if (result) result->length = static_cast<uint8_t>(p.length + opcode_length);

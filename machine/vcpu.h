@@ -145,12 +145,14 @@ enum class Stores : uint8_t {
 // `space` must outlive the machine; the machine observes it. Throws Error(host_lacks) with the reason (and
 // what to do) when the backend can't work here.
 std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel& cpu);
-// This one has bounds and a view. Not Stores::journaled.
+// This one has bounds and a view, and does not journal stores. What other models than the portable one have
+// more it refuses where it meets it, and the upper halves of vector registers are zero: no whole run of a
+// guest with the v3 model is for it.
 std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu,
                                              Stores stores = Stores::performed);
 
 // This one counts branches. Guest code is translated to itself and runs in the recorder's process. Throws
-// Error(host_lacks) for a CPU model other than the portable one, too.
+// Error(host_lacks) for the host's CPU model, too.
 enum class BranchCounts : uint8_t {
   automatic,  // in XMM31 where the processor has it, which is cheap, in memory elsewhere
   in_memory,

@@ -252,9 +252,9 @@ void ChunkBuilder::check_limits(const Event& event) const {
   limit("code patches", event.patches.size(), kMaxListEntries);
   limit("steps of output", event.output_steps.size(), kMaxListEntries);
   if (has_extra(event)) limit("bytes of mappings and digests", extra_size(event), kMaxExtraBytes);
-  if (!event.fpu.empty() && event.fpu.size() != kFpuBytes)
-    fail(ErrorKind::internal, "an event has {} bytes of FPU state instead of {}", event.fpu.size(),
-         kFpuBytes);
+  if (!event.fpu.empty() && event.fpu.size() != kFpuBytes && event.fpu.size() != kWideFpuBytes)
+    fail(ErrorKind::internal, "an event has {} bytes of FPU state instead of {} or {}", event.fpu.size(),
+         kFpuBytes, kWideFpuBytes);
 }
 
 // First step of append(), and the only one that can fail on the guest's account.

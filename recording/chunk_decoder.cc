@@ -255,7 +255,7 @@ void ChunkDecoder::load_extra(log::Extra::Reader in, Event& event) {
   if (in.getHasFpuDigest()) event.fpu_digest = in.getFpuDigest();
   if (in.getBranchesPlusOne() != 0) event.branches = in.getBranchesPlusOne() - 1;
   const auto fpu = as_span(in.getFpu());
-  if (!fpu.empty() && fpu.size() != kFpuBytes)
+  if (!fpu.empty() && fpu.size() != kFpuBytes && fpu.size() != kWideFpuBytes)
     damaged("event {} of the chunk has {} bytes of FPU state", at_, fpu.size());
   event.fpu.assign(fpu.begin(), fpu.end());
   for (const auto op : ops) load_space_op(op, event.space_ops.emplace_back());

@@ -139,7 +139,9 @@ struct Event {
   std::optional<uint64_t> branches;
   // the answer
   std::vector<RegisterChange> registers;
-  std::vector<std::byte> fpu;  // 512 bytes of FXSAVE, or empty: unchanged
+  // 512 bytes of FXSAVE, with the upper halves of YMM0-15 behind them unless these are zero; or empty:
+  // unchanged
+  std::vector<std::byte> fpu;
   std::vector<SpaceOp> space_ops;
   std::vector<MemoryWrite> writes;
   std::vector<CodePatch> patches;

@@ -15,11 +15,12 @@ namespace aftercheck::recording {
 constexpr uint64_t kChunkTargetBytes = 8 << 20;  // a chunk is closed when its payload reaches this
 constexpr uint64_t kMaxPayloadBytes = 64 << 20;  // no reader accepts more
 constexpr uint64_t kSmallWriteBytes = 256;       // writes from this size on go to the bulk column
-constexpr uint64_t kFpuBytes = 512;              // FXSAVE area, Intel SDM vol. 1, 10.5.1
-constexpr uint32_t kMaxShapes = 1 << 18;         // per chunk
-constexpr uint64_t kMaxSlots = 1 << 22;          // of all shapes of a chunk together
-constexpr uint32_t kMaxEventSlots = 1 << 20;     // of one shape
-constexpr uint32_t kMaxListEntries = 1 << 18;    // of each list of an Extra, and of a shape's outputs
+// FXSAVE area (Intel SDM vol. 1, 10.5.1), and with the upper halves of YMM0-15 behind it.
+constexpr uint64_t kFpuBytes = 512, kWideFpuBytes = 768;
+constexpr uint32_t kMaxShapes = 1 << 18;       // per chunk
+constexpr uint64_t kMaxSlots = 1 << 22;        // of all shapes of a chunk together
+constexpr uint32_t kMaxEventSlots = 1 << 20;   // of one shape
+constexpr uint32_t kMaxListEntries = 1 << 18;  // of each list of an Extra, and of a shape's outputs
 // All of an event but its memory writes: the writer refuses more.
 constexpr uint64_t kMaxExtraBytes = 16 << 20;
 

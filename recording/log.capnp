@@ -47,7 +47,7 @@ struct Extra {
   memory @1 :List(MemoryDigest);
   hasFpuDigest @2 :Bool;
   fpuDigest @3 :UInt64;
-  fpu @4 :Data;                   # 512 bytes, or none
+  fpu @4 :Data;                   # 512 or 768 bytes, or none
   spaceOps @5 :List(SpaceOp);
   patches @6 :List(CodePatch);
   outputSteps @7 :List(OutputStep);

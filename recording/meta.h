@@ -29,7 +29,7 @@ struct Meta {
   std::string working_directory;
   std::vector<std::string> environment;
   std::string machine;    // "kvm" or "soft"
-  std::string cpu_model;  // "portable" or "host"
+  std::string cpu_model;  // "portable", "host" or "v3"
   std::string host_cpu, host_kernel, host_name;
   uint64_t start_time_ns = 0;                       // CLOCK_REALTIME, nanoseconds since the epoch
   std::map<std::string, std::string> capabilities;  // what was probed: name -> value

@@ -28,6 +28,7 @@ void DenseStops::stopped() {
 }
 
 bool DenseStops::wants_other() {
+  if (!elsewhere_ && !guest_.may_be_on_soft() && guest_.counting_vcpu(thread_) == nullptr) return false;
   const double here = cost_[elsewhere_], there = cost_[!elsewhere_];
   if (there == 0) return here < kDenseSeconds;
   return there < here || (blocks_ % kLookAgain == 0 && there < kHopeless * here);

@@ -76,7 +76,7 @@ std::string Guest::memory_difference(const Event& event) {
   }
   if (event.fpu_digest &&
       recording::digest64(canonical_fpu(thread(event.thread).vcpu().fpu())) != *event.fpu_digest)
-    return "the x87 or SSE registers differ";
+    return "the x87 or vector registers differ";
   return {};
 }
 
@@ -360,9 +360,9 @@ void Guest::apply_registers(GuestThread& thread, const Event& event) {
   for (const uint64_t base : {thread.registers().fs_base, thread.registers().gs_base})
     if (!is_canonical(base)) bad(fmt::format("the segment base {:#x} is not canonical", base));
   if (event.fpu.empty()) return;
-  FpuState state;
-  if (event.fpu.size() != state.fxsave.size()) bad(fmt::format("FPU state of {} bytes", event.fpu.size()));
-  std::copy(event.fpu.begin(), event.fpu.end(), state.fxsave.begin());
+  const std::optional<FpuState> found = FpuState::of_bytes(event.fpu);
+  if (!found) bad(fmt::format("FPU state of {} bytes", event.fpu.size()));
+  const FpuState& state = *found;
   constexpr size_t kMxcsr = 24;  // SDM vol. 1, table 10-2
   uint32_t mxcsr = 0;
   std::memcpy(&mxcsr, &state.fxsave[kMxcsr], sizeof mxcsr);

@@ -101,6 +101,8 @@ class Guest {
   void move(GuestThread& thread, Vcpu& to);
   // A soft vCPU for the thread on the same memory, whatever its own machine is.
   Vcpu& soft_vcpu(GuestThread& thread);
+  // May it be the soft vCPU that runs the guest? Not with the v3 model, whose registers it lacks.
+  bool may_be_on_soft() const { return options_.cpu.kind() != CpuModelKind::v3; }
   // One that counts branches: its own, or where the guest's machine is KVM another on the same memory. Null:
   // there is none.
   Vcpu* counting_vcpu(GuestThread& thread);

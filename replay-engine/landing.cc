@@ -329,15 +329,27 @@ void Landing::end_block() {
 }
 
 void Landing::change() {
-  AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: after {} arrivals on to the {} vCPU", event_.rip,
-                    arrivals_, on_soft() ? "thread's own" : "soft");
+  const auto tell = [this](const char* to) {
+    AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: after {} arrivals on to the {} vCPU", event_.rip,
+                      arrivals_, to);
+  };
   if (on_soft()) {
+    tell("thread's own");
     guest_.move(thread_, thread_.own_vcpu());
-    arm();
-  } else {
-    disarm();
-    guest_.move(thread_, guest_.soft_vcpu(thread_));
+    if (!armed_) arm();
+    return;
   }
+  // Where the guest has registers that the soft vCPU lacks, translated code, which an INT3 stops for less
+  // than KVM.
+  const bool soft = guest_.may_be_on_soft();
+  Vcpu* const other = soft ? &guest_.soft_vcpu(thread_) : guest_.counting_vcpu(thread_);
+  if (other == nullptr || other == &thread_.own_vcpu()) {
+    gave_up_ = true;
+    return;
+  }
+  tell(soft ? "soft" : "translated");
+  if (other->has_run_to()) disarm();
+  guest_.move(thread_, *other);
 }
 
 bool Landing::give_up() {

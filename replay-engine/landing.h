@@ -19,7 +19,8 @@ namespace aftercheck {
 // that. Else where the guest passes the instant's address often, nearly all arrivals must be refused for next
 // to nothing: on KVM one costs two exits, so the guest goes to the soft vCPU, on the same memory, which asks
 // without leaving translated code; and what refused the arrival before is looked at first: a cache line that
-// the recorder has sampled, or a register.
+// the recorder has sampled, or a register. With the v3 model, which the soft vCPU lacks, it goes to the
+// translated machine.
 class Landing final : private ArrivalFilter {
  public:
   // `event` is of the thread's, asynchronous, and ends the segment in which the guest is. All must outlive

@@ -29,8 +29,7 @@ constexpr std::chrono::milliseconds kTellLanding{200};
 constexpr std::chrono::seconds kLogLanding{3};
 
 CpuModel cpu_of(const recording::Meta& meta, const std::filesystem::path& directory) {
-  for (const CpuModelKind kind : {CpuModelKind::portable, CpuModelKind::host})
-    if (meta.cpu_model == name(kind)) return CpuModel(kind);
+  if (const auto kind = cpu_model_named(meta.cpu_model)) return CpuModel(*kind);
   fail(ErrorKind::unsupported, "{}: cpu_model \"{}\" is not known to this version",
        (directory / "meta").string(), meta.cpu_model);
 }

@@ -14,7 +14,7 @@ Event thread_state(const CheckpointThread& thread) {
   event.thread = thread.number;
   const RegisterWords words = to_words(thread.registers);
   for (size_t i = 0; i < words.size(); ++i) event.registers.push_back({static_cast<uint8_t>(i), words[i]});
-  event.fpu.assign(thread.fpu.fxsave.begin(), thread.fpu.fxsave.end());
+  event.fpu = thread.fpu.bytes();
   return event;
 }
 

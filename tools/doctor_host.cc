@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "machine/cpu_model.h"
 #include "tools/console.h"
 #include "tools/doctor.h"
 
@@ -166,6 +167,17 @@ Finding descriptors() {
                std::to_string(limit.rlim_cur), "programs may run out of them; raise `ulimit -n`");
 }
 
+Finding level_v3() {
+  std::string missing;
+  try {
+    require_host(CpuModelKind::v3);
+  } catch (const Error& error) {
+    missing = error.what();
+  }
+  return probe("cpu_v3", "processor of level x86-64-v3 (AVX2, FMA, BMI)", missing.empty(), missing,
+               "neither `record --cpu v3` nor replays of such recordings");
+}
+
 Finding memory() {
   constexpr uint64_t kEnough = uint64_t{256} << 20;
   const uint64_t bytes = std::strtoull(field("/proc/meminfo", "MemAvailable").c_str(), nullptr, 10) * 1024;
@@ -177,6 +189,7 @@ Finding memory() {
 
 std::vector<Finding> examine_host() {
   std::vector<Finding> findings = identity();
+  findings.push_back(level_v3());
   findings.push_back(memory());
   findings.push_back(descriptors());
   findings.push_back(page_map());

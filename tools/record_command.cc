@@ -167,11 +167,12 @@ Command add_record(CLI::App& parent) {
   app->add_option_function<std::string>(
          "--cpu",
          [&options](const std::string& word) {
-           options.cpu = word == "host" ? CpuModelKind::host : CpuModelKind::portable;
+           options.cpu = cpu_model_named(word).value_or(CpuModelKind::portable);
          },
-         "The processor that the guest sees: portable replays everywhere, host only on its like")
-      ->check(CLI::IsMember({"portable", "host"}).description(""))
-      ->type_name("portable|host")
+         "The processor that the guest sees: portable replays everywhere, v3 (x86-64-v3: AVX2)\n"
+         "where the processor has that and not on the soft vCPU, host only on its like")
+      ->check(CLI::IsMember({"portable", "v3", "host"}).description(""))
+      ->type_name("portable|v3|host")
       ->default_str("portable");
   app->add_option_function<std::string>(
          "--pt",

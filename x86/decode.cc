@@ -58,6 +58,8 @@ bool requires_alignment(const WithOperands& decoded) {
   // To Zydis those with MMX registers are of no class.
   const bool to_mmx =
       instruction.mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || instruction.mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
+  if (instruction.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+    return instruction.meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX1;
   if (instruction.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
       (instruction.meta.exception_class == ZYDIS_EXCEPTION_CLASS_NONE && !to_mmx))
     return false;

@@ -11,6 +11,7 @@
 namespace aftercheck {
 
 std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel& cpu) {
+  require_host(cpu.kind());
   return std::make_unique<kvm::KvmMachine>(space, cpu);
 }
 

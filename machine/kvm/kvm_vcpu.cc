@@ -23,7 +23,6 @@ namespace {
 constexpr uint32_t kStar = 0xc0000081, kLstar = 0xc0000082, kSyscallMask = 0xc0000084;
 // Flags that SYSCALL clears on entry: TF, IF, DF, NT, AC, as Linux.
 constexpr uint64_t kClearedFlags = 0x100 | 0x200 | 0x400 | 0x4000 | 0x40000;
-constexpr size_t kXstateBv = 512;  // offset of XSTATE_BV in the XSAVE area (SDM vol. 1, 13.4.2)
 
 // The bytes from RIP on, as far as they can be read.
 std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
@@ -37,7 +36,7 @@ std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
 
 KvmVcpu::KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine& vm, unsigned id,
                  const CpuModel& cpu)
-    : machine_(machine), id_(id), fd_(system, vm, id) {
+    : machine_(machine), id_(id), model_(cpu.kind()), fd_(system, vm, id) {
   prepare_kicks();  // one from another thread has to interrupt KVM_RUN
   fd_.set_cpuid(cpu);
   kvm_sregs sregs = fd_.sregs();
@@ -62,19 +61,36 @@ KvmVcpu::KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine
 }
 
 FpuState KvmVcpu::fpu() {
-  const kvm_xsave xsave = fd_.xsave();
-  return FpuState::of_image(xsave.region);
+  const kvm_xsave area = fd_.xsave();
+  FpuState state = FpuState::of_image(area.region);
+  if (model_ != CpuModelKind::v3) return state;
+  const auto* bytes = reinterpret_cast<const std::byte*>(area.region);
+  uint64_t components = 0;
+  std::memcpy(&components, bytes + xsave::kHeader, sizeof components);
+  if ((components & xsave::kAvx) != 0)
+    std::memcpy(state.upper.data(), bytes + xsave::kUpper, xsave::kUpperSize);
+  return state;
+}
+
+// Where instructions may choose by them what they access.
+std::optional<FpuState> KvmVcpu::vector_registers() {
+  if (model_ != CpuModelKind::v3) return std::nullopt;
+  return fpu();
 }
 
 void KvmVcpu::set_fpu(const FpuState& state) {
-  kvm_xsave xsave = fd_.xsave();
-  auto* bytes = reinterpret_cast<std::byte*>(xsave.region);
+  kvm_xsave area = fd_.xsave();
+  auto* bytes = reinterpret_cast<std::byte*>(area.region);
   std::memcpy(bytes, state.fxsave.data(), FpuState::kUsed);
   uint64_t components = 0;
-  std::memcpy(&components, bytes + kXstateBv, sizeof components);
-  components |= 3;  // x87 and SSE are in the area
-  std::memcpy(bytes + kXstateBv, &components, sizeof components);
-  fd_.set_xsave(xsave);
+  std::memcpy(&components, bytes + xsave::kHeader, sizeof components);
+  components |= xsave::kX87 | xsave::kSse;
+  if (model_ == CpuModelKind::v3) {
+    components |= xsave::kAvx;
+    std::memcpy(bytes + xsave::kUpper, state.upper.data(), xsave::kUpperSize);
+  }
+  std::memcpy(bytes + xsave::kHeader, &components, sizeof components);
+  fd_.set_xsave(area);
 }
 
 void KvmVcpu::kick() noexcept {
@@ -163,7 +179,9 @@ Exit KvmVcpu::step() {
   size_t size = 0;
   while (size < code.size() && machine_.space().read(rip + size, &code[size], 1)) ++size;
   const FlagUse use = flag_use({code.data(), size});
-  const Exit exit = enter(true);
+  Exit exit = enter(true);
+  while (exit.kind == ExitKind::step && registers_.rip == rip && is_gather({code.data(), size}))
+    exit = enter(true);  // it goes on, or faults
   if (exit.kind != ExitKind::step || hidden_trap_flag_ == 0) return exit;
   if (use == FlagUse::loads && flags_at_exit_ & rflags::kTrap) registers_.rflags |= rflags::kTrap;
   uint16_t flags = 0;
@@ -300,8 +318,10 @@ Exit KvmVcpu::exception_exit(unsigned number) {
       return Exit{.kind = ExitKind::trapped_instruction, .instruction = *trapped};
   // kvm_pvm reports INT n, and what is wrong with an operand or its address, as #UD; and what the error code
   // says is the host's business.
+  const std::optional<FpuState> vectors =
+      number == vector::kInvalidOpcode ? vector_registers() : std::nullopt;
   if (number == vector::kGeneralProtection || number == vector::kStackFault ||
-      (number == vector::kInvalidOpcode && protection_fault(code, registers_)))
+      (number == vector::kInvalidOpcode && protection_fault(code, registers_, vectors ? &*vectors : nullptr)))
     return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
   return Exit{.kind = ExitKind::exception, .vector = static_cast<uint8_t>(number), .error_code = error_code};
 }
@@ -317,7 +337,8 @@ Exit KvmVcpu::classify_page_fault(uint32_t error_code) {
 }
 
 Exit KvmVcpu::memory_fault_exit() {
-  const auto fault = find_faulting_access(machine_.space(), registers_);
+  const std::optional<FpuState> vectors = vector_registers();
+  const auto fault = find_faulting_access(machine_.space(), registers_, vectors ? &*vectors : nullptr);
   std::array<uint8_t, kLongestInstruction> buffer{};
   if (!fault && is_xsave_or_hypercall(code_at(machine_.space(), registers_.rip, buffer)))
     return Exit{.kind = ExitKind::exception, .vector = vector::kInvalidOpcode};

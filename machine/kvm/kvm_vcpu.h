@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 
 #include "machine/kvm/kvm_api.h"
 #include "machine/kvm/monitor.h"
@@ -28,6 +29,7 @@ class KvmVcpu final : public Vcpu {
  private:
   KvmMachine& machine_;
   const unsigned id_;
+  const CpuModelKind model_;
   VcpuFd fd_;
   Registers registers_;
   bool single_step_ = false;  // the entry under way is step()'s
@@ -38,6 +40,7 @@ class KvmVcpu final : public Vcpu {
   std::atomic<int> thread_{0};  // kernel thread id while run() is under way, for kicks from elsewhere
 
   Exit enter(bool single_step);
+  std::optional<FpuState> vector_registers();
   void load_registers(bool single_step);
   void update_page_tables();
   // Called after KVM_RUN came back; nothing when the guest must simply go on.

@@ -111,8 +111,8 @@ Verdict judge_only(std::span<const uint8_t> code, CpuModelKind model, Form& form
     return {treatment_of(standing_of_undecodable(status)), 1, true};
   }
   Verdict verdict{treatment_of(instruction, code), instruction.length, true};
-  // Under the host's model they are not invalid, only beyond this backend.
-  if (verdict.treatment == Treatment::invalid_opcode && model == CpuModelKind::host)
+  // Under other models they are not invalid, only beyond this backend.
+  if (verdict.treatment == Treatment::invalid_opcode && model != CpuModelKind::portable)
     verdict.treatment = Treatment::unsupported;
   if (verdict.treatment == Treatment::run) show(code, instruction, form);
   return verdict;

@@ -543,10 +543,14 @@ std::optional<Exit> SoftVcpu::host_executed(std::span<const uint8_t> code) {
 }
 
 void SoftVcpu::refuse(std::span<const uint8_t> code) const {
-  fail(ErrorKind::unsupported,
-       "the soft vCPU can't execute `{}` at {:#x} (CPU model {}); use --machine kvm{}",
-       x86::disassemble(code, registers_.rip), registers_.rip, name(machine_.cpu().kind()),
-       machine_.cpu().kind() == CpuModelKind::host ? " or record with --cpu portable" : "");
+  const CpuModelKind model = machine_.cpu().kind();
+  // With v3 it runs checks alone, whatever the machine is.
+  const char* const way_out = model == CpuModelKind::portable ? "use --machine kvm"
+                              : model == CpuModelKind::host
+                                  ? "use --machine kvm or record with --cpu portable"
+                                  : "it runs all checks; record with --cpu portable";
+  fail(ErrorKind::unsupported, "the soft vCPU can't execute `{}` at {:#x} (CPU model {}); {}",
+       x86::disassemble(code, registers_.rip), registers_.rip, name(model), way_out);
 }
 
 }  // namespace aftercheck::soft

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "machine/registers.h"
+
 namespace aftercheck::translated {
 
 // Numbers of registers are those of instruction encoding (SDM vol. 2, table 2-2).
@@ -36,12 +38,13 @@ struct alignas(64) Context {
   uint64_t journal_rax = 0, journal_rcx = 0;  // while something is noted in it
   uint64_t target = 0;                        // where entry jumps to
   uint32_t host_mxcsr = 0x1f80, unused = 0;
-  alignas(64) std::array<std::byte, 512> fxsave{};
+  // An FXSAVE image, or of the v3 model an XSAVE area in its standard form.
+  alignas(64) std::array<std::byte, xsave::kSize> fpu{};
   std::array<uint64_t, kCountSlots> slots{};
 };
 // So that its high half is zero where nothing is left, which is found out without changing flags.
 constexpr uint64_t kCodeLeftBias = uint64_t{1} << 32;
-static_assert(offsetof(Context, fxsave) % 64 == 0 && sizeof(Context) < 4096);
+static_assert(offsetof(Context, fpu) % 64 == 0 && sizeof(Context) < 4096);
 
 // Values of Context::exit beside numbers of exits.
 constexpr uint32_t kLeftByTable = 0xffff'ffff;  // an indirect branch whose target is in no table

@@ -93,10 +93,10 @@ void classify_branch(Instruction& instruction) {
   }
 }
 
-void classify(Instruction& instruction) {
+void classify(Instruction& instruction, CpuModelKind model) {
   const ZydisDecodedInstruction& decoded = instruction.decoded;
   instruction.form = Form::copied;
-  if (const Standing is = standing(decoded, instruction.code()); is != Standing::plain)
+  if (const Standing is = standing(decoded, instruction.code(), model); is != Standing::plain)
     return set_special(instruction, special_of(is));
   switch (decoded.meta.category) {
     case ZYDIS_CATEGORY_COND_BR:
@@ -148,7 +148,7 @@ void CodeReader::read(uint64_t address, Instruction& instruction) {
   if (size != 0)
     status = ZydisDecoderDecodeInstruction(&x86::decoder(), nullptr, instruction.bytes.data(), size,
                                            &instruction.decoded);
-  if (ZYAN_SUCCESS(status)) return classify(instruction);
+  if (ZYAN_SUCCESS(status)) return classify(instruction, model_);
   instruction.decoded = {};
   instruction.decoded.length = 1;
   if (status != ZYDIS_STATUS_NO_MORE_DATA || size == instruction.bytes.size())

@@ -69,7 +69,7 @@ struct Instruction {
 // Reads code out of an address space. Remembers the mapping that it read last: to be told of changes.
 class CodeReader {
  public:
-  explicit CodeReader(AddressSpace& space) : space_(space) {}
+  CodeReader(AddressSpace& space, CpuModelKind model) : space_(space), model_(model) {}
   void forget() { executable_ = {}; }
 
   // The instruction at `address`, classified.
@@ -77,6 +77,7 @@ class CodeReader {
 
  private:
   AddressSpace& space_;
+  const CpuModelKind model_;
   Range executable_;  // whole pages that can be fetched and read
 
   bool fetchable(uint64_t address);

@@ -33,11 +33,15 @@ const CpuModel& probed(const CpuModel& cpu) {
   if ((getauxval(AT_HWCAP2) & kFsgsbase) == 0)
     fail(ErrorKind::host_lacks,
          "the translated machine needs the instructions of FSGSBASE (Linux 5.9 and an x86-64 processor of "
-         "2012 or later); use --machine soft");
-  if (cpu.kind() != CpuModelKind::portable)
-    fail(ErrorKind::host_lacks,
-         "the translated machine has the portable CPU model only, and this is --cpu {}; use --machine kvm",
-         name(cpu.kind()));
+         "2012 or later); use --machine {}",
+         cpu.kind() == CpuModelKind::portable ? "soft" : "kvm");
+  if (cpu.kind() == CpuModelKind::host)
+    fail(
+        ErrorKind::host_lacks,
+        "the translated machine has the CPU models portable and v3 only, and this is --cpu {}; use --machine "
+        "kvm",
+        name(cpu.kind()));
+  require_host(cpu.kind());
   return cpu;
 }
 
@@ -49,10 +53,10 @@ TranslatedMachine::TranslatedMachine(AddressSpace& space, const CpuModel& cpu, C
   claim_host_faults();
   const bool journaled = stores == Stores::journaled;
   if (journaled) journal_.emplace(low_->context.journal);
-  translator_ = std::make_unique<Translator>(space_, Places{&low_->context, &low_->tables}, low_->tables,
-                                             Style{.counting = counting_, .journaled = journaled},
-                                             journaled ? kJournaledAreaSize : kAreaSize,
-                                             [this](uint64_t page) { guards_.executed(page); });
+  translator_ = std::make_unique<Translator>(
+      space_, Places{&low_->context, &low_->tables}, low_->tables,
+      Style{.model = cpu_.kind(), .counting = counting_, .journaled = journaled},
+      journaled ? kJournaledAreaSize : kAreaSize, [this](uint64_t page) { guards_.executed(page); });
   space_.add_observer(this);
   AFTERCHECK_LOG_TO(LogTopic::machine, "translated: context at {:#x}, branches counted in {}",
                     reinterpret_cast<uint64_t>(&low_->context),
@@ -66,9 +70,10 @@ std::unique_ptr<Vcpu> TranslatedMachine::create_vcpu() { return std::make_unique
 Translator& TranslatedMachine::stopping_translator() {
   if (stopping_ != nullptr) return *stopping_;
   Tables& tables = *stopping_tables_.emplace(space_);
-  stopping_ = std::make_unique<Translator>(space_, Places{&low_->context, &tables}, tables,
-                                           Style{.counting = counting_, .stopping = true}, kStoppingAreaSize,
-                                           [this](uint64_t page) { guards_.executed(page); });
+  stopping_ =
+      std::make_unique<Translator>(space_, Places{&low_->context, &tables}, tables,
+                                   Style{.model = cpu_.kind(), .counting = counting_, .stopping = true},
+                                   kStoppingAreaSize, [this](uint64_t page) { guards_.executed(page); });
   return *stopping_;
 }
 

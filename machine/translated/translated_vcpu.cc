@@ -50,7 +50,13 @@ void TranslatedVcpu::hold() {
 
 FpuState TranslatedVcpu::fpu() {
   if (machine_.holder() != this) return fpu_;
-  return FpuState::of_image(context().fxsave.data());
+  const auto& image = context().fpu;
+  FpuState state = FpuState::of_image(image.data());
+  uint64_t components = 0;
+  std::memcpy(&components, &image[xsave::kHeader], sizeof components);
+  if (machine_.cpu().kind() == CpuModelKind::v3 && (components & xsave::kAvx) != 0)
+    std::memcpy(state.upper.data(), &image[xsave::kUpper], xsave::kUpperSize);
+  return state;
 }
 
 void TranslatedVcpu::set_fpu(const FpuState& state) {
@@ -58,8 +64,12 @@ void TranslatedVcpu::set_fpu(const FpuState& state) {
     fpu_ = state;
     return;
   }
-  auto& image = context().fxsave;
+  auto& image = context().fpu;
   std::memcpy(image.data(), state.fxsave.data(), FpuState::kUsed);
+  if (machine_.cpu().kind() == CpuModelKind::v3) {
+    std::memcpy(&image[xsave::kHeader], &xsave::kAll, sizeof xsave::kAll);
+    std::memcpy(&image[xsave::kUpper], state.upper.data(), xsave::kUpperSize);
+  }
   // Reserved bits of MXCSR fault when it is loaded.
   uint32_t mxcsr = 0;
   std::memcpy(&mxcsr, &image[kMxcsr], sizeof mxcsr);
@@ -101,7 +111,7 @@ void TranslatedVcpu::count() {
 // What the last x87 instruction was the processor tells by where its translation is.
 void TranslatedVcpu::translate_x87_pointer() {
   uint64_t pointer = 0;
-  auto& image = context().fxsave;
+  auto& image = context().fpu;
   std::memcpy(&pointer, &image[kX87Pointer], sizeof pointer);
   if (pointer == shown_x87_pointer_) return;
   shown_x87_pointer_ = pointer;
@@ -386,7 +396,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::special(const Instruction& instruction) 
     return Exit{.kind = ExitKind::trapped_instruction, .instruction = patch->instruction};
   switch (instruction.special) {
     case Special::trapped:
-      if (const auto trapped = decode_trapped(instruction.code()))
+      if (const auto trapped = decode_trapped(instruction.code(), machine_.cpu().kind()))
         return Exit{.kind = ExitKind::trapped_instruction, .instruction = *trapped};
       return exception(vector::kInvalidOpcode);
     case Special::cpuid:

@@ -29,7 +29,11 @@ uint16_t slot_of(uint64_t guest) { return static_cast<uint16_t>(guest); }
 
 Translator::Translator(AddressSpace& space, const Places& places, Tables& tables, Style style, uint64_t size,
                        std::function<void(uint64_t page)> executed)
-    : places_(places), tables_(tables), style_(style), executed_(std::move(executed)), reader_(space) {
+    : places_(places),
+      tables_(tables),
+      style_(style),
+      executed_(std::move(executed)),
+      reader_(space, style.model) {
   for (size_t i = 0; i < areas_.size(); ++i) areas_[i] = std::make_unique<Area>(kCodeWindows[i], size);
   start_areas();
 }
@@ -39,7 +43,7 @@ void Translator::start_areas() {
     const int64_t shift = area->memory.shift();
     area->hot = Emitter(area->memory.written(), shift);
     area->cold = Emitter(area->memory.written() + area->memory.executed().size() / 4 * 3, shift);
-    area->routines = write_routines(area->hot, places_, style_.counting);
+    area->routines = write_routines(area->hot, places_, style_);
     area->blocks.clear();
   }
   // One area's will do for both tables: targets that no table has are left by any.

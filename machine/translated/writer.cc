@@ -33,12 +33,23 @@ void store_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ [a
   at.word32(address);
 }
 
-void write_enter(Emitter& at, const Places& places, Counting counting) {
+// EDX:EAX: the components that XSAVE and XRSTOR are to take, all of the v3 model's.
+void choose_components(Emitter& at) {
+  at.set(kRax, xsave::kAll);
+  at.bytes({0x31, 0xd2});  // xor edx, edx
+}
+
+void write_enter(Emitter& at, const Places& places, const Style& style) {
   at.bytes({0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57});  // push rbx, rbp, r12 to r15
   at.store(kRsp, places.of(&Context::host_rsp));
-  at.bytes({0x48, 0x0f, 0xae, 0x0c, 0x25});  // fxrstor64
-  at.word32(places.of(&Context::fxsave));
-  if (counting == Counting::vector) {
+  if (style.model == CpuModelKind::v3) {
+    choose_components(at);
+    at.bytes({0x48, 0x0f, 0xae, 0x2c, 0x25});  // xrstor64
+  } else {
+    at.bytes({0x48, 0x0f, 0xae, 0x0c, 0x25});  // fxrstor64
+  }
+  at.word32(places.of(&Context::fpu));
+  if (style.counting == Counting::vector) {
     load_vector(at, 31, places.of(&Context::branches));
     load_vector(at, 30, places.of(&Context::one));
   }
@@ -52,7 +63,7 @@ void write_enter(Emitter& at, const Places& places, Counting counting) {
   at.word32(places.of(&Context::target));
 }
 
-void write_leave(Emitter& at, const Places& places, Counting counting) {
+void write_leave(Emitter& at, const Places& places, const Style& style) {
   const uint64_t gpr = places.of(&Context::gpr);
   for (const unsigned reg : {kRax, kRcx, kRsp}) at.store(reg, gpr + 8 * reg);
   for (const unsigned reg : kSimple) at.store(reg, gpr + 8 * reg);
@@ -61,9 +72,17 @@ void write_leave(Emitter& at, const Places& places, Counting counting) {
   at.bytes({0x8f, 0x04, 0x25});  // pop [flags]
   at.word32(places.of(&Context::flags));
   at.bytes({0x68, 0x02, 0x02, 0, 0, 0x9d});  // push 0x202; popfq: no AC, DF or NT in the host
-  at.bytes({0x48, 0x0f, 0xae, 0x04, 0x25});  // fxsave64
-  at.word32(places.of(&Context::fxsave));
-  if (counting == Counting::vector) store_vector(at, 31, places.of(&Context::branches));
+  if (style.model == CpuModelKind::v3) {
+    choose_components(at);
+    at.bytes({0x48, 0x0f, 0xae, 0x24, 0x25});  // xsave64
+    at.word32(places.of(&Context::fpu));
+    at.bytes({0xc5, 0xf8,
+              0x77});  // vzeroupper: Intel's processors are slow with SSE where upper halves are in use
+  } else {
+    at.bytes({0x48, 0x0f, 0xae, 0x04, 0x25});  // fxsave64
+    at.word32(places.of(&Context::fpu));
+  }
+  if (style.counting == Counting::vector) store_vector(at, 31, places.of(&Context::branches));
   at.bytes({0x0f, 0xae, 0x14, 0x25});  // ldmxcsr
   at.word32(places.of(&Context::host_mxcsr));
   at.bytes({0xdb, 0xe3});                                                        // fninit
@@ -72,15 +91,15 @@ void write_leave(Emitter& at, const Places& places, Counting counting) {
 
 }  // namespace
 
-Routines write_routines(Emitter& at, const Places& places, Counting counting) {
+Routines write_routines(Emitter& at, const Places& places, const Style& style) {
   Routines routines;
   routines.enter = at.here();
-  write_enter(at, places, counting);
+  write_enter(at, places, style);
   routines.enter_end = at.here();
   routines.leave_by_kick = at.here();
   at.store32(places.of(&Context::exit), kLeftByKick);
   routines.leave = at.here();
-  write_leave(at, places, counting);
+  write_leave(at, places, style);
   for (const Table table : {Table::jumps, Table::returns}) {
     routines.missed[static_cast<size_t>(table)] = at.here();
     at.load(table == Table::jumps ? kRax : kR11, places.of(&Context::other_spill));
@@ -259,8 +278,14 @@ void Writer::copy_prefixed(const Instruction& instruction, size_t end, bool clea
       if (*at == kFs) *at = kGs;
   }
   // Another base and index than those that go with RIP.
-  if (clears_index && (instruction.decoded.attributes & ZYDIS_ATTRIB_HAS_REX) != 0)
+  if (!clears_index) return;
+  if ((instruction.decoded.attributes & ZYDIS_ATTRIB_HAS_REX) != 0)
     start[instruction.decoded.raw.rex.offset] &= 0xfc;
+  // X and B are inverted there, and not in the short prefix (SDM vol. 2, 2.3.5).
+  constexpr unsigned kLongVex = 3, kIndexAndBase = 0x60;
+  if (instruction.decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+      instruction.decoded.raw.vex.size == kLongVex)
+    start[instruction.decoded.raw.vex.offset + 1] |= kIndexAndBase;
 }
 
 void Writer::write_copied(const Instruction& instruction) {

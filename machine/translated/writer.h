@@ -39,16 +39,17 @@ struct Places {
   }
 };
 
-// Writes the routines at `at`.
-Routines write_routines(Emitter& at, const Places& places, Counting counting);
-
 // How instructions are translated.
 struct Style {
+  CpuModelKind model = CpuModelKind::portable;
   Counting counting = Counting::memory;
   bool stopping = false;   // count down Context::left at each branch, and leave before the last
   bool alone = false;      // one instruction, which goes nowhere but out
   bool journaled = false;  // note stores in the journal, and count down Context::code_left at each block
 };
+
+// Writes the routines at `at`.
+Routines write_routines(Emitter& at, const Places& places, const Style& style);
 
 class Writer {
  public:

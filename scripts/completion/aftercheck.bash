@@ -23,7 +23,7 @@ _aftercheck() {
   case $previous in
     --machine) COMPREPLY=($(compgen -W 'auto kvm translated soft' -- "$current")); return ;;
     --pt) COMPREPLY=($(compgen -W 'auto off soft' -- "$current")); return ;;
-    --cpu) COMPREPLY=($(compgen -W 'portable host' -- "$current")); return ;;
+    --cpu) COMPREPLY=($(compgen -W 'portable v3 host' -- "$current")); return ;;
     --on-log-error) COMPREPLY=($(compgen -W 'stop run' -- "$current")); return ;;
     --on-unsupported) COMPREPLY=($(compgen -W 'stop continue' -- "$current")); return ;;
     --allow) COMPREPLY=($(compgen -W 'kill-all' -- "$current")); return ;;

@@ -1,5 +1,6 @@
 // `aftercheck check`: what checks come to.
 #include <cstdlib>
+#include <iostream>
 
 #include "check_fixture.h"
 #include "tests/base/sanitized.h"
@@ -23,6 +24,33 @@ std::vector<json> sites_in(const json& report, const std::string& function) {
 }
 
 }  // namespace
+
+TEST_CASE("check: a program with AVX2, whose checks run on the soft vCPU") {
+  const Workplace place;
+  for (const std::string machine : {"kvm", "translated"}) {
+    const std::string directory = "recording-" + machine;
+    const Finished recorded =
+        run_tool({"record", "-o", directory, "--cpu=v3", "--machine=" + machine, "--", guest_path("vectors")},
+                 place.path());
+    if (recorded.status == 4) {
+      std::cout << "SKIPPED: " << recorded.err << std::endl;
+      continue;
+    }
+    CHECK(recorded.out == "8180\n");
+    const Finished checked = run_tool({"check", directory, "--machine=" + machine, "--json"}, place.path());
+    INFO(checked.err);
+    const json report = json::parse(checked.out);
+    CHECK(site_at(report, "i < 4")["passed"] == 4);
+    CHECK(site_at(report, "i < 4")["failed"] == 1);
+    const json& with_avx = site_at(report, "sum(values) == 8 * (i + 1)");
+    CHECK(with_avx["passed"] == 0);
+    CHECK(with_avx["failures"][0]["verdict"] == "unsupported");
+    CHECK_THAT(with_avx["failures"][0].dump(),
+               Contains("the soft vCPU can't execute `v") && Contains("CPU model v3"));
+    // The program's vector registers are its own.
+    CHECK(run_tool({"replay", directory, "--machine=" + machine}, place.path()).out == "8180\n");
+  }
+}
 
 TEST_CASE("check: every verdict, with what the check said") {
   const Workplace place;

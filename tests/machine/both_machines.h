@@ -25,8 +25,8 @@ constexpr uint64_t kDataSize = 2 * kPageSize, kDataMiddle = kData + kPageSize;
 
 class BothMachines {
  public:
-  explicit BothMachines(MachineKind compared) {
-    const CpuModel cpu(CpuModelKind::portable);
+  explicit BothMachines(MachineKind compared, CpuModelKind model = CpuModelKind::portable) {
+    const CpuModel cpu(model);
     machines_.push_back(make_machine(compared, space_, cpu));
     try {
       machines_.push_back(create_kvm_machine(space_, cpu));
@@ -38,9 +38,11 @@ class BothMachines {
 
   // A translated machine that journals stores, and in KVM's place one that does not. INT3 is behind each
   // instruction.
-  struct Journaled {};
-  explicit BothMachines(Journaled) : padding_(0xcc) {
-    const CpuModel cpu(CpuModelKind::portable);
+  struct Journaled {
+    CpuModelKind model;
+  };
+  explicit BothMachines(Journaled journaled) : padding_(0xcc) {
+    const CpuModel cpu(journaled.model);
     machines_.push_back(create_translated_machine(space_, cpu, BranchCounts::automatic, Stores::journaled));
     machines_.push_back(create_translated_machine(space_, cpu));
     prepare();

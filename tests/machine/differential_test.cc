@@ -1,6 +1,6 @@
 // The soft vCPU, and the translated machine, against this host's processor: the same instruction on the same
-// random operands. Not-a-numbers and denormals-are-zero are left out, where Unicorn is known to differ
-// (machine/soft/README.md), and of the flags of MXCSR the denormal one.
+// random operands; of what the v3 model has more, KVM, too. Not-a-numbers and denormals-are-zero are left
+// out, where Unicorn is known to differ (machine/soft/README.md), and of the flags of MXCSR the denormal one.
 #include <sys/mman.h>
 
 #include <catch2/catch.hpp>
@@ -29,8 +29,9 @@ void append(Code& to, std::initializer_list<Code> parts) {
 
 class Native {
  public:
-  Native()
-      : stub_(static_cast<uint8_t*>(mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE | PROT_EXEC,
+  explicit Native(CpuModelKind model = CpuModelKind::portable)
+      : wide_(model == CpuModelKind::v3),
+        stub_(static_cast<uint8_t*>(mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE | PROT_EXEC,
                                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {
     REQUIRE(stub_ != MAP_FAILED);
   }
@@ -42,34 +43,44 @@ class Native {
     Code code;
     append(code, {{0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57},  // push rbx, rbp, r12-r15
                   {0x49, 0x89, 0xff, 0x49, 0x89, 0xf6},                          // mov r15, rdi; mov r14, rsi
-                  {0x49, 0x0f, 0xae, 0x0e},                                      // fxrstor64 [r14]
-                  {0x41, 0xff, 0x77, 0x38, 0x9d},                                // push [r15+56]; popfq
+                  wide_ ? Code{0xb8, 7, 0, 0, 0, 0x31, 0xd2, 0x49, 0x0f, 0xae, 0x2e}
+                        // mov eax, 7; xor edx, edx; xrstor64 [r14]
+                        : Code{0x49, 0x0f, 0xae, 0x0e},  // fxrstor64 [r14]
+                  {0x41, 0xff, 0x77, 0x38, 0x9d},        // push [r15+56]; popfq
                   {0x49, 0x8b, 0x07, 0x49, 0x8b, 0x4f, 0x08, 0x49, 0x8b, 0x57, 0x10, 0x49, 0x8b, 0x5f, 0x18},
                   {0x49, 0x8b, 0x77, 0x20, 0x49, 0x8b, 0x7f, 0x28, 0x4d, 0x8b, 0x47, 0x30},
                   instruction,
                   {0x49, 0x89, 0x07, 0x49, 0x89, 0x4f, 0x08, 0x49, 0x89, 0x57, 0x10, 0x49, 0x89, 0x5f, 0x18},
                   {0x49, 0x89, 0x77, 0x20, 0x49, 0x89, 0x7f, 0x28, 0x4d, 0x89, 0x47, 0x30},
                   {0x9c, 0x41, 0x8f, 0x47, 0x38},  // pushfq; pop [r15+56]
-                  {0x49, 0x0f, 0xae, 0x06},        // fxsave64 [r14]
-                  {0xdb, 0xe3, 0xfc},              // fninit; cld
+                  wide_ ? Code{0xb8, 7, 0, 0, 0, 0x31, 0xd2, 0x49, 0x0f, 0xae, 0x26, 0xc5, 0xf8, 0x77}
+                        // ...; xsave64 [r14]; vzeroupper
+                        : Code{0x49, 0x0f, 0xae, 0x06},  // fxsave64 [r14]
+                  {0xdb, 0xe3, 0xfc},                    // fninit; cld
                   {0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3}});
     std::memcpy(stub_, code.data(), code.size());
     std::memcpy(reinterpret_cast<void*>(kMemory), state.memory.data(), sizeof state.memory);
-    reinterpret_cast<void (*)(uint64_t*, void*)>(stub_)(state.words.data(), state.fpu.fxsave.data());
+    alignas(64) std::array<std::byte, xsave::kSize> area{};
+    std::memcpy(area.data(), state.fpu.fxsave.data(), state.fpu.fxsave.size());
+    std::memcpy(&area[xsave::kHeader], &xsave::kAll, sizeof xsave::kAll);
+    std::memcpy(&area[xsave::kUpper], state.fpu.upper.data(), xsave::kUpperSize);
+    reinterpret_cast<void (*)(uint64_t*, void*)>(stub_)(state.words.data(), area.data());
+    std::memcpy(state.fpu.fxsave.data(), area.data(), state.fpu.fxsave.size());
+    std::memcpy(state.fpu.upper.data(), &area[xsave::kUpper], xsave::kUpperSize);
     const uint32_t mxcsr = 0x1f80;  // QEMU's emulation relies on the host's default
     asm volatile("ldmxcsr %0" ::"m"(mxcsr));
     std::memcpy(state.memory.data(), reinterpret_cast<void*>(kMemory), sizeof state.memory);
   }
 
  private:
+  const bool wide_;
   uint8_t* stub_;
 };
 
 class Compared {
  public:
-  explicit Compared(MachineKind kind)
-      : machine_(make_machine(kind, space_, CpuModel(CpuModelKind::portable))),
-        vcpu_(machine_->create_vcpu()) {
+  explicit Compared(MachineKind kind, CpuModelKind model = CpuModelKind::portable)
+      : machine_(make_machine(kind, space_, CpuModel(model))), vcpu_(machine_->create_vcpu()) {
     REQUIRE(space_.map_anonymous({kCode, kCode + kPageSize}, PROT_READ | PROT_EXEC, false) == 0);
     REQUIRE(space_.map_anonymous({kMemory, kMemory + kPageSize}, PROT_READ | PROT_WRITE, false) == 0);
   }
@@ -175,6 +186,46 @@ const std::vector<Family>& families() {
   return all;
 }
 
+// Of what v3 has more: destination 0, sources 1 and, in ModRM, 1 or memory.
+const std::vector<Family>& families_of_v3() {
+  constexpr uint64_t kAll = rflags::kStatus,
+                     kMost = rflags::kCarry | rflags::kZero | rflags::kSign | rflags::kOverflow;
+  static const std::vector<Family> all = {
+      {"vpaddd ymm", {0xc5, 0xf5, 0xfe}},
+      {"vaddps ymm", {0xc5, 0xf4, 0x58}},
+      {"vmulpd ymm", {0xc5, 0xf5, 0x59}},
+      {"vdivps xmm", {0xc5, 0xf0, 0x5e}},
+      {"vsqrtpd ymm", {0xc5, 0xfd, 0x51}},
+      {"vrsqrtps ymm", {0xc5, 0xfc, 0x52}},
+      {"vaddsd", {0xc5, 0xf3, 0x58}},
+      {"vpshufb ymm", {0xc4, 0xe2, 0x75, 0x00}},
+      {"vpermd ymm", {0xc4, 0xe2, 0x75, 0x36}},
+      {"vpsllvd ymm", {0xc4, 0xe2, 0x75, 0x47}},
+      {"vfmadd231ps ymm", {0xc4, 0xe2, 0x75, 0xb8}},
+      {"vfnmsub132sd", {0xc4, 0xe2, 0xf1, 0x9f}},
+      {"vcvtph2ps ymm", {0xc4, 0xe2, 0x7d, 0x13}},
+      {"vbroadcastss ymm", {0xc4, 0xe2, 0x7d, 0x18}},
+      {"vptest ymm", {0xc4, 0xe2, 0x7d, 0x17}, false, kAll},
+      {"vaesenc xmm", {0xc4, 0xe2, 0x71, 0xdc}},
+      {"vpclmulqdq xmm", {0xc4, 0xe3, 0x71, 0x44}, true},
+      {"vpblendd ymm", {0xc4, 0xe3, 0x75, 0x02}, true},
+      {"vperm2i128", {0xc4, 0xe3, 0x75, 0x46}, true},
+      {"vpcmpistri", {0xc4, 0xe3, 0x79, 0x63}, true, kAll},
+      {"legacy addps: upper halves stay", {0x0f, 0x58}},
+      {"andn", {0xc4, 0xe2, 0xf0, 0xf2}, false, kMost},
+      {"bextr", {0xc4, 0xe2, 0xf0, 0xf7}, false, rflags::kCarry | rflags::kZero | rflags::kOverflow},
+      {"bzhi", {0xc4, 0xe2, 0xf0, 0xf5}, false, kMost},
+      {"mulx", {0xc4, 0xe2, 0xf3, 0xf6}, false, kAll},
+      {"pdep", {0xc4, 0xe2, 0xf3, 0xf5}, false, kAll},
+      {"pext", {0xc4, 0xe2, 0xf2, 0xf5}, false, kAll},
+      {"shrx", {0xc4, 0xe2, 0xf3, 0xf7}, false, kAll},
+      {"rorx", {0xc4, 0xe3, 0xfb, 0xf0}, true, kAll},
+      {"lzcnt", {0xf3, 0x48, 0x0f, 0xbd}, false, rflags::kCarry | rflags::kZero},
+      {"tzcnt", {0xf3, 0x48, 0x0f, 0xbc}, false, rflags::kCarry | rflags::kZero},
+  };
+  return all;
+}
+
 std::vector<Code> x87_instructions() {
   std::vector<Code> all;
   // Register forms on the four registers in use; the rest of D9 that has no register operand.
@@ -266,6 +317,7 @@ void compare(const State& native, const State& compared, uint64_t flags) {
   CHECK((native.words[7] & flags) == (compared.words[7] & flags));
   CHECK(native.memory == compared.memory);
   CHECK(std::memcmp(&native.fpu.fxsave[160], &compared.fpu.fxsave[160], 256) == 0);
+  CHECK(native.fpu.upper == compared.fpu.upper);
   constexpr auto kFlags = std::byte{0x3d};  // without DE (SDM vol. 1, figure 10-3)
   CHECK((native.fpu.fxsave[24] & kFlags) == (compared.fpu.fxsave[24] & kFlags));
   CHECK(native.fpu.fxsave[4] == compared.fpu.fxsave[4]);
@@ -276,24 +328,36 @@ void compare(const State& native, const State& compared, uint64_t flags) {
       CHECK(std::memcmp(&native.fpu.fxsave[32 + 16 * i], &compared.fpu.fxsave[32 + 16 * i], 10) == 0);
 }
 
-void sse_and_integers(MachineKind kind) {
-  Compared compared(kind);
-  Native native;
+void instructions(MachineKind kind, CpuModelKind model, const std::vector<Family>& families) {
+  Compared compared(kind, model);
+  Native native(model);
   Random random;
-  for (const Family& family : families()) {
+  for (const Family& family : families) {
     INFO(family.name);
     for (int round = 0; round < 60; ++round) {
       Code code = family.opcode;
       code.push_back(round % 2 == 0 ? uint8_t{0xc1} : uint8_t{0x0e});
       if (family.immediate)
         code.push_back(static_cast<uint8_t>(random.bits() & (family.opcode.back() == 0xc2 ? 7 : 0xff)));
-      State expected = random.state(), actual = expected;
+      State expected = random.state();
+      if (model == CpuModelKind::v3)
+        for (size_t at = 0; at < expected.fpu.upper.size(); at += 8) {
+          const uint64_t word = random.operand();
+          std::memcpy(&expected.fpu.upper[at], &word, sizeof word);
+        }
+      State actual = expected;
       INFO("round " << round);
       CHECK(compared.run(code, actual).kind == ExitKind::breakpoint);
       native.run(code, expected);
       compare(expected, actual, family.flags);
     }
   }
+}
+
+void sse_and_integers(MachineKind kind) { instructions(kind, CpuModelKind::portable, families()); }
+
+void of_v3(MachineKind kind) {
+  if (!lacking(kind, CpuModelKind::v3)) instructions(kind, CpuModelKind::v3, families_of_v3());
 }
 
 void x87(MachineKind kind) {
@@ -317,6 +381,7 @@ void x87(MachineKind kind) {
 }  // namespace
 
 ON_MACHINE("SSE and integer instructions give what the processor gives", soft, sse_and_integers(machine))
+ON_PROCESSORS("what v3 has more gives what the processor gives", of_v3(machine))
 ON_MACHINE("x87 instructions give what the processor gives", soft, x87(machine))
 ON_MACHINE("SSE and integer instructions give what the processor gives, translated", translated,
            sse_and_integers(machine))

@@ -49,8 +49,8 @@ void lay_out(AddressSpace& space, const Case& test);
 bool needs_cpu_mask(const Case& test);
 
 // Cases that processors agree on and QEMU's emulated one does not: it knows no alignment check, raises no
-// exception of x87 and SSE arithmetic at its instruction, looks at the target of a branch only when it fetches
-// there, and calls a locked read-modify-write of a hole a read.
+// exception of x87 and SSE arithmetic at its instruction, looks at the target of a branch only when it
+// fetches there, and calls a locked read-modify-write of a hole a read.
 bool emulators_differ(const Case& test);
 inline bool emulators_agree(const Case& test) { return !emulators_differ(test); }
 

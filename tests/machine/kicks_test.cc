@@ -92,7 +92,7 @@ const Code kMixture = {
 
 struct Result {
   Registers registers;
-  std::array<std::byte, kCanonicalFpuSize> fpu{};
+  CanonicalFpu fpu;
   std::array<uint8_t, 256> memory{};
   uint64_t branches = 0;
 

@@ -20,12 +20,13 @@ struct MachineGuest {
   static constexpr int kRw = PROT_READ | PROT_WRITE, kRx = PROT_READ | PROT_EXEC, kRwx = kRw | PROT_EXEC;
 
   AddressSpace space;
-  CpuModel cpu{CpuModelKind::portable};
+  CpuModel cpu;
   std::unique_ptr<Machine> machine;
   std::unique_ptr<Vcpu> vcpu;
 
-  explicit MachineGuest(MachineKind kind, const Code& code = {}, int code_prot = kRx)
-      : machine(make_machine(kind, space, cpu)) {
+  explicit MachineGuest(MachineKind kind, const Code& code = {}, int code_prot = kRx,
+                        CpuModelKind model = CpuModelKind::portable)
+      : cpu(model), machine(make_machine(kind, space, cpu)) {
     REQUIRE(space.map_anonymous({kCode, kCodeEnd}, code_prot, false) == 0);
     REQUIRE(space.map_anonymous({kData, kStackTop}, kRw, false) == 0);
     vcpu = machine->create_vcpu();

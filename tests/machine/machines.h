@@ -19,10 +19,10 @@ inline std::unique_ptr<Machine> make_machine(MachineKind kind, AddressSpace& spa
 }
 
 // Why this host lacks the machine; empty: it has it.
-inline std::string why_lacking(MachineKind kind) {
+inline std::string why_lacking(MachineKind kind, CpuModelKind model = CpuModelKind::portable) {
   try {
     AddressSpace space;
-    make_machine(kind, space, CpuModel(CpuModelKind::portable));
+    make_machine(kind, space, CpuModel(model));
     return {};
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::host_lacks) throw;
@@ -31,8 +31,8 @@ inline std::string why_lacking(MachineKind kind) {
 }
 
 // True, and said, where the machine is not to be had here.
-inline bool lacking(MachineKind kind) {
-  const std::string why = why_lacking(kind);
+inline bool lacking(MachineKind kind, CpuModelKind model = CpuModelKind::portable) {
+  const std::string why = why_lacking(kind, model);
   if (!why.empty()) std::cout << "SKIPPED: " << name(kind) << ": " << why << std::endl;
   return !why.empty();
 }

@@ -15,7 +15,7 @@ struct vassert_control {
   uint32_t version;  /* 1; other versions are left alone */
   uint32_t eager;    /* not 0: the module's sites are jumps; read by thunks.S at this offset */
   uint32_t policy;   /* enum vassert_policy */
-  uint32_t vectors;  /* what thunks.S has to keep: 0 xmm, 1 ymm, 2 zmm and masks */
+  uint32_t vectors;  /* what thunks.S has to keep: 0 xmm, 1 ymm, 2 zmm and masks; replayers know its offset */
   uint64_t failures; /* of eager checks; atomic */
 };
 extern HIDDEN struct vassert_control vassert_control_;

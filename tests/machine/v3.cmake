@@ -1,0 +1,1 @@
+aftercheck_test(v3_test SOURCES v3_test.cc LIBS aftercheck_machine aftercheck_recording aftercheck_x86)
