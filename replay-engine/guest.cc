@@ -76,7 +76,7 @@ std::string Guest::memory_difference(const Event& event) {
   }
   if (event.fpu_digest &&
       recording::digest64(canonical_fpu(thread(event.thread).vcpu().fpu())) != *event.fpu_digest)
-    return "the x87 or vector registers differ";
+    return "the x87 or SSE registers differ";
   return {};
 }
 
