@@ -55,14 +55,14 @@ struct vassert_entry {
 struct vassert_note {
   int64_t sites_start, sites_end;
   int64_t ghost_start, ghost_end;
-  /* The module's struct vassert_control: for the library. A replayer may set its word `vectors`, while a check
-   * runs, to 0: only XMM registers are kept around what the check calls. */
+  /* The module's struct vassert_control: for the library. A replayer may set its word `vectors`, while a
+   * check runs, to 0: only XMM registers are kept around what the check calls. */
   int64_t control;
 };
-#define VASSERT_NOTE_MIN_SIZE 32u /* up to and with ghost_end */
+#define VASSERT_NOTE_MIN_SIZE 32u     /* up to and with ghost_end */
 #define VASSERT_NOTE_CONTROL_SIZE 40u /* up to and with control */
-#define VASSERT_CONTROL_VERSION 1u /* its first 32-bit word; skip others */
-#define VASSERT_CONTROL_VECTORS 12u /* offset of `vectors`, 32 bits */
+#define VASSERT_CONTROL_VERSION 1u    /* its first 32-bit word; skip others */
+#define VASSERT_CONTROL_VECTORS 12u   /* offset of `vectors`, 32 bits */
 
 /* What a check asks for, as a system call: number VASSERT_SYSCALL in rax, operation in rdi, its arguments in
  * rsi, rdx and r10, result in rax (rcx and r11 are lost as in any system call). Linux does not know the
