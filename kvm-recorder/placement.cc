@@ -30,9 +30,9 @@ std::optional<Range> find_low(const AddressSpace& space, uint64_t length) {
   const auto& mappings = space.mappings();
   for (auto next = mappings.upper_bound(at);; ++next) {
     if (next != mappings.begin()) at = std::max(at, std::prev(next)->second.end);
-    const uint64_t end = std::min(kLowWindow.end, next == mappings.end() ? UINT64_MAX : next->second.start);
+    const uint64_t end = std::min(kLendable.start, next == mappings.end() ? UINT64_MAX : next->second.start);
     if (at <= end && end - at >= length) return Range{at, at + length};
-    if (next == mappings.end() || end == kLowWindow.end) break;
+    if (next == mappings.end() || end == kLendable.start) break;
   }
   return space.find_free(length, kLowStart, kLowWindow);
 }
@@ -83,7 +83,9 @@ long choose_place(GuestProcess& process, uint64_t hint, uint64_t length, uint64_
     const uint64_t start = std::max(wanted, kLowWindow.start);
     const bool low_enough = !(flags & MAP_32BIT) || (length <= kLowEnd && start <= kLowEnd - length);
     place = {start, start + length};
-    if (low_enough && is_free(space, place) && space.claim(place) == 0) return 0;
+    // What a replaying machine may have lent itself is a guest's only where it insists.
+    const bool lendable = place.start < kLendable.end && place.end > kLendable.start;
+    if (low_enough && !lendable && is_free(space, place) && space.claim(place) == 0) return 0;
   }
   const std::optional<Range> found =
       flags & MAP_32BIT ? find_low(space, length) : find_place(process, length);

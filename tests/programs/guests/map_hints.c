@@ -19,8 +19,8 @@ int main(void) {
   CHECK(mmap((void*)0x12345678, 4096, kRw, kAny, -1, 0) == (void*)0x12345000);
   char* high = mmap((void*)0x7fffffff0000, 1 << 20, kRw, kAny | MAP_32BIT, -1, 0);
   CHECK((uintptr_t)high < 1ul << 31);
-  char* last = mmap((void*)0x7ff00000, 1 << 16, kRw, kAny | MAP_32BIT, -1, 0);
-  CHECK(last == (void*)0x7ff00000);
+  char* last = mmap((void*)0x7bf00000, 1 << 16, kRw, kAny | MAP_32BIT, -1, 0);
+  CHECK(last == (void*)0x7bf00000);
   last[0xffff] = 3;
   CHECK_ERRNO((long)mmap(wanted, 4096, kRw, kAny | MAP_FIXED_NOREPLACE, -1, 0), EEXIST);
   CHECK_ERRNO((long)mmap(NULL, 1ul << 47, kRw, kAny, -1, 0), ENOMEM);
