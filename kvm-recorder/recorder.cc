@@ -250,7 +250,10 @@ void Session::drop_checkpoints(const std::string& why) {
 
 void Session::finish_log() {
   if (writer_ && result_.log_error.empty()) try {
-      memory_.host_thread().run([&] { writer_->finish(); });
+      memory_.host_thread().run([&] {
+        store_.sync();
+        writer_->finish();
+      });
     } catch (const Error& error) {
       result_.log_error = error.what();
       if (options_.on_log_error == OnLogError::stop) {

@@ -51,12 +51,22 @@ void BlobCompressor::end_thread(bool finishing) {
   if (thread_.joinable()) thread_.join();
 }
 
-void BlobCompressor::add(const Digest128& name) {
+bool BlobCompressor::add(const Digest128& name, bool compressed) {
+  bool apart = false;
   {
     const std::lock_guard lock(mutex_);
-    waiting_.push_back(name);
+    apart = apart_;
+    if (apart) unsynced_.push_back(name);
+    if (compressed) waiting_.push_back(name);
   }
   changed_.notify_all();
+  return apart;
+}
+
+void BlobCompressor::sync() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return (unsynced_.empty() && !syncing_) || stopping_; });
+  if (!sync_error_.empty()) fail(ErrorKind::io, "{}", sync_error_);
 }
 
 void BlobCompressor::finish() {
@@ -74,12 +84,18 @@ void BlobCompressor::run() {
   // The guest may change its root directory, and its descriptors are this process's. Where a sandbox forbids
   // this, blobs stay as they are: the guest must not meet our descriptors.
   unshare(CLONE_FS);
-  const bool apart = use_own_descriptor_table();
+  const bool apart = apart_ = use_own_descriptor_table();
   started_.set_value();
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [this] { return !waiting_.empty() || finishing_ || stopping_; });
-    if (stopping_ || waiting_.empty()) return;
+    changed_.wait(lock,
+                  [this] { return !unsynced_.empty() || !waiting_.empty() || finishing_ || stopping_; });
+    if (stopping_) return;
+    if (!unsynced_.empty()) {
+      sync_one(lock);
+      continue;
+    }
+    if (waiting_.empty()) return;
     const Digest128 name = waiting_.front();
     waiting_.pop_front();
     lock.unlock();
@@ -92,6 +108,19 @@ void BlobCompressor::run() {
     lock.lock();
     if (error_.empty()) error_ = error;
   }
+}
+
+void BlobCompressor::sync_one(std::unique_lock<std::mutex>& lock) {
+  const std::string blob = (store_ / to_hex(unsynced_.front())).string();
+  unsynced_.pop_front();
+  syncing_ = true;
+  lock.unlock();
+  const UniqueFd file(open(blob.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const int error = file && fdatasync(file.get()) == 0 ? 0 : errno;
+  lock.lock();
+  syncing_ = false;
+  if (error != 0 && sync_error_.empty()) sync_error_ = fmt::format("{}: {}", blob, errno_text(error));
+  changed_.notify_all();
 }
 
 void BlobCompressor::compress(const std::string& blob, const std::string& temporary) {

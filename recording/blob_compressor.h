@@ -1,4 +1,4 @@
-// Compresses the blobs of a recording beside the guest that is recorded.
+// Brings the blobs of a recording to the disk, and compresses them, beside the guest that is recorded.
 #pragma once
 
 #include <condition_variable>
@@ -17,7 +17,8 @@ namespace aftercheck::recording {
 
 // A recorder needs a blob's bytes as they are, to map them; a recording that lies on a disk does not. So a
 // thread compresses each blob as soon as it is kept, into a temporary file, and finish() puts those in the
-// place of the blobs: what dies before leaves a recording with plain blobs.
+// place of the blobs: what dies before leaves a recording with plain blobs. What has to reach the disk goes
+// first, so that a guest which maps file after file need not wait for it.
 class BlobCompressor {
  public:
   // `store` is the folder. Throws std::system_error when no thread can be started.
@@ -26,8 +27,11 @@ class BlobCompressor {
   BlobCompressor(const BlobCompressor&) = delete;
   BlobCompressor& operator=(const BlobCompressor&) = delete;
 
-  // This blob has been kept, and is not compressed. Any thread.
-  void add(const Digest128& name);
+  // This blob has been kept, and is not compressed. True where it will be on the disk by itself, and not yet
+  // is. Any thread.
+  bool add(const Digest128& name, bool compressed);
+  // Waits until all that were added are on the disk. Throws Error(io) where one can't be.
+  void sync();
   // Waits for all, and puts them in place. Idempotent. What can't be compressed stays as it is; throws
   // Error(io) in the end where that is not as it should be.
   void finish();
@@ -36,7 +40,10 @@ class BlobCompressor {
   const std::filesystem::path store_;
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
-  std::deque<Digest128> waiting_;
+  std::deque<Digest128> unsynced_, waiting_;
+  bool apart_ = false;  // the thread can open files: its descriptors are not the guest's
+  bool syncing_ = false;
+  std::string sync_error_;
   bool finishing_ = false, stopping_ = false;
   std::string error_;
   // The thread's own, then finish()'s: temporary file, and the blob's.
@@ -45,6 +52,7 @@ class BlobCompressor {
   std::thread thread_;
 
   void run();
+  void sync_one(std::unique_lock<std::mutex>& lock);
   void compress(const std::string& blob, const std::string& temporary);
   void end_thread(bool finishing);
 };

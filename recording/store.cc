@@ -280,18 +280,22 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
       // It is there but damaged: the copy takes its place.
     }
   }
-  // The blob must outlive a power loss together with the events that name it.
-  if (fdatasync(copy.fd.get()) != 0) fail(ErrorKind::io, "{}: {}", copy.path, errno_text(errno));
   blob.fd = move_out_of_guest_reach(open_read_only(copy.path));
   if (rename(copy.path.c_str(), path.c_str()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   copy.path.clear();
   struct stat status {};
   if (fstat(blob.fd.get(), &status) == 0) verified_files().add(file_key(status, blob.name));
-  if (compressor_ && blob.size >= kWorthCompressing) compressor_->add(blob.name);
+  // The blob must outlive a power loss together with the events that name it.
+  if (compressor_ && compressor_->add(blob.name, blob.size >= kWorthCompressing)) return blob;
+  if (fdatasync(copy.fd.get()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   return blob;
 }
 
 void Store::compress() { compressor_ = std::make_shared<BlobCompressor>(directory_); }
+
+void Store::sync() {
+  if (compressor_) compressor_->sync();
+}
 
 void Store::finish() {
   if (compressor_) compressor_->finish();
@@ -324,12 +328,11 @@ uint64_t Store::NewBlob::size() const { return impl_->size; }
 Digest128 Store::NewBlob::keep() {
   const Digest128 name = impl_->hash.value();
   const std::string path = (impl_->directory / to_hex(name)).string();
-  if (fdatasync(impl_->file.fd.get()) != 0)
-    fail(ErrorKind::io, "{}: {}", impl_->file.path, errno_text(errno));
   if (rename(impl_->file.path.c_str(), path.c_str()) != 0)
     fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   impl_->file.path.clear();
-  if (impl_->compressor && impl_->size >= kWorthCompressing) impl_->compressor->add(name);
+  if (impl_->compressor && impl_->compressor->add(name, impl_->size >= kWorthCompressing)) return name;
+  if (fdatasync(impl_->file.fd.get()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   return name;
 }
 

@@ -40,9 +40,11 @@ class Store {
   // changes meanwhile does no harm. The descriptor's own offset does not move. Throws Error(io) when the
   // store can't be written (disk full included).
   Blob add(int fd, uint64_t offset, uint64_t length);
-  // From now on blobs that are kept are compressed, beside whoever keeps them; finish() waits for that, and
-  // puts the compressed ones in their place. Throws Error(io).
+  // From now on blobs that are kept go to the disk and are compressed beside whoever keeps them. sync() waits
+  // until all are on the disk: to be called before that is said of events which name them. finish() waits for
+  // the rest, and puts the compressed ones in their place. Both throw Error(io).
   void compress();
+  void sync();
   void finish();
   // Opens a blob and verifies its hash (once per blob and process); one that lies compressed is unpacked into
   // memory. Throws Error(bad_input) naming the file when missing or damaged.

@@ -1,5 +1,5 @@
-// A program with AVX2 between its checks and in one of them. On the soft vCPU plain checks run as ever, and the
-// one with AVX is refused by name; the program's vector registers are as they were.
+// A program with AVX2 between its checks and in one of them. On the soft vCPU plain checks run as ever, and
+// the one with AVX is refused by name; the program's vector registers are as they were.
 #include <immintrin.h>
 #include <stdio.h>
 #include <string.h>
