@@ -390,9 +390,12 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
   AddressSpace& space = machine_.space();
   machine_.guards().lift();
   const std::optional<uint64_t> forbidden = first_inaccessible(space, address, size, access);
-  const bool done =
-      !forbidden && (loads ? space.read(address, &value, size) : space.write(address, &value, size));
+  const bool misaligned = (c.flags & rflags::kAlignmentCheck) != 0 && address % size != 0;
+  const bool done = !forbidden && !misaligned &&
+                    (loads ? space.read(address, &value, size) : space.write(address, &value, size));
   machine_.guards().impose();
+  // Before its pages are looked at.
+  if (misaligned) return exception(vector::kAlignmentCheck);
   if (!done)
     return Exit{.kind = ExitKind::memory_fault, .address = forbidden.value_or(address), .access = access};
   if (loads) {
