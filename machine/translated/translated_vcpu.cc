@@ -449,9 +449,24 @@ TranslatedVcpu::Outcome TranslatedVcpu::page_fault() {
     // A store: this once, before its page, which may have the instruction itself, is guarded again.
     if (verdict.only_guarded) return alone();
   }
-  return Exit{.kind = ExitKind::memory_fault,
-              .address = fault_.address,
-              .access = write ? Access::write : Access::read};
+  const Access access = write ? Access::write : Access::read;
+  return Exit{.kind = ExitKind::memory_fault, .address = lowest_fault(access), .access = access};
+}
+
+// Of what is longer than a register a processor may report any part: FLDENV begins anywhere.
+uint64_t TranslatedVcpu::lowest_fault(Access access) {
+  constexpr std::array kLong = {ZYDIS_MNEMONIC_FLDENV,  ZYDIS_MNEMONIC_FNSTENV,  ZYDIS_MNEMONIC_FRSTOR,
+                                ZYDIS_MNEMONIC_FNSAVE,  ZYDIS_MNEMONIC_FXSAVE,   ZYDIS_MNEMONIC_FXSAVE64,
+                                ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXRSTOR64};
+  Instruction instruction;
+  machine_.translator().reader().read(context().rip, instruction);
+  if (std::ranges::find(kLong, instruction.decoded.mnemonic) == kLong.end()) return fault_.address;
+  store();
+  machine_.guards().lift();
+  const auto found = find_faulting_access(machine_.space(), registers_);
+  machine_.guards().impose();
+  const bool lower = found && found->access == access && found->address < fault_.address;
+  return lower ? found->address : fault_.address;
 }
 
 }  // namespace aftercheck::translated
