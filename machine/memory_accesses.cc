@@ -42,10 +42,13 @@ uint64_t bit_string_displacement(const Decoded& decoded, const ZydisRegisterCont
   return static_cast<uint64_t>(units * (unit / 8));
 }
 
+bool is_stack(const ZydisDecodedOperand& operand) {
+  return operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && operand.mem.base == ZYDIS_REGISTER_RSP;
+}
+
 // PUSH and CALL store below RSP; ENTER's frame pointer too. POP [RSP+x] counts from the RSP after it.
 uint64_t stack_displacement(const Decoded& decoded, const ZydisDecodedOperand& operand) {
-  const bool hidden_stack =
-      operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && operand.mem.base == ZYDIS_REGISTER_RSP;
+  const bool hidden_stack = is_stack(operand);
   const bool writes = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
   const uint64_t size = operand.size / 8U;
   if (hidden_stack && writes) return -size;
@@ -76,6 +79,8 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
     uint64_t address = 0;
     if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_LEAVE)
       address = registers.rbp;
+    else if (is_stack(operand))
+      address = registers.rsp;  // all of it, whatever the address size (SDM vol. 1, 6.2.5)
     else if (!ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&decoded.instruction, &operand, registers.rip, &context,
                                                       &address)))
       continue;
