@@ -58,6 +58,25 @@ uint64_t stack_displacement(const Decoded& decoded, const ZydisDecodedOperand& o
   return 0;
 }
 
+// It pushes the frame pointer, the frame pointers that it copies, each after it has been read, and the new
+// one; then it looks at where the stack pointer will be (SDM vol. 2, ENTER).
+std::vector<MemoryAccess> enter_accesses(const Decoded& decoded, const Registers& registers) {
+  constexpr uint64_t kLevels = 32;
+  const uint64_t pointer = decoded.instruction.operand_width / 8U;
+  const uint64_t frame = decoded.operands[0].imm.value.u, level = decoded.operands[1].imm.value.u % kLevels;
+  std::vector<MemoryAccess> result;
+  uint64_t top = registers.rsp;
+  const auto push = [&] { result.push_back({top -= pointer, pointer, Access::write, true}); };
+  push();
+  for (uint64_t i = 1; i < level; ++i) {
+    result.push_back({registers.rbp - pointer * i, pointer, Access::read, true});
+    push();
+  }
+  if (level != 0) push();
+  result.push_back({top - frame, 1, Access::write, true});
+  return result;
+}
+
 bool does_nothing(const Decoded& decoded, const Registers& registers) {
   if (!x86::is_repeated(decoded.instruction)) return false;
   return decoded.instruction.address_width == 32 ? static_cast<uint32_t>(registers.rcx) == 0
@@ -93,16 +112,7 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
     result.push_back({address, operand.size / 8U, writes ? Access::write : Access::read,
                       operand.mem.segment == ZYDIS_REGISTER_SS});
   }
-  // ENTER also looks at where the stack pointer will be, below the frame pointers that it copies (SDM vol. 2,
-  // ENTER).
-  if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_ENTER) {
-    constexpr uint64_t kLevels = 32, kPointer = 8;
-    const uint64_t frame = decoded.operands[0].imm.value.u, level = decoded.operands[1].imm.value.u % kLevels;
-    result.push_back({registers.rsp - kPointer * (level + 1), kPointer * (level + 1), Access::write});
-    result.push_back({registers.rsp - kPointer * (level + 1) - frame, 1, Access::write});
-    for (uint64_t i = 1; i < level; ++i)
-      result.push_back({registers.rbp - kPointer * i, kPointer, Access::read});
-  }
+  if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_ENTER) return enter_accesses(decoded, registers);
   std::stable_partition(result.begin(), result.end(),
                         [](const MemoryAccess& a) { return a.access == Access::read; });
   return result;
