@@ -146,6 +146,10 @@ Operand ProgramWriter::operand(uint64_t address) {
     made.modrm = 5;
     made.rest.resize(4);
     made.relative = offset;
+    // They say nothing here (SDM vol. 2, 2.2.1.6); an address of 32 bits is all of it in low memory.
+    made.index_high = random_.in(8);
+    made.base_high = random_.in(8);
+    if (offset <= INT32_MAX && random_.in(8)) made.prefixes.push_back(0x67);
     return made;
   }
   if (fits32(offset) && random_.in(3)) {  // absolute
