@@ -42,10 +42,13 @@ uint64_t bit_string_displacement(const Decoded& decoded, const ZydisRegisterCont
   return static_cast<uint64_t>(units * (unit / 8));
 }
 
+bool is_stack(const ZydisDecodedOperand& operand) {
+  return operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && operand.mem.base == ZYDIS_REGISTER_RSP;
+}
+
 // PUSH and CALL store below RSP; ENTER's frame pointer too. POP [RSP+x] counts from the RSP after it.
 uint64_t stack_displacement(const Decoded& decoded, const ZydisDecodedOperand& operand) {
-  const bool hidden_stack =
-      operand.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && operand.mem.base == ZYDIS_REGISTER_RSP;
+  const bool hidden_stack = is_stack(operand);
   const bool writes = (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
   const uint64_t size = operand.size / 8U;
   if (hidden_stack && writes) return -size;
@@ -53,6 +56,25 @@ uint64_t stack_displacement(const Decoded& decoded, const ZydisDecodedOperand& o
       operand.mem.base == ZYDIS_REGISTER_RSP)
     return size;
   return 0;
+}
+
+// It pushes the frame pointer, the frame pointers that it copies, each after it has been read, and the new
+// one; then it looks at where the stack pointer will be (SDM vol. 2, ENTER).
+std::vector<MemoryAccess> enter_accesses(const Decoded& decoded, const Registers& registers) {
+  constexpr uint64_t kLevels = 32;
+  const uint64_t pointer = decoded.instruction.operand_width / 8U;
+  const uint64_t frame = decoded.operands[0].imm.value.u, level = decoded.operands[1].imm.value.u % kLevels;
+  std::vector<MemoryAccess> result;
+  uint64_t top = registers.rsp;
+  const auto push = [&] { result.push_back({top -= pointer, pointer, Access::write, true}); };
+  push();
+  for (uint64_t i = 1; i < level; ++i) {
+    result.push_back({registers.rbp - pointer * i, pointer, Access::read, true});
+    push();
+  }
+  if (level != 0) push();
+  result.push_back({top - frame, 1, Access::write, true});
+  return result;
 }
 
 bool does_nothing(const Decoded& decoded, const Registers& registers) {
@@ -158,6 +180,8 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
     uint64_t address = 0;
     if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_LEAVE)
       address = registers.rbp;
+    else if (is_stack(operand))
+      address = registers.rsp;  // all of it, whatever the address size (SDM vol. 1, 6.2.5)
     else if (!ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&decoded.instruction, &operand, registers.rip, &context,
                                                       &address)))
       continue;
@@ -173,16 +197,7 @@ std::optional<std::vector<MemoryAccess>> memory_accesses(std::span<const uint8_t
     else
       result.push_back(access);
   }
-  // ENTER also looks at where the stack pointer will be, below the frame pointers that it copies (SDM vol. 2,
-  // ENTER).
-  if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_ENTER) {
-    constexpr uint64_t kLevels = 32, kPointer = 8;
-    const uint64_t frame = decoded.operands[0].imm.value.u, level = decoded.operands[1].imm.value.u % kLevels;
-    result.push_back({registers.rsp - kPointer * (level + 1), kPointer * (level + 1), Access::write});
-    result.push_back({registers.rsp - kPointer * (level + 1) - frame, 1, Access::write});
-    for (uint64_t i = 1; i < level; ++i)
-      result.push_back({registers.rbp - kPointer * i, kPointer, Access::read});
-  }
+  if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_ENTER) return enter_accesses(decoded, registers);
   std::stable_partition(result.begin(), result.end(),
                         [](const MemoryAccess& a) { return a.access == Access::read; });
   return result;

@@ -32,6 +32,12 @@ class Emitter {
   // Of a jump or a RIP-relative operand that ends the instruction; the target must be within reach.
   void relative(uint64_t target) { word32(target - (here() + 4)); }
 
+  // The byte after the next `before` ones is at an address that 8 divides: what is read there is aligned,
+  // which it has to be while the guest has the alignment flag set.
+  void align(uint64_t before = 0) {
+    while ((here() + before) % 8 != 0) byte(0xcc);
+  }
+
   void jump(uint64_t target) {
     byte(0xe9);
     relative(target);

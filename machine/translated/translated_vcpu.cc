@@ -475,9 +475,12 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
   AddressSpace& space = machine_.space();
   machine_.guards().lift();
   const std::optional<uint64_t> forbidden = first_inaccessible(space, address, size, access);
-  const bool done =
-      !forbidden && (loads ? space.read(address, &value, size) : space.write(address, &value, size));
+  const bool misaligned = (c.flags & rflags::kAlignmentCheck) != 0 && address % size != 0;
+  const bool done = !forbidden && !misaligned &&
+                    (loads ? space.read(address, &value, size) : space.write(address, &value, size));
   machine_.guards().impose();
+  // Before its pages are looked at.
+  if (misaligned) return exception(vector::kAlignmentCheck);
   if (!done)
     return Exit{.kind = ExitKind::memory_fault, .address = forbidden.value_or(address), .access = access};
   if (loads) {
@@ -538,9 +541,24 @@ TranslatedVcpu::Outcome TranslatedVcpu::page_fault() {
     if (verdict.only_guarded) return alone();
   }
   if (journal_ != nullptr && write) journal_->not_stored(page_down(fault_.address));
-  return Exit{.kind = ExitKind::memory_fault,
-              .address = fault_.address,
-              .access = write ? Access::write : Access::read};
+  const Access access = write ? Access::write : Access::read;
+  return Exit{.kind = ExitKind::memory_fault, .address = lowest_fault(access), .access = access};
+}
+
+// Of what is longer than a register a processor may report any part: FLDENV begins anywhere.
+uint64_t TranslatedVcpu::lowest_fault(Access access) {
+  constexpr std::array kLong = {ZYDIS_MNEMONIC_FLDENV,  ZYDIS_MNEMONIC_FNSTENV,  ZYDIS_MNEMONIC_FRSTOR,
+                                ZYDIS_MNEMONIC_FNSAVE,  ZYDIS_MNEMONIC_FXSAVE,   ZYDIS_MNEMONIC_FXSAVE64,
+                                ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXRSTOR64};
+  Instruction instruction;
+  machine_.translator().reader().read(context().rip, instruction);
+  if (std::ranges::find(kLong, instruction.decoded.mnemonic) == kLong.end()) return fault_.address;
+  store();
+  machine_.guards().lift();
+  const auto found = find_faulting_access(machine_.space(), registers_);
+  machine_.guards().impose();
+  const bool lower = found && found->access == access && found->address < fault_.address;
+  return lower ? found->address : fault_.address;
 }
 
 }  // namespace aftercheck::translated

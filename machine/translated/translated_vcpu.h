@@ -73,6 +73,7 @@ class TranslatedVcpu final : public Vcpu {
   Outcome with_guest_gs(const Instruction& instruction);
   Outcome fault();
   Outcome page_fault();
+  uint64_t lowest_fault(Access access);
   [[noreturn]] void went_astray() const;
   [[noreturn]] void refuse(const Instruction& instruction) const;
 

@@ -236,8 +236,9 @@ void Translator::link(uint32_t number, Block& block) {
 // Where what is out of reach is jumped to by way of an address in memory; `otherwise` where there is no room
 // for more.
 uint64_t Translator::bridge(Area& area, uint64_t target, uint64_t otherwise) {
-  constexpr uint64_t kSize = 14;
-  if (area.cold.here() + kSize > area.memory.executed().end) return otherwise;
+  constexpr uint64_t kOpcode = 6, kSize = kOpcode + 8, kPadding = 7;
+  if (area.cold.here() + kPadding + kSize > area.memory.executed().end) return otherwise;
+  area.cold.align(kOpcode);
   const uint64_t start = area.cold.here();
   area.cold.bytes({0xff, 0x25});  // jmp [rip + 0]
   area.cold.word32(0);

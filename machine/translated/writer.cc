@@ -256,6 +256,7 @@ void Writer::push(uint64_t value) {
     hot_.byte(0x68);
     return hot_.word32(value);
   }
+  cold_.align();
   const uint64_t constant = cold_.here();
   cold_.word64(value);
   hot_.bytes({0xff, 0x35});  // push [rip + ...]

@@ -160,6 +160,21 @@ std::vector<Case> memory_cases() {
        fault(Access::write, kStack - 4),
        0,
        nothing},
+      {"enter that copies frame pointers, beyond the stack",
+       {0xc8, 0, 0, 4},
+       [](R& r) {
+         r.rsp = kStack + 16;
+         r.rbp = kStack + 0x800;
+       },
+       fault(Access::write, kStack - 8),
+       0,
+       nothing},
+      {"pop to a hole, with addresses of 32 bits",
+       {0x67, 0x8f, 0x07},
+       [](R& r) { r.rdi = 0xffff'ffff'0001'0000; },
+       fault(Access::write, 0x1'0000),
+       0,
+       nothing},
       {"pop beyond the stack",
        {0x58},
        [](R& r) { r.rsp = kStackTop; },

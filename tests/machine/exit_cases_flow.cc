@@ -207,6 +207,25 @@ std::vector<Case> flow_cases() {
          r.rbx = r.rflags;
          called<kAfterFlag + 12>(r);
        }},
+      {"alignment check of what is aligned, at a block that a jump has looked for",
+       with_flag(rflags::kAlignmentCheck, {0xff, 0xe7, 0xcc, 0xe8, 0, 0, 0, 0, 0x9c, 0x5b, 0x0f, 0x05}),
+       [](R& r) { r.rdi = kCode + kAfterFlag + 3; },  // jmp rdi; int3; call; pushfq; pop rbx; syscall
+       syscall(), kAfterFlag + 12,
+       [](R& r) {
+         with_alignment_check(r);
+         r.rsp -= 8;
+         r.rbx = r.rflags;
+         called<kAfterFlag + 12>(r);
+       }},
+      {"alignment check of flags on the stack",
+       with_flag(rflags::kAlignmentCheck, {0x48, 0x8d, 0x64, 0x24, 0xfc, 0x9c}),
+       nothing,  // lea rsp, [rsp - 4]; pushfq
+       exception(v::kAlignmentCheck), kAfterFlag + 5,
+       [](R& r) {
+         with_alignment_check(r);
+         r.rsp -= 4;
+       },
+       kCode, true},
       {"without alignment check",
        {0x8b, 0x47, 0x01, 0x0f, 0x05},
        [](R& r) { r.rdi = kData; },

@@ -385,6 +385,25 @@ void refused_by_name() {
   }
 }
 
+// Processors read the environment in an order of their own, and report what they come to first.
+void lowest_addresses() {
+  constexpr uint64_t kEnd = Guest::kStackTop;
+  for (const Code& code : {Code{0xd9, 0x26}, Code{0x66, 0xd9, 0x26}, Code{0xdd, 0x26}, Code{0x66, 0xdd, 0x26},
+                           Code{0x0f, 0xae, 0x0e}})  // fldenv, frstor, fxrstor [rsi]
+    for (uint64_t before = 16; before < 512; before += 16) {
+      const uint64_t size = code.back() == 0x0e ? 512 : code[code.size() - 2] == 0xdd ? 108 : 28;
+      if (before >= size / 2) continue;
+      INFO("opcode " << unsigned{code[code.size() - 2]} << ", " << before << " bytes before the end");
+      for (const uint64_t less : {0, 7}) {
+        if (less != 0 && size == 512) continue;  // it has to be aligned
+        Guest guest(kKind, code);
+        guest.regs().rsi = kEnd - before + less;
+        const Exit exit = guest.vcpu->run();
+        CHECK(exit == Exit{.kind = ExitKind::memory_fault, .address = kEnd, .access = Access::read});
+      }
+    }
+}
+
 }  // namespace
 
 TRANSLATED_TEST("the translated machine gives the agreed exits",
@@ -400,6 +419,7 @@ TRANSLATED_TEST("places in a loop that counts nothing", places_without_branches)
 TRANSLATED_TEST("places in string instructions", places_in_string_instructions)
 TRANSLATED_TEST("places are reached among kicks", places_among_kicks)
 TRANSLATED_TEST("trapped instructions trap where nobody patched them", trapped_instructions)
+TRANSLATED_TEST("the lowest address of a fault is told", lowest_addresses)
 TRANSLATED_TEST("what the translated machine can't do is refused by name", refused_by_name)
 
 }  // namespace aftercheck

@@ -1,0 +1,208 @@
+#include "tests/machine/random_forms.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <span>
+
+#include "base/error.h"
+#include "machine/instruction_standing.h"
+#include "machine/memory_accesses.h"
+
+namespace aftercheck {
+namespace {
+
+// Of the extensions of Zydis' tables, those that the portable model has.
+constexpr ZydisISAExt kPortable[] = {
+    ZYDIS_ISA_EXT_AES,  ZYDIS_ISA_EXT_BASE,      ZYDIS_ISA_EXT_CLFSH, ZYDIS_ISA_EXT_LONGMODE,
+    ZYDIS_ISA_EXT_MMX,  ZYDIS_ISA_EXT_PCLMULQDQ, ZYDIS_ISA_EXT_PAUSE, ZYDIS_ISA_EXT_SSE,
+    ZYDIS_ISA_EXT_SSE2, ZYDIS_ISA_EXT_SSE3,      ZYDIS_ISA_EXT_SSE4,  ZYDIS_ISA_EXT_SSSE3,
+    ZYDIS_ISA_EXT_X87,
+};
+
+bool left_out(const ZydisDecodedInstruction& i, std::span<const uint8_t> code) {
+  if (i.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+      std::ranges::find(kPortable, i.meta.isa_ext) == std::end(kPortable))
+    return true;
+  if (standing(i, code) != Standing::plain || i.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) return true;
+  switch (i.mnemonic) {
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+    case ZYDIS_MNEMONIC_GETSEC:
+    // With operands of the program's choice.
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_FLDCW:
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+      return true;
+    default:
+      return i.meta.category == ZYDIS_CATEGORY_INTERRUPT;
+  }
+}
+
+Need need_of(const x86::WithOperands& decoded) {
+  const ZydisDecodedInstruction& i = decoded.instruction;
+  if (i.meta.category == ZYDIS_CATEGORY_STRINGOP) return Need::string;
+  switch (i.mnemonic) {
+    case ZYDIS_MNEMONIC_XLAT:
+      return Need::table;
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+      return Need::mask_store;
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+      return decoded.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? Need::bit_offset : Need::nothing;
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_LEAVE:
+      return Need::frame;
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+      return Need::x87_pointers;
+    default:
+      return Need::nothing;
+  }
+}
+
+FormClass class_of(const x86::WithOperands& decoded) {
+  const ZydisDecodedInstruction& i = decoded.instruction;
+  if (i.meta.category == ZYDIS_CATEGORY_STRINGOP) return FormClass::string;
+  if (i.meta.isa_ext == ZYDIS_ISA_EXT_X87) return FormClass::x87;
+  for (const auto& operand : std::span(decoded.operands.data(), i.operand_count)) {
+    if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
+    const ZydisRegisterClass kind = ZydisRegisterGetClass(operand.reg.value);
+    if (kind == ZYDIS_REGCLASS_MMX) return FormClass::mmx;
+    if (kind == ZYDIS_REGCLASS_XMM) return FormClass::sse;
+  }
+  return i.meta.isa_ext == ZYDIS_ISA_EXT_MMX ? FormClass::mmx : FormClass::integer;
+}
+
+void describe_memory(const x86::WithOperands& decoded, Form& form) {
+  const ZydisDecodedInstruction& i = decoded.instruction;
+  for (const auto& operand : std::span(decoded.operands.data(), i.operand_count)) {
+    const bool encoded = operand.encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM ||
+                         operand.encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64;
+    if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || !encoded) continue;
+    form.memory = true;
+    form.accesses = operand.mem.type == ZYDIS_MEMOP_TYPE_MEM && i.mnemonic != ZYDIS_MNEMONIC_NOP &&
+                    i.meta.category != ZYDIS_CATEGORY_PREFETCH;
+    form.size = operand.size / 8;
+    form.aligned = x86::requires_alignment(decoded) || i.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+  }
+}
+
+using Found = std::map<std::string, Form>;
+
+struct Shape {
+  Code prefixes, escape;
+  bool wide;
+  uint8_t opcode, modrm;
+};
+
+void add(Found& found, const Shape& shape) {
+  Code code = shape.prefixes;
+  if (shape.wide) code.push_back(0x48);
+  code.insert(code.end(), shape.escape.begin(), shape.escape.end());
+  code.push_back(shape.opcode);
+  code.push_back(shape.modrm);
+  code.resize(kLongestInstruction);
+  x86::WithOperands decoded;
+  if (!x86::decode(code, decoded) || left_out(decoded.instruction, code)) return;
+  const ZydisDecodedInstruction& i = decoded.instruction;
+  // Undefined (SDM vol. 2, BSWAP).
+  if (i.mnemonic == ZYDIS_MNEMONIC_BSWAP && i.operand_width == 16) return;
+  // A prefix that does not count makes no form of its own.
+  for (const auto& prefix : std::span(i.raw.prefixes, i.raw.prefix_count))
+    if (prefix.type == ZYDIS_PREFIX_TYPE_IGNORED) return;
+  const std::string name = form_name(decoded);
+  Form& form = found[name];
+  if (form.name.empty()) {
+    form.name = name;
+    form.prefixes = shape.prefixes;
+    form.escape = shape.escape;
+    form.opcode = shape.opcode;
+    form.wide = shape.wide;
+    form.modrm = (i.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
+    form.repeated = x86::is_repeated(i);
+    form.need = need_of(decoded);
+    form.kind = class_of(decoded);
+    describe_memory(decoded, form);
+  }
+  // Another encoding of the same would mix their ModRMs.
+  if (form.opcode != shape.opcode || form.prefixes != shape.prefixes || form.wide != shape.wide) return;
+  form.regs |= static_cast<uint8_t>(1U << (shape.modrm >> 3 & 7));
+  if (!form.memory) form.rms |= static_cast<uint8_t>(1U << (shape.modrm & 7));
+}
+
+// Not the first byte of an instruction, or of none of these maps.
+bool is_prefix(unsigned opcode) {
+  constexpr unsigned kOthers[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3};
+  return (opcode & 0xf0) == 0x40 || std::ranges::find(kOthers, opcode) != std::end(kOthers);
+}
+
+}  // namespace
+
+std::string form_name(const x86::WithOperands& decoded) {
+  std::string name = ZydisMnemonicGetString(decoded.instruction.mnemonic);
+  for (const auto& operand : std::span(decoded.operands.data(), decoded.instruction.operand_count_visible)) {
+    switch (operand.type) {
+      case ZYDIS_OPERAND_TYPE_REGISTER:
+        name += fmt::format(" {}", ZydisRegisterClassGetWidth(ZYDIS_MACHINE_MODE_LONG_64,
+                                                              ZydisRegisterGetClass(operand.reg.value)));
+        name +=
+            operand.encoding == ZYDIS_OPERAND_ENCODING_NONE ? ZydisRegisterGetString(operand.reg.value) : "r";
+        break;
+      case ZYDIS_OPERAND_TYPE_MEMORY:
+        name += fmt::format(" m{}", operand.size);
+        break;
+      default:
+        name += fmt::format(" imm{}", operand.size);
+    }
+  }
+  if (x86::is_repeated(decoded.instruction))
+    name += (decoded.instruction.attributes & ZYDIS_ATTRIB_HAS_REPNE) != 0 ? " repne" : " rep";
+  if ((decoded.instruction.attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0) name += " locked";
+  return fmt::format("{} ({:x}/{})", name, decoded.instruction.opcode,
+                     static_cast<unsigned>(decoded.instruction.opcode_map));
+}
+
+size_t FormTable::count() const {
+  size_t all = 0;
+  for (const auto& forms : by_class) all += forms.size();
+  return all;
+}
+
+FormTable all_forms(CpuModelKind model) {
+  if (model != CpuModelKind::portable)
+    fail(ErrorKind::internal, "random programs are of the portable model's instructions only, not of {}",
+         name(model));
+  const Code maps[] = {{}, {0x0f}, {0x0f, 0x38}, {0x0f, 0x3a}};
+  const Code prefixes[] = {{}, {0x66}, {0xf2}, {0xf3}, {0xf0}, {0x66, 0xf0}, {0x66, 0xf2}, {0x66, 0xf3}};
+  Found found;
+  for (const Code& map : maps)
+    for (unsigned opcode = 0; opcode < 256; ++opcode) {
+      if (map.empty() && is_prefix(opcode)) continue;
+      for (const Code& prefix : prefixes)
+        for (const bool wide : {false, true})
+          for (unsigned reg = 0; reg < 8; ++reg)
+            for (unsigned low = 0; low < 9; ++low)
+              add(found, {prefix, map, wide, static_cast<uint8_t>(opcode),
+                          static_cast<uint8_t>((low == 8 ? 0x06 : 0xc0 | low) | reg << 3)});
+    }
+  FormTable table;
+  for (auto& [name, form] : found) table.by_class[static_cast<size_t>(form.kind)].push_back(std::move(form));
+  return table;
+}
+
+}  // namespace aftercheck

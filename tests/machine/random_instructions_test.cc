@@ -1,0 +1,42 @@
+// A short run of what scripts/differential-soak does at length: programs made at random, on the translated
+// machine and on KVM.
+#include <catch2/catch.hpp>
+#include <iostream>
+
+#include "tests/base/sanitized.h"
+#include "tests/machine/machines.h"
+#include "tests/machine/random_comparison.h"
+
+namespace aftercheck {
+namespace {
+
+void random_programs(BranchCounts counts, uint64_t instructions) {
+  if (lacking(MachineKind::translated) || lacking(MachineKind::kvm)) return;
+  ComparisonOptions options;
+  options.seed = 20261127 + Catch::rngSeed();  // --rng-seed N: others
+  options.instructions = test::kSanitized ? instructions / 60 : instructions;
+  options.counts = counts;
+  const ComparisonResult result = compare_programs(options);
+  std::cout << "seed " << options.seed << ": " << result.programs << " programs, " << result.instructions
+            << " instructions, " << result.exits << " exits, " << result.refused << " refused, "
+            << result.endless << " endless\n";
+  INFO(result.difference);
+  CHECK(result.difference.empty());
+  CHECK(result.refused < result.programs / 10);
+  CHECK(result.endless < result.programs / 100 + 1);
+  // Most of what is written down is executed.
+  CHECK(result.executed > result.stepped * 20);
+  CHECK(result.branches > result.programs);
+}
+
+}  // namespace
+
+TEST_CASE("random programs give on the translated machine what they give on KVM") {
+  random_programs(BranchCounts::automatic, 600'000);
+}
+TEST_CASE(
+    "random programs give on the translated machine what they give on KVM, with branches counted in memory") {
+  random_programs(BranchCounts::in_memory, 150'000);
+}
+
+}  // namespace aftercheck
