@@ -381,6 +381,7 @@ bool needs_cpu_mask(const Case& test) {
 bool emulators_differ(const Case& test) {
   static const std::set<std::string_view> names = {
       "alignment check",
+      "alignment check of flags on the stack",
       "x87 error at the next x87 instruction",
       "SSE error",
       "jump to a non-canonical address",
