@@ -12,13 +12,14 @@
 #include <catch2/catch.hpp>
 #include <iostream>
 #include <map>
-#include <random>
 #include <set>
 
 #include "both_machines.h"
 #include "machine/memory_accesses.h"
 #include "machine/trapped_instruction.h"
 #include "tests/base/sanitized.h"
+#include "tests/machine/form_names.h"
+#include "tests/machine/random_numbers.h"
 #include "x86/decode.h"
 
 namespace aftercheck {
@@ -31,15 +32,7 @@ struct Form {
   std::vector<Code> encodings;  // with different registers; what follows ModRM is filled in
 };
 
-// Of the extensions of Zydis' tables, those that the portable model has.
-constexpr ZydisISAExt kPresent[] = {
-    ZYDIS_ISA_EXT_AES,  ZYDIS_ISA_EXT_BASE,      ZYDIS_ISA_EXT_CLFSH, ZYDIS_ISA_EXT_LONGMODE,
-    ZYDIS_ISA_EXT_MMX,  ZYDIS_ISA_EXT_PCLMULQDQ, ZYDIS_ISA_EXT_PAUSE, ZYDIS_ISA_EXT_SSE,
-    ZYDIS_ISA_EXT_SSE2, ZYDIS_ISA_EXT_SSE3,      ZYDIS_ISA_EXT_SSE4,  ZYDIS_ISA_EXT_SSSE3,
-    ZYDIS_ISA_EXT_X87,
-};
-
-// And those that v3 has more.
+// Of the extensions of Zydis' tables, those that v3 has more than the portable model.
 constexpr ZydisISAExt kPresentInV3[] = {
     ZYDIS_ISA_EXT_AVX,   ZYDIS_ISA_EXT_AVX2,  ZYDIS_ISA_EXT_AVX2GATHER, ZYDIS_ISA_EXT_AVXAES,
     ZYDIS_ISA_EXT_BMI1,  ZYDIS_ISA_EXT_BMI2,  ZYDIS_ISA_EXT_F16C,       ZYDIS_ISA_EXT_FMA,
@@ -54,7 +47,7 @@ std::string left_out(const Decoded& decoded, std::span<const uint8_t> code, CpuM
       return fmt::format("not what v3 has more: {}", ZydisISAExtGetString(i.meta.isa_ext));
     return {};
   }
-  if (std::find(std::begin(kPresent), std::end(kPresent), i.meta.isa_ext) == std::end(kPresent))
+  if (!is_portable(i.meta.isa_ext))
     return fmt::format("not in the portable model: {}", ZydisISAExtGetString(i.meta.isa_ext));
   if (decode_trapped(code)) return "the host answers";
   switch (i.mnemonic) {
@@ -77,31 +70,6 @@ std::string left_out(const Decoded& decoded, std::span<const uint8_t> code, CpuM
   if (i.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && (i.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) != 0)
     return "vendors differ";  // branches with 66
   return {};
-}
-
-std::string name_of(const Decoded& decoded) {
-  std::string name = ZydisMnemonicGetString(decoded.instruction.mnemonic);
-  for (const auto& operand : std::span(decoded.operands.data(), decoded.instruction.operand_count_visible)) {
-    switch (operand.type) {
-      case ZYDIS_OPERAND_TYPE_REGISTER:
-        name += fmt::format(" {}", ZydisRegisterClassGetWidth(ZYDIS_MACHINE_MODE_LONG_64,
-                                                              ZydisRegisterGetClass(operand.reg.value)));
-        name +=
-            operand.encoding == ZYDIS_OPERAND_ENCODING_NONE ? ZydisRegisterGetString(operand.reg.value) : "r";
-        break;
-      case ZYDIS_OPERAND_TYPE_MEMORY:
-        name += fmt::format(" m{}", operand.size);
-        break;
-      default:
-        name += fmt::format(" imm{}", operand.size);
-    }
-  }
-  const ZydisInstructionAttributes repeated =
-      ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
-  if ((decoded.instruction.attributes & repeated) != 0) name += " repeated";
-  if ((decoded.instruction.attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0) name += " locked";
-  return fmt::format("{} ({:x}/{})", name, decoded.instruction.opcode,
-                     static_cast<unsigned>(decoded.instruction.opcode_map));
 }
 
 struct Forms {
@@ -127,8 +95,8 @@ void add_encoding(Forms& forms, Code code, CpuModelKind model) {
     forms.left[why].insert(ZydisMnemonicGetString(decoded.instruction.mnemonic));
     return;
   }
-  Form& form = forms.compared[name_of(decoded)];
-  form.name = name_of(decoded);
+  Form& form = forms.compared[form_name(decoded, Repeats::alike)];
+  form.name = form_name(decoded, Repeats::alike);
   constexpr size_t kEnough = 6;
   if (form.encodings.size() < kEnough) form.encodings.push_back(std::move(code));
 }
@@ -137,13 +105,6 @@ void add_encoding(Forms& forms, Code code, CpuModelKind model) {
 bool selects(size_t map, unsigned opcode) {
   return (map == 0 && opcode >= 0xd8 && opcode <= 0xdf) ||
          (map == 1 && (opcode == 0x01 || opcode == 0xae || opcode == 0xc7));
-}
-
-// Not the first byte of an instruction, or of none of these maps.
-bool is_prefix(unsigned opcode) {
-  constexpr unsigned kOthers[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3};
-  return (opcode & 0xf0) == 0x40 ||
-         std::find(std::begin(kOthers), std::end(kOthers), opcode) != std::end(kOthers);
 }
 
 // Operands: memory at RSI, registers low and high; of gathers 8 bytes behind RSI and with an index register
@@ -203,49 +164,12 @@ Forms all_forms(CpuModelKind model) {
   return forms;
 }
 
-class Random {
+class Random : public RandomNumbers {
  public:
-  explicit Random(uint64_t seed) : engine_(seed) {}
-  uint64_t bits() { return engine_(); }
-  uint64_t below(uint64_t limit) { return engine_() % limit; }
+  using RandomNumbers::RandomNumbers;
 
-  uint64_t integer() {
-    switch (below(8)) {
-      case 0:
-        return below(70);
-      case 1:
-        return ~below(70);
-      case 2:
-        return uint64_t{1} << below(64);
-      case 3:
-        return bits() & 0xffffffff;
-      case 4:
-        return static_cast<uint64_t>(static_cast<int64_t>(bits()) >> below(64));
-      default:
-        return bits();
-    }
-  }
-  // Numbers of all kinds: two floats or a double.
-  uint64_t number() {
-    if (below(3) == 0) return integer();
-    if (below(2) == 0) return uint64_t{single()} << 32 | single();
-    static constexpr uint64_t kKinds[] = {0, 0x7ff0000000000000, 0x7ff8000000000001, 0x7ff0000000000001,
-                                          1, 0x000fffffffffffff, 0x7fefffffffffffff, 0x3ff0000000000000};
-    const uint64_t sign = bits() & (uint64_t{1} << 63);
-    if (below(3) == 0) return sign | kKinds[below(std::size(kKinds))];
-    if (below(2) == 0) return sign | (0x3ffULL + below(80) - 40) << 52 | (bits() & 0xfffffffffffff);
-    return bits();
-  }
-  uint32_t single() {
-    static constexpr uint32_t kKinds[] = {0, 0x7f800000, 0x7fc00001, 0x7f800001,
-                                          1, 0x7fffff,   0x7f7fffff, 0x3f800000};
-    const auto word = static_cast<uint32_t>(bits());
-    if (below(3) == 0) return (word & 0x80000000) | kKinds[below(std::size(kKinds))];
-    if (below(2) == 0) return (word & 0x807fffff) | static_cast<uint32_t>(0x7f + below(60) - 30) << 23;
-    return word;
-  }
-
-  FpuState fpu() {
+  // Nothing is pending in SSE, and seldom in the x87, so that instructions get to work.
+  FpuState ready_fpu() {
     FpuState state = FpuState::initial();
     auto put = [&state](size_t at, auto value) { std::memcpy(&state.fxsave[at], &value, sizeof value); };
     for (size_t at = 160; at < 416; at += 8) put(at, number());
@@ -278,9 +202,6 @@ class Random {
     }
     return state;
   }
-
- private:
-  std::mt19937_64 engine_;
 };
 
 struct State {
@@ -315,7 +236,7 @@ State random_state(Random& random, uint64_t size, CpuModelKind model) {
       r.rsi = kDataMiddle + 0x200 + 16 * random.below(8);
   }
   r.rflags = 0x202 | (random.bits() & rflags::kStatus) | (random.below(4) == 0 ? rflags::kDirection : 0);
-  state.fpu = random.fpu();
+  state.fpu = random.ready_fpu();
   if (model != CpuModelKind::v3) return state;
   for (size_t at = 0; at < state.fpu.upper.size(); at += 8) {
     const uint64_t word = random.number();

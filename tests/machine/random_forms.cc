@@ -1,30 +1,18 @@
 #include "tests/machine/random_forms.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <map>
 #include <span>
 
 #include "base/error.h"
 #include "machine/instruction_standing.h"
 #include "machine/memory_accesses.h"
+#include "tests/machine/form_names.h"
 
 namespace aftercheck {
 namespace {
 
-// Of the extensions of Zydis' tables, those that the portable model has.
-constexpr ZydisISAExt kPortable[] = {
-    ZYDIS_ISA_EXT_AES,  ZYDIS_ISA_EXT_BASE,      ZYDIS_ISA_EXT_CLFSH, ZYDIS_ISA_EXT_LONGMODE,
-    ZYDIS_ISA_EXT_MMX,  ZYDIS_ISA_EXT_PCLMULQDQ, ZYDIS_ISA_EXT_PAUSE, ZYDIS_ISA_EXT_SSE,
-    ZYDIS_ISA_EXT_SSE2, ZYDIS_ISA_EXT_SSE3,      ZYDIS_ISA_EXT_SSE4,  ZYDIS_ISA_EXT_SSSE3,
-    ZYDIS_ISA_EXT_X87,
-};
-
 bool left_out(const ZydisDecodedInstruction& i, std::span<const uint8_t> code) {
-  if (i.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-      std::ranges::find(kPortable, i.meta.isa_ext) == std::end(kPortable))
-    return true;
+  if (i.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || !is_portable(i.meta.isa_ext)) return true;
   if (standing(i, code) != Standing::plain || i.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE) return true;
   switch (i.mnemonic) {
     case ZYDIS_MNEMONIC_SYSCALL:
@@ -125,7 +113,7 @@ void add(Found& found, const Shape& shape) {
   // A prefix that does not count makes no form of its own.
   for (const auto& prefix : std::span(i.raw.prefixes, i.raw.prefix_count))
     if (prefix.type == ZYDIS_PREFIX_TYPE_IGNORED) return;
-  const std::string name = form_name(decoded);
+  const std::string name = form_name(decoded, Repeats::apart);
   Form& form = found[name];
   if (form.name.empty()) {
     form.name = name;
@@ -145,37 +133,7 @@ void add(Found& found, const Shape& shape) {
   if (!form.memory) form.rms |= static_cast<uint8_t>(1U << (shape.modrm & 7));
 }
 
-// Not the first byte of an instruction, or of none of these maps.
-bool is_prefix(unsigned opcode) {
-  constexpr unsigned kOthers[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3};
-  return (opcode & 0xf0) == 0x40 || std::ranges::find(kOthers, opcode) != std::end(kOthers);
-}
-
 }  // namespace
-
-std::string form_name(const x86::WithOperands& decoded) {
-  std::string name = ZydisMnemonicGetString(decoded.instruction.mnemonic);
-  for (const auto& operand : std::span(decoded.operands.data(), decoded.instruction.operand_count_visible)) {
-    switch (operand.type) {
-      case ZYDIS_OPERAND_TYPE_REGISTER:
-        name += fmt::format(" {}", ZydisRegisterClassGetWidth(ZYDIS_MACHINE_MODE_LONG_64,
-                                                              ZydisRegisterGetClass(operand.reg.value)));
-        name +=
-            operand.encoding == ZYDIS_OPERAND_ENCODING_NONE ? ZydisRegisterGetString(operand.reg.value) : "r";
-        break;
-      case ZYDIS_OPERAND_TYPE_MEMORY:
-        name += fmt::format(" m{}", operand.size);
-        break;
-      default:
-        name += fmt::format(" imm{}", operand.size);
-    }
-  }
-  if (x86::is_repeated(decoded.instruction))
-    name += (decoded.instruction.attributes & ZYDIS_ATTRIB_HAS_REPNE) != 0 ? " repne" : " rep";
-  if ((decoded.instruction.attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0) name += " locked";
-  return fmt::format("{} ({:x}/{})", name, decoded.instruction.opcode,
-                     static_cast<unsigned>(decoded.instruction.opcode_map));
-}
 
 size_t FormTable::count() const {
   size_t all = 0;

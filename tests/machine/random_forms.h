@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "machine/cpu_model.h"
-#include "x86/decode.h"
 
 namespace aftercheck {
 
@@ -56,8 +55,5 @@ struct FormTable {
 // them, nor those that load control words, MXCSR or flags: programs have them with operands of their choice.
 // The model is the portable one for now: others need encodings of their own to be looked through.
 FormTable all_forms(CpuModelKind model);
-
-// The same for all instructions of a form.
-std::string form_name(const x86::WithOperands& decoded);
 
 }  // namespace aftercheck

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "machine/memory_accesses.h"
+#include "tests/machine/form_names.h"
 #include "tests/machine/random_writer.h"
 #include "x86/decode.h"
 
@@ -192,7 +193,7 @@ class Maker : private ProgramWriter {
     for (const size_t most = kLongestInstruction; code.size() < most + 8;)
       code.push_back(byte(random_.bits()));
     x86::WithOperands decoded;
-    if (!x86::decode(code, decoded) || form_name(decoded) != form.name) return false;
+    if (!x86::decode(code, decoded) || form_name(decoded, Repeats::apart) != form.name) return false;
     // To a processor, with REX.B, it is XCHG with R8; to Zydis it is not.
     if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_PAUSE && (rex & 1) != 0) return false;
     bool moves_stack = false;

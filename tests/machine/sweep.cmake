@@ -1,4 +1,4 @@
 aftercheck_test(encoding_sweep_test SOURCES encoding_sweep_test.cc
   LIBS aftercheck_machine aftercheck_machine_soft aftercheck_machine_kvm aftercheck_x86)
-aftercheck_test(instruction_forms_test SOURCES instruction_forms_test.cc
+aftercheck_test(instruction_forms_test SOURCES instruction_forms_test.cc form_names.cc random_numbers.cc
   LIBS aftercheck_machine aftercheck_machine_soft aftercheck_machine_kvm aftercheck_x86)
