@@ -234,6 +234,14 @@ bool same_bytes(int one, int other) {
   }
 }
 
+// A blob must outlive a power loss together with the events that name it. The compressor, where there is one,
+// takes care of that in its own time.
+void bring_to_disk(BlobCompressor* compressor, const Digest128& name, uint64_t size, int file,
+                   const std::string& path) {
+  if (compressor != nullptr && compressor->add(name, size >= kWorthCompressing)) return;
+  if (fdatasync(file) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+}
+
 }  // namespace
 
 // Another process's, or an earlier life's, unfinished copies must not be hit: open(O_EXCL) decides, this only
@@ -285,9 +293,7 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   copy.path.clear();
   struct stat status {};
   if (fstat(blob.fd.get(), &status) == 0) verified_files().add(file_key(status, blob.name));
-  // The blob must outlive a power loss together with the events that name it.
-  if (compressor_ && compressor_->add(blob.name, blob.size >= kWorthCompressing)) return blob;
-  if (fdatasync(copy.fd.get()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  bring_to_disk(compressor_.get(), blob.name, blob.size, copy.fd.get(), path);
   return blob;
 }
 
@@ -331,8 +337,7 @@ Digest128 Store::NewBlob::keep() {
   if (rename(impl_->file.path.c_str(), path.c_str()) != 0)
     fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   impl_->file.path.clear();
-  if (impl_->compressor && impl_->compressor->add(name, impl_->size >= kWorthCompressing)) return name;
-  if (fdatasync(impl_->file.fd.get()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  bring_to_disk(impl_->compressor.get(), name, impl_->size, impl_->file.fd.get(), path);
   return name;
 }
 
