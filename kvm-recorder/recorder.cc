@@ -120,10 +120,11 @@ MachineChoice machine_for(const RecordOptions& options) {
   return MachineChoice::soft;
 }
 
-// Where the processor can trace a guest, that is worth dear exits.
+// Where the processor can trace a guest, that is worth dear exits. Found out only where there is a choice.
 MachineNeeds needs_of(const RecordOptions& options) {
   const bool wanted =
-      options.pt == PtChoice::perf || (options.pt == PtChoice::automatic && options.write_log);
+      machine_for(options) == MachineChoice::automatic &&
+      (options.pt == PtChoice::perf || (options.pt == PtChoice::automatic && options.write_log));
   return {.processor_trace = wanted && processor_traces()};
 }
 
