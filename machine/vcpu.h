@@ -11,6 +11,7 @@
 #include "machine/control_flow.h"
 #include "machine/cpu_model.h"
 #include "machine/exit.h"
+#include "machine/instrument.h"
 #include "machine/registers.h"
 #include "machine/store_journal.h"
 
@@ -87,6 +88,8 @@ class Vcpu {
   // From the next run() or step() on, tells `flow` what executes; null: no more. False where the backend
   // can't; `flow` must outlive the vCPU or be taken away.
   virtual bool set_control_flow(ControlFlow* flow) { return flow == nullptr; }
+  // Likewise for an instrument. Only translated code has any.
+  virtual bool set_instrument(Instrument* instrument) { return instrument == nullptr; }
 
   // From now on the processor executes everything: it is being traced. Nothing to do for most vCPUs, which
   // have one way to execute (dense_exits.h). Before the first run().
@@ -170,6 +173,7 @@ MachineChoice choice_of(MachineKind kind);
 struct MachineNeeds {
   bool processor_trace = false;  // Intel PT by the processor
   bool walls = false;            // a guest that tries to can't reach this process
+  bool control_flow = false;     // vCPUs tell it (Vcpu::set_control_flow)
 };
 // automatic: by what exits cost on this host, `cpu` and `needs` (machine_choice.h); nothing is mapped in
 // `space` yet. `*reason` (if given) then says why it is this machine.

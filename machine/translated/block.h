@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "machine/translated/guest_code.h"
+#include "machine/translated/notes.h"
 
 namespace aftercheck::translated {
 
@@ -17,12 +18,19 @@ enum class Held : uint8_t {
   rcx,       // RCX is in Context::rcx_spill
   scratch,   // register Mark::reg is in Context::scratch
   journal,   // RAX and RCX are in Context::journal_rax and journal_rcx; a fault here is a store's
+  // A path is noted, whose number is in Mark::guest. RCX is in Context::note_spill, or with RAX or R11 as
+  // Mark::reg that is in Context::other_spill, RCX in rcx_spill and the target in RCX.
+  note,
+  // The address of an access is noted. RCX and RAX are in Context::note_spill and note_rax.
+  address,
 };
 
 struct Mark {
   uint32_t offset = 0;  // in the block's code
   Held held = Held::inside;
   uint8_t reg = 0;
+  // Of the block: conditional branches that have been executed, none of them taken; and accesses.
+  uint8_t passed = 0, accesses = 0;
   uint64_t guest = 0;  // the instruction
 };
 
@@ -41,13 +49,17 @@ struct ExitPoint {
   uint64_t target = 0;
   uint8_t* patch = nullptr;  // link: where the displacement of its jump is written
   uint64_t stub = 0;         // where that goes while it is not linked
+  // What the guest has been through, where that is noted but not by translated code.
+  uint32_t path = kNoPath;
 };
 
 // An indirect branch, by number.
 struct Site {
   uint64_t address = 0;
   Form form = Form::ret;
-  uint16_t dropped = 0;  // RET: bytes of arguments
+  uint16_t dropped = 0;     // RET: bytes of arguments
+  uint32_t path = kNoPath;  // that ends with it, where that is noted
+  uint8_t accesses = 0;     // of the path before it
 };
 
 // Which table leads to a block.
@@ -58,6 +70,7 @@ struct Block {
   uint64_t guest = 0;
   uint64_t entry = 0, end = 0;  // where it is executed
   uint32_t first_mark = 0, marks = 0;
+  uint32_t first_conditional = 0, first_access = 0;  // of Paths
   uint8_t area = 0;
   bool valid = true;
   // For each table: where it is entered by it (0: not), and the jump to the next of the same table slot.

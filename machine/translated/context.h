@@ -35,8 +35,11 @@ struct alignas(64) Context {
       0;                 // where stores are journaled: bytes of code that may be executed, plus kCodeLeftBias
   uint64_t journal = 0;  // where the next entry of the journal goes
   uint64_t fs_base = 0;  // the guest's, for the addresses of what is stored
-  uint64_t journal_rax = 0, journal_rcx = 0;  // while something is noted in it
-  uint64_t target = 0;                        // where entry jumps to
+  uint64_t journal_rax = 0, journal_rcx = 0;               // while something is noted in it
+  uint64_t note = 0, noted_target = 0, noted_address = 0;  // where paths and accesses are noted next
+  uint64_t note_spill = 0, note_rax = 0;                   // RCX and RAX while that is done
+  uint64_t four = 4, eight = 8;
+  uint64_t target = 0;  // where entry jumps to
   uint32_t host_mxcsr = 0x1f80, unused = 0;
   // An FXSAVE image, or of the v3 model an XSAVE area in its standard form.
   alignas(64) std::array<std::byte, xsave::kSize> fpu{};
@@ -51,7 +54,8 @@ constexpr uint32_t kLeftByTable = 0xffff'ffff;  // an indirect branch whose targ
 constexpr uint32_t kLeftByFault = 0xffff'fffe;  // a host signal
 constexpr uint32_t kLeftByKick = 0xffff'fffd;   // at an instruction boundary, in Context::rip
 constexpr uint32_t kLeftAstray = 0xffff'fffc;   // what ran was nothing that was translated
-constexpr uint32_t kFirstLeft = kLeftAstray;
+constexpr uint32_t kLeftUnnoted = 0xffff'fffb;  // there is no room to note a path
+constexpr uint32_t kFirstLeft = kLeftUnnoted;
 
 // Targets of indirect branches, by their low 16 bits: where the host goes on. RET has a table of its own,
 // because it spares another register.

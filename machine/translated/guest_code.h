@@ -11,6 +11,7 @@
 
 #include "machine/address_space.h"
 #include "machine/instruction_standing.h"
+#include "machine/translated/accesses.h"
 #include "machine/translated/stores.h"
 
 namespace aftercheck::translated {
@@ -40,7 +41,7 @@ enum class Special : uint8_t {
   guest_gs,     // has an operand in GS, which is the guest's FS while it runs
   x87_pointer,  // stores the address of the last x87 instruction, which has to be the guest's
   no_fetch,     // can't be fetched at `fault`
-  stores,       // where stores are journaled: stores what the host has to note down
+  noted,        // where stores are journaled, or accesses noted: the host has to do that
   unsupported,
 };
 
@@ -51,7 +52,8 @@ struct Instruction {
   std::array<uint8_t, 15> bytes{};
   Form form = Form::copied;
   Special special = Special::unsupported;
-  StoreShape store;  // where stores are journaled
+  StoreShape store;       // where stores are journaled
+  AccessShapes accesses;  // where accesses are noted
 
   uint64_t next() const { return address + decoded.length; }
   std::span<const uint8_t> code() const { return {bytes.data(), decoded.length}; }

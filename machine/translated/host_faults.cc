@@ -46,6 +46,20 @@ struct Interrupted {
   }
 };
 
+// At the mark.
+LeftInside left_inside(const Translator::Place& place) {
+  LeftInside left;
+  left.inside = true;
+  left.so_far = {.start = place.block->guest,
+                 .end = place.mark->guest,
+                 .next = place.mark->guest,
+                 .first_conditional = place.block->first_conditional,
+                 .first_access = place.block->first_access,
+                 .conditionals = place.mark->passed,
+                 .accesses = place.mark->accesses};
+  return left;
+}
+
 // The thread is somewhere between the entry into translated code and the exit from it, or about to enter: it
 // is led out at the next boundary of the guest's instructions, one single step after the other.
 void lead_out(Running& running, const Interrupted& at) {
@@ -62,6 +76,7 @@ void lead_out(Running& running, const Interrupted& at) {
   if (place->kind == Kind::leave) return;
   if (place->kind == Kind::block && place->at_mark && place->mark->held == Held::boundary) {
     context.rip = place->mark->guest;
+    running.left() = left_inside(*place);
     at.go_on_at(place->routines->leave_by_kick);
     return;
   }
@@ -73,17 +88,45 @@ bool is_host_code(uint64_t pc) {
   return dladdr(reinterpret_cast<const void*>(pc), &module) != 0;
 }
 
+// There was no room for a note. A path's branch is executed, and the host makes the note; an instruction
+// whose access could not be noted is not.
+void leave_unnoted(Running& running, const Interrupted& at, const Translator::Place& place) {
+  Context& context = running.machine().context();
+  const Mark& mark = *place.mark;
+  context.exit = kLeftUnnoted;
+  if (mark.held == Held::address) {
+    running.left() = left_inside(place);
+    context.rip = mark.guest;
+  } else {
+    running.left().unnoted = static_cast<uint32_t>(mark.guest);
+    if (mark.reg != kRcx) {  // an indirect branch
+      context.rip = static_cast<uint64_t>(at.registers[REG_RCX]);
+      at.registers[kSaved[mark.reg]] = static_cast<greg_t>(context.other_spill);
+      at.registers[REG_RCX] = static_cast<greg_t>(context.rcx_spill);
+    }
+  }
+  at.step(false);
+  at.go_on_at(place.routines->leave);
+}
+
 bool take_fault(Running& running, int signal, const siginfo_t& info, const Interrupted& at) {
   using Kind = Translator::Place::Kind;
   TranslatedMachine& machine = running.machine();
   const auto place = machine.find_place(at.pc());
   Context& context = machine.context();
-  if (!place || place->kind != Kind::block || place->mark == nullptr) {
+  const bool unnoted = place && place->mark != nullptr &&
+                       (place->mark->held == Held::note || place->mark->held == Held::address);
+  const bool astray = unnoted && !machine.lacks_room(reinterpret_cast<uint64_t>(info.si_addr));
+  if (!place || place->kind != Kind::block || place->mark == nullptr || astray) {
     // The guest has changed a table, or the context: nothing of its state is worth keeping.
     if (is_host_code(at.pc())) return false;
     context.exit = kLeftAstray;
     at.step(false);
     at.go_on_at(machine.translator().common_routines().leave);
+    return true;
+  }
+  if (unnoted) {
+    leave_unnoted(running, at, *place);
     return true;
   }
   if (place->mark->held == Held::rcx) at.registers[REG_RCX] = static_cast<greg_t>(context.rcx_spill);
@@ -99,6 +142,7 @@ bool take_fault(Running& running, int signal, const siginfo_t& info, const Inter
   // It reads what is about to be stored to.
   constexpr uint64_t kWrite = 2;  // SDM vol. 3, figure 4-12
   if (notes) running.fault().error_code |= kWrite;
+  running.left() = left_inside(*place);
   context.rip = place->mark->guest;
   context.exit = kLeftByFault;
   at.step(false);
@@ -189,7 +233,8 @@ void prepare_thread() {
 
 void claim_host_faults() { set_fault_claim(claim); }
 
-Running::Running(TranslatedMachine& machine, HostFault& fault) : machine_(machine), fault_(fault) {
+Running::Running(TranslatedMachine& machine, HostFault& fault, LeftInside& left)
+    : machine_(machine), fault_(fault), left_(left) {
   prepare_thread();
   running_here = this;
 }

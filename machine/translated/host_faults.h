@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "machine/translated/notes.h"
+
 namespace aftercheck::translated {
 
 class TranslatedMachine;
@@ -16,6 +18,13 @@ struct HostFault {
   uint64_t address = 0;     // CR2
 };
 
+// How far into a block translated code came that was left by a fault or a kick.
+struct LeftInside {
+  bool inside = false;
+  Path so_far;
+  uint32_t unnoted = kNoPath;  // kLeftUnnoted: the path that could not be noted, if it was one
+};
+
 // Once for each machine: the process's handlers ask us.
 void claim_host_faults();
 
@@ -23,17 +32,19 @@ void claim_host_faults();
 // whether somebody wants it out.
 class Running {
  public:
-  Running(TranslatedMachine& machine, HostFault& fault);
+  Running(TranslatedMachine& machine, HostFault& fault, LeftInside& left);
   ~Running();
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
 
   TranslatedMachine& machine() { return machine_; }
   HostFault& fault() { return fault_; }
+  LeftInside& left() { return left_; }
 
  private:
   TranslatedMachine& machine_;
   HostFault& fault_;
+  LeftInside& left_;
 };
 
 // Has the thread leave translated code soon, if it is there. Async-signal-safe; any thread.

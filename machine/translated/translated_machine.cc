@@ -74,7 +74,21 @@ Translator& TranslatedMachine::stopping_translator() {
       std::make_unique<Translator>(space_, Places{&low_->context, &tables}, tables,
                                    Style{.model = cpu_.kind(), .counting = counting_, .stopping = true},
                                    kStoppingAreaSize, [this](uint64_t page) { guards_.executed(page); });
+  stopping_->forgets = forgets_;
+  stopping_->set_notes(noted_);
   return *stopping_;
+}
+
+void TranslatedMachine::set_notes(const Notes& noted, std::function<void()> forgets) {
+  Context& c = low_->context;
+  if (noted.flow && !notes_) notes_.emplace(c.note, c.noted_target, c.noted_address);
+  noted_ = noted;
+  forgets_ = std::move(forgets);
+  for (Translator* translator : {translator_.get(), stopping_.get()}) {
+    if (translator == nullptr) continue;
+    translator->forgets = forgets_;
+    translator->set_notes(noted);
+  }
 }
 
 std::optional<Translator::Place> TranslatedMachine::find_place(uint64_t pc) const {

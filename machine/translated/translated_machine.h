@@ -8,6 +8,7 @@
 #include "machine/translated/context.h"
 #include "machine/translated/counting.h"
 #include "machine/translated/lent_memory.h"
+#include "machine/translated/notes.h"
 #include "machine/translated/page_guards.h"
 #include "machine/translated/translator.h"
 #include "machine/vcpu.h"
@@ -43,6 +44,13 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   // As Translator::find_place(), whose code ever it is.
   std::optional<Translator::Place> find_place(uint64_t pc) const;
 
+  // What translated code notes in notes() from now on. `forgets` is called before numbers of paths become
+  // those of others.
+  void set_notes(const Notes& noted, std::function<void()> forgets);
+  NoteBuffer& notes() { return *notes_; }
+  // Is that where a note would go for which there is no room?
+  bool lacks_room(uint64_t address) const { return notes_ && notes_->is_overrun(address); }
+
   // A store has changed, or is about to change, code in this page. True: it does so often, and for a while
   // its code had better be executed an instruction at a time.
   bool page_written(uint64_t page);
@@ -60,6 +68,9 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   Lent<Low> low_;
   std::optional<Lent<Tables>> stopping_tables_;
   std::optional<StoreJournal> journal_;
+  std::optional<NoteBuffer> notes_;
+  std::function<void()> forgets_;
+  Notes noted_;
   PageGuards guards_;
   std::unique_ptr<Translator> translator_, stopping_;
   TranslatedVcpu* holder_ = nullptr;

@@ -34,6 +34,9 @@ TranslatedVcpu::TranslatedVcpu(TranslatedMachine& machine)
     : machine_(machine), journal_(machine.journal()), fpu_(FpuState::initial()) {}
 
 TranslatedVcpu::~TranslatedVcpu() {
+  flow_ = nullptr;
+  instrument_ = nullptr;
+  change_teller();
   if (machine_.holder() == this) machine_.holder() = nullptr;
 }
 
@@ -130,12 +133,14 @@ void TranslatedVcpu::kick() noexcept {
 
 // --- running ---
 
-void TranslatedVcpu::enter(uint64_t entry, bool goes_on) {
+void TranslatedVcpu::enter(const Translator& translator, uint64_t entry, bool goes_on) {
   Context& c = context();
+  if (teller_) teller_->change_paths(translator.paths());
+  left_ = {};
   c.target = entry;
   c.exit = kLeftByKick;
   {
-    const Running running(machine_, fault_);
+    const Running running(machine_, fault_, left_);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     if (!goes_on && kicked_.load(std::memory_order_relaxed)) return;
     using Routine = void (*)();
@@ -143,6 +148,41 @@ void TranslatedVcpu::enter(uint64_t entry, bool goes_on) {
   }
   count();
   translate_x87_pointer();
+  if (teller_ && left_.inside) teller_->went(left_.so_far);
+}
+
+// --- telling ---
+
+bool TranslatedVcpu::set_control_flow(ControlFlow* flow) {
+  if (journal_ != nullptr) return flow == nullptr;
+  flow_ = flow;
+  change_teller();
+  return true;
+}
+
+bool TranslatedVcpu::set_instrument(Instrument* instrument) {
+  if (journal_ != nullptr) return instrument == nullptr;
+  instrument_ = instrument;
+  change_teller();
+  return true;
+}
+
+void TranslatedVcpu::change_teller() {
+  const bool wanted = flow_ != nullptr || instrument_ != nullptr;
+  if (!wanted && !teller_) return;
+  machine_.set_notes({}, {});
+  teller_.reset();
+  if (!wanted) return;
+  machine_.set_notes({.flow = true}, {});  // makes the buffer
+  teller_ = std::make_unique<PathTeller>(flow_, instrument_, machine_.notes());
+  machine_.set_notes(
+      {.flow = true, .code = teller_->wants_all_paths(), .accesses = teller_->wants_accesses()},
+      [this] { teller_->drain(); });
+}
+
+// What the host has executed.
+void TranslatedVcpu::executed(const Instruction& instruction) {
+  if (teller_) teller_->executed(instruction.address, instruction.next());
 }
 
 Exit TranslatedVcpu::run_until(uint64_t branches, uint64_t rip) {
@@ -184,6 +224,7 @@ Exit TranslatedVcpu::execute(Mode mode) {
       vcpu.thread_.store(0);
       vcpu.machine_.guards().lift();
       vcpu.store();
+      if (vcpu.teller_) vcpu.teller_->stop(vcpu.registers_.rip);
     }
   } const scope{*this};
   for (bool first = true;; first = false) {
@@ -233,7 +274,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::block_turn(Translator& translator) {
   const uint64_t rip = context().rip;
   if (!is_canonical(rip)) return exception(vector::kGeneralProtection);
   const Block& block = translator.block(rip, std::exchange(way_, {}));
-  enter(block.entry, false);
+  enter(translator, block.entry, false);
   return left_block(translator);
 }
 
@@ -243,9 +284,11 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_block(Translator& translator) {
   if (!machine_.intact() || why == kLeftAstray) went_astray();
   if (why == kLeftByKick) return std::nullopt;
   if (why == kLeftByFault) return fault();
+  if (why == kLeftUnnoted) return unnoted(translator);
   if (why == kLeftByTable) return left_by_table(translator);
   const ExitPoint exit = translator.exit(why);
   c.rip = exit.target;
+  if (teller_ && exit.path != kNoPath) teller_->went(translator.paths()[exit.path]);
   switch (exit.kind) {
     case ExitPoint::Kind::link:
       way_.exit = why;
@@ -267,7 +310,26 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_block(Translator& translator) {
   return plain(ExitKind::syscall);
 }
 
-TranslatedVcpu::Outcome TranslatedVcpu::left_by_table(Translator& translator) {
+// There was no room to note the path.
+TranslatedVcpu::Outcome TranslatedVcpu::unnoted(Translator& translator) {
+  Context& c = context();
+  if (left_.inside) {  // it was an access, and its instruction comes again
+    c.gpr[kRcx] = c.note_spill;
+    c.gpr[kRax] = c.note_rax;
+    return std::nullopt;
+  }
+  const Path& path = translator.paths()[left_.unnoted];
+  if (path.indirect()) {
+    if (is_canonical(c.rip)) teller_->went(path, c.rip);
+    return left_by_table(translator, false);
+  }
+  teller_->went(path);
+  c.gpr[kRcx] = c.note_spill;
+  c.rip = path.next;
+  return std::nullopt;
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::left_by_table(Translator& translator, bool noted) {
   Context& c = context();
   const Site site = translator.site(static_cast<uint32_t>(c.site));
   if (is_canonical(c.rip)) {
@@ -279,6 +341,14 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_by_table(Translator& translator) {
   constexpr uint64_t kPointer = 8;
   if (site.form == Form::indirect_call) c.gpr[kRsp] += kPointer;
   if (site.form == Form::ret) c.gpr[kRsp] -= kPointer + site.dropped;
+  if (teller_ && site.path != kNoPath) {
+    if (noted) teller_->take_back_indirect();
+    Path path = translator.paths()[site.path];
+    path.end = path.next = site.address;
+    path.accesses = site.accesses;
+    path.how = PathEnd::behind;
+    teller_->went(path);
+  }
   c.rip = site.address;
   --c.branches;
   --c.slots[0];
@@ -300,38 +370,85 @@ TranslatedVcpu::Outcome TranslatedVcpu::alone() {
     // Its turns are noted, so they need not be taken one by one.
     if (all_turns) return alone_as_it_is(instruction);
   }
+  if (teller_ && teller_->wants_accesses()) return alone_observed(instruction);
+  return alone_unobserved(instruction);
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::alone_unobserved(const Instruction& instruction) {
   if (instruction.form == Form::special) return special(instruction);
   if (x86::is_repeated(instruction.decoded)) return repeated(instruction);
   return alone_as_it_is(instruction);
 }
 
-TranslatedVcpu::Outcome TranslatedVcpu::alone_as_it_is(const Instruction& instruction) {
+// Of one turn, if it is repeated.
+std::vector<MemoryAccess> TranslatedVcpu::accesses_of(const Instruction& instruction) {
+  const FpuState vectors = fpu();
+  return memory_accesses(instruction.code(), registers_now(), &vectors).value_or(std::vector<MemoryAccess>{});
+}
+
+// The host finds out what it accesses.
+TranslatedVcpu::Outcome TranslatedVcpu::alone_observed(const Instruction& instruction) {
+  const bool repeats = x86::is_repeated(instruction.decoded);
+  if (!repeats) {
+    teller_->expect(accesses_of(instruction));
+    const Outcome exit = alone_unobserved(instruction);
+    teller_->expect({});
+    return exit;
+  }
+  if (instruction.form != Form::copied) return alone_unobserved(instruction);  // turn by turn
+  // Its operands are told in one piece.
+  const Registers before = registers_now();
+  std::vector<MemoryAccess> accesses = accesses_of(instruction);
+  const Outcome exit = alone_as_it_is(instruction);
+  const uint64_t turns = before.rcx - context().gpr[kRcx];
+  const uint64_t count = instruction.decoded.address_width == 32 ? static_cast<uint32_t>(turns) : turns;
+  if (count == 0) return exit;
+  for (MemoryAccess& access : accesses) {
+    if ((before.rflags & rflags::kDirection) != 0) access.address -= (count - 1) * access.size;
+    access.size *= count;
+  }
+  teller_->expect(std::move(accesses));
+  teller_->tell_accesses(instruction.address);
+  return exit;
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::alone_as_it_is(const Instruction& instruction, bool notes) {
   Translator& translator = machine_.translator();
-  const uint64_t entry = translator.alone(instruction).entry;
+  if (teller_) teller_->drain();
+  const uint64_t entry = translator.alone(instruction, notes && teller_ != nullptr).entry;
   // A kick leads out before it; the next one is for whoever looks for it.
   do {
-    enter(entry, true);
+    enter(translator, entry, true);
   } while (context().exit == kLeftByKick);
   const Outcome exit = left_block(translator);
+  if (teller_) teller_->drain();
   way_ = {};  // its numbers are gone with it
   return exit;
 }
 
-// In the journal goes what the instruction stores, of a repeated string instruction in all its turns.
-void TranslatedVcpu::note_stores(const Instruction& instruction, bool all_turns) {
+// As they are while the vCPU runs.
+Registers TranslatedVcpu::registers_now() const {
   const Context& c = context();
   Registers now = registers_;
   for (size_t i = 0; i < kByEncoding.size(); ++i) now.*kByEncoding[i] = c.gpr[i];
   now.rip = c.rip;
   now.rflags = c.flags;
-  const auto accesses = memory_accesses(instruction.code(), now);
+  return now;
+}
+
+// In the journal goes what the instruction stores, of a repeated string instruction in all its turns.
+void TranslatedVcpu::note_stores(const Instruction& instruction, bool all_turns) {
+  const Registers registers = registers_now();
+  const auto accesses = memory_accesses(instruction.code(), registers);
   if (!accesses) return;
   machine_.guards().lift();
   for (const MemoryAccess& access : *accesses) {
     if (access.access != Access::write) continue;
     if (all_turns)
-      note_turns(access, instruction.decoded.address_width == 32 ? static_cast<uint32_t>(now.rcx) : now.rcx,
-                 (now.rflags & rflags::kDirection) != 0);
+      note_turns(
+          access,
+          instruction.decoded.address_width == 32 ? static_cast<uint32_t>(registers.rcx) : registers.rcx,
+          (registers.rflags & rflags::kDirection) != 0);
     else
       journal_->note(access.address, access.size);
   }
@@ -361,6 +478,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::repeated(const Instruction& instruction)
   const auto counter = [&] { return narrow ? static_cast<uint32_t>(c.gpr[kRcx]) : c.gpr[kRcx]; };
   if (counter() == 0) {
     c.rip = instruction.next();
+    executed(instruction);
     return std::nullopt;
   }
   Instruction once = instruction;
@@ -375,8 +493,14 @@ TranslatedVcpu::Outcome TranslatedVcpu::repeated(const Instruction& instruction)
   }
   once.decoded.length = static_cast<uint8_t>(kept);
   const uint64_t before = c.gpr[kRcx];
-  const Outcome exit = alone_as_it_is(once);
-  if (exit || c.rip != once.next()) return exit;  // it was not executed
+  const bool observed = teller_ && teller_->wants_accesses();
+  if (observed) teller_->expect(accesses_of(instruction));
+  const Outcome exit = alone_as_it_is(once, false);
+  if (exit || c.rip != once.next()) {  // it was not executed
+    if (observed) teller_->expect({});
+    return exit;
+  }
+  if (observed) teller_->tell_accesses(instruction.address);
   c.gpr[kRcx] = narrow ? static_cast<uint32_t>(before - 1) : before - 1;
   const ZydisMnemonic mnemonic = instruction.decoded.mnemonic;
   const bool compares = mnemonic == ZYDIS_MNEMONIC_CMPSB || mnemonic == ZYDIS_MNEMONIC_CMPSW ||
@@ -386,6 +510,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::repeated(const Instruction& instruction)
   const bool while_equal = (instruction.decoded.attributes & ZYDIS_ATTRIB_HAS_REPNE) == 0;
   const bool goes_on = counter() != 0 && (!compares || ((c.flags & rflags::kZero) != 0) == while_equal);
   c.rip = goes_on ? instruction.address : instruction.next();
+  if (!goes_on) executed(instruction);
   return std::nullopt;
 }
 
@@ -404,6 +529,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::special(const Instruction& instruction) 
       answer_cpuid(machine_.cpu(), registers_);
       for (size_t i = 0; i < kByEncoding.size(); ++i) c.gpr[i] = registers_.*kByEncoding[i];
       c.rip = instruction.next();
+      executed(instruction);
       return std::nullopt;
     case Special::invalid_opcode:
       return exception(vector::kInvalidOpcode);
@@ -427,7 +553,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::special(const Instruction& instruction) 
         return alone();
       }
       return Exit{.kind = ExitKind::memory_fault, .address = instruction.target, .access = Access::fetch};
-    case Special::stores:  // only blocks are told that
+    case Special::noted:  // only blocks are told that
     case Special::unsupported:
       break;
   }
@@ -495,6 +621,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::move_flags(const Instruction& instructio
     c.gpr[kRsp] = address;
   }
   c.rip = instruction.next();
+  executed(instruction);
   return std::nullopt;
 }
 

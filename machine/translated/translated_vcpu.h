@@ -6,6 +6,7 @@
 
 #include "machine/memory_accesses.h"
 #include "machine/translated/host_faults.h"
+#include "machine/translated/path_teller.h"
 #include "machine/translated/translated_machine.h"
 #include "machine/vcpu.h"
 
@@ -30,6 +31,8 @@ class TranslatedVcpu final : public Vcpu {
   Registers& registers() override { return registers_; }
   FpuState fpu() override;
   void set_fpu(const FpuState& state) override;
+  bool set_control_flow(ControlFlow* flow) override;
+  bool set_instrument(Instrument* instrument) override;
   void kick() noexcept override;
   void clear_kick() noexcept override { kicked_.store(false); }
 
@@ -46,7 +49,11 @@ class TranslatedVcpu final : public Vcpu {
   std::atomic<bool> kicked_{false};
   std::atomic<int> thread_{0};  // kernel thread id while execute() is under way, for kicks
   HostFault fault_;
-  uint64_t shown_x87_pointer_ = 0;  // as it was looked up last
+  LeftInside left_;
+  ControlFlow* flow_ = nullptr;
+  Instrument* instrument_ = nullptr;
+  std::unique_ptr<PathTeller> teller_;  // null: nobody wants to be told
+  uint64_t shown_x87_pointer_ = 0;      // as it was looked up last
   // run_until()
   uint64_t goal_branches_ = 0, goal_rip_ = 0;
   Translator::Way way_;  // by which translated code was left last
@@ -59,16 +66,23 @@ class TranslatedVcpu final : public Vcpu {
   Outcome turn_to_goal();
   Outcome block_turn(Translator& translator);
   Outcome left_block(Translator& translator);
-  Outcome left_by_table(Translator& translator);
+  Outcome left_by_table(Translator& translator, bool noted = true);
   // Executes the instruction at RIP. Exits of kind step are not among those it gives, and of kind kick only
   // where the journal is full.
   Outcome alone();
-  Outcome alone_as_it_is(const Instruction& instruction);
+  Outcome alone_as_it_is(const Instruction& instruction, bool notes = true);
   Outcome alone_copied(const Instruction& instruction);
   Outcome repeated(const Instruction& instruction);
   void note_stores(const Instruction& instruction, bool all_turns);
   void note_turns(const MemoryAccess& first, uint64_t turns, bool down);
   Outcome special(const Instruction& instruction);
+  Outcome unnoted(Translator& translator);
+  void executed(const Instruction& instruction);
+  void change_teller();
+  Outcome alone_observed(const Instruction& instruction);
+  Outcome alone_unobserved(const Instruction& instruction);
+  Registers registers_now() const;
+  std::vector<MemoryAccess> accesses_of(const Instruction& instruction);
   Outcome move_flags(const Instruction& instruction);
   Outcome with_guest_gs(const Instruction& instruction);
   Outcome fault();
@@ -80,7 +94,7 @@ class TranslatedVcpu final : public Vcpu {
   Context& context() const { return machine_.context(); }
   void hold();
   // Executes translated code until it is left. `goes_on`: even where somebody wants the vCPU out.
-  void enter(uint64_t entry, bool goes_on);
+  void enter(const Translator& translator, uint64_t entry, bool goes_on);
   void count();
   void load();
   void store();

@@ -8,19 +8,28 @@ namespace aftercheck::translated {
 namespace {
 
 // Of a block. Branches that are not taken are gone through.
-constexpr size_t kMostInstructions = 64, kMostConditionals = 4;
+constexpr size_t kMostInstructions = 64;
 // No block takes more (an instruction takes at most some hundred bytes), with its way in from a table.
 constexpr uint64_t kRoom = 64 << 10;
 // Of what is kept besides code.
 constexpr size_t kMostBlocks = 1 << 20;
 
 // What translated code can't note down is the host's to execute.
-void look_for_stores(Instruction& instruction) {
+void look_for_accesses(Instruction& instruction, const Style& style) {
   if (instruction.form == Form::special || instruction.form == Form::system_call) return;
-  instruction.store = store_shape(instruction);
-  if (instruction.store.kind != StoreKind::other) return;
+  bool by_host = false;
+  if (style.journaled) {
+    instruction.store = store_shape(instruction);
+    by_host = instruction.store.kind == StoreKind::other;
+  }
+  if (style.accesses) {
+    const std::optional<AccessShapes> shapes = access_shapes(instruction);
+    by_host |= !shapes;
+    instruction.accesses = shapes.value_or(AccessShapes{});
+  }
+  if (!by_host) return;
   instruction.form = Form::special;
-  instruction.special = Special::stores;
+  instruction.special = Special::noted;
 }
 
 uint16_t slot_of(uint64_t guest) { return static_cast<uint16_t>(guest); }
@@ -56,10 +65,13 @@ bool Translator::full() const {
     if (area->hot.here() + kRoom > area->cold_start() ||
         area->cold.here() + kRoom > area->memory.executed().end)
       return true;
-  return blocks_.size() >= kMostBlocks || exits_.size() >= kFirstLeft / 2;
+  return blocks_.size() >= kMostBlocks || exits_.size() >= kFirstLeft / 2 ||
+         paths_.paths.size() >= PathNote::kMostPaths / 2;
 }
 
 void Translator::flush() {
+  if (forgets) forgets();
+  paths_.clear();
   blocks_.clear();
   exits_.clear();
   sites_.clear();
@@ -95,6 +107,7 @@ Writer Translator::writer_for(Area& area, Style style) {
   writer.exits = &exits_;
   writer.sites = &sites_;
   writer.marks = &marks_;
+  writer.paths = &paths_;
   return writer;
 }
 
@@ -105,7 +118,7 @@ void Translator::read_block(uint64_t guest) {
     if (at != guest && isolated_.contains(at)) return;
     Instruction& instruction = instructions_.emplace_back();
     reader_.read(at, instruction);
-    if (style_.journaled) look_for_stores(instruction);
+    if (style_.journaled || style_.accesses) look_for_accesses(instruction, style_);
     at = instruction.next();
     if (instruction.form == Form::copied) continue;
     if (instruction.form == Form::conditional && ++conditionals < kMostConditionals) continue;
@@ -143,6 +156,8 @@ uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
   block.guest = guest;
   block.area = area_number;
   block.first_mark = static_cast<uint32_t>(marks_.size());
+  block.first_conditional = static_cast<uint32_t>(paths_.conditionals.size());
+  block.first_access = static_cast<uint32_t>(paths_.accesses.size());
   constexpr uint64_t kAligned = 16;
   while (area.hot.here() % kAligned != 0) area.hot.byte(0xcc);
   if (by_table) {
@@ -151,12 +166,13 @@ uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
   }
   block.entry = area.hot.here();
   by_guest_[guest] = number;
-  writer.begin_block(number);
+  writer.begin_block(number, guest);
   if (style_.journaled) writer.write_code_left(guest, instructions_.back().next() - guest);
   bool ended = false;
   for (size_t i = 0; i < instructions_.size(); ++i)
     ended = writer.write(instructions_[i], i + 1 < instructions_.size());
-  if (!ended) writer.write_jump(instructions_.back().next());
+  if (!ended) writer.write_behind(instructions_.back().next());
+  writer.finish_block();
   block.end = area.hot.here();
   block.marks = static_cast<uint32_t>(marks_.size()) - block.first_mark;
   area.blocks.push_back(number);
@@ -171,25 +187,37 @@ void Translator::isolate(uint64_t guest) {
   if (isolated_.insert(guest).second) forget({guest, guest + 1});
 }
 
-const Block& Translator::alone(const Instruction& instruction) {
+void Translator::set_notes(const Notes& notes) {
+  take_back();
+  style_.flow = notes.flow;
+  style_.code = notes.code;
+  style_.accesses = notes.accesses;
+  flush();
+}
+
+const Block& Translator::alone(const Instruction& instruction, bool notes) {
   take_back();
   if (full()) flush();
   const uint8_t area_number = area_for(instruction.address);
   Area& area = *areas_[area_number];
-  before_ = Before{area_number, area.hot, area.cold, exits_.size(), sites_.size(), marks_.size()};
+  before_ = Before{area_number,   area.hot,      area.cold,           exits_.size(),
+                   sites_.size(), marks_.size(), paths_.paths.size(), paths_.conditionals.size()};
   const auto number = static_cast<uint32_t>(blocks_.size());
   blocks_.emplace_back();
   Style style = style_;
   style.alone = true;
   style.stopping = style.journaled = false;
+  style.flow = style.flow && notes;
+  style.accesses = false;
   Writer writer = writer_for(area, style);
   Block& block = blocks_.back();
   block.guest = instruction.address;
   block.area = area_number;
   block.entry = area.hot.here();
   block.first_mark = static_cast<uint32_t>(marks_.size());
-  writer.begin_block(number);
-  if (!writer.write(instruction, false)) writer.write_jump(instruction.next());
+  writer.begin_block(number, instruction.address);
+  if (!writer.write(instruction, false)) writer.write_behind(instruction.next());
+  writer.finish_block();
   block.end = area.hot.here();
   block.marks = static_cast<uint32_t>(marks_.size()) - block.first_mark;
   area.blocks.push_back(number);
@@ -205,6 +233,8 @@ void Translator::take_back() {
   exits_.resize(before_->exits);
   sites_.resize(before_->sites);
   marks_.resize(before_->marks);
+  paths_.paths.resize(before_->paths);
+  paths_.conditionals.resize(before_->conditionals);
   blocks_.pop_back();
   before_.reset();
 }
@@ -352,6 +382,7 @@ std::optional<Translator::Place> Translator::find_place(uint64_t pc) const {
     const Block& block = blocks_[*std::prev(after)];
     if (pc >= block.end) return place;
     place.kind = Place::Kind::block;
+    place.block = &block;
     const auto offset = static_cast<uint32_t>(pc - block.entry);
     const auto first = marks_.begin() + block.first_mark, end = first + block.marks;
     const auto next = std::upper_bound(first, end, offset,

@@ -33,8 +33,15 @@ class Translator {
   // The block that starts at `guest`, translated if need be. Valid until the next call of this class.
   const Block& block(uint64_t guest, const Way& way);
 
-  // The instruction alone: goes nowhere but out. Gone with the next call of this class.
-  const Block& alone(const Instruction& instruction);
+  // The instruction alone: goes nowhere but out. Gone with the next call of this class, and so are the paths
+  // that it notes, if it is to note any.
+  const Block& alone(const Instruction& instruction, bool notes);
+
+  // What translated code notes from now on. Forgets everything.
+  void set_notes(const Notes& notes);
+  // Numbers of paths last until `forgets` is called.
+  const Paths& paths() const { return paths_; }
+  std::function<void()> forgets;
 
   ExitPoint exit(uint32_t number) const { return exits_.at(number); }
   Site site(uint32_t number) const { return sites_.at(number); }
@@ -53,8 +60,9 @@ class Translator {
   struct Place {
     enum class Kind : uint8_t { enter, leave, block, elsewhere } kind = Kind::elsewhere;
     const Routines* routines = nullptr;
-    const Mark* mark = nullptr;  // block: the last one at or before `pc`; null where there is none
-    bool at_mark = false;        // `pc` is right at it
+    const Mark* mark = nullptr;    // block: the last one at or before `pc`; null where there is none
+    bool at_mark = false;          // `pc` is right at it
+    const Block* block = nullptr;  // block
   };
   std::optional<Place> find_place(uint64_t pc) const;
 
@@ -70,7 +78,7 @@ class Translator {
 
   const Places places_;
   Tables& tables_;
-  const Style style_;
+  Style style_;
   const std::function<void(uint64_t)> executed_;
   CodeReader reader_;
   std::array<std::unique_ptr<Area>, 2> areas_;
@@ -78,6 +86,7 @@ class Translator {
   std::vector<ExitPoint> exits_;
   std::vector<Site> sites_;
   std::vector<Mark> marks_;
+  Paths paths_;
   std::unordered_map<uint64_t, uint32_t> by_guest_;
   std::unordered_map<uint64_t, std::vector<uint32_t>> by_page_;
   std::array<std::unordered_map<uint16_t, std::vector<uint32_t>>, kTables> slots_;
@@ -87,7 +96,7 @@ class Translator {
   struct Before {
     uint8_t area = 0;
     Emitter hot, cold;
-    size_t exits = 0, sites = 0, marks = 0;
+    size_t exits = 0, sites = 0, marks = 0, paths = 0, conditionals = 0;
   };
   std::optional<Before> before_;
 

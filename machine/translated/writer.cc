@@ -1,6 +1,7 @@
 #include "machine/translated/writer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "machine/store_journal.h"
 #include "x86/decode.h"
@@ -23,15 +24,32 @@ bool is_prefix(uint8_t byte) {
   return std::ranges::find(kPrefixes, byte) != kPrefixes.end();
 }
 
-// EVEX-encoded (SDM vol. 2, 2.7): with an absolute operand, and XMM31 or XMM30.
+// EVEX-encoded (SDM vol. 2, 2.7), all of XMM16 to XMM31. Bits in the first of its bytes are inverted: R,
+// which is bit 3 of the vector register's number, and B, bit 3 of the other operand's.
+constexpr unsigned evex_register(unsigned vector) { return vector < 24 ? 0x80 : 0; }
+constexpr unsigned kEvexB = 0x20;
+
 void load_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ xmm, [address]
-  at.bytes({0x62, 0x61, 0xfe, 0x08, 0x7e, 0x04 | (number & 7) << 3, 0x25});
+  at.bytes({0x62, 0x61 | evex_register(number), 0xfe, 0x08, 0x7e, 0x04 | (number & 7) << 3, 0x25});
   at.word32(address);
 }
 void store_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ [address], xmm
-  at.bytes({0x62, 0x61, 0xfd, 0x08, 0xd6, 0x04 | (number & 7) << 3, 0x25});
+  at.bytes({0x62, 0x61 | evex_register(number), 0xfd, 0x08, 0xd6, 0x04 | (number & 7) << 3, 0x25});
   at.word32(address);
 }
+void add_vector(Emitter& at, unsigned to, unsigned from) {  // VPADDQ to, to, from
+  at.bytes({0x62, 0x01 | evex_register(to) | (from < 24 ? kEvexB : 0), 0x85U | (~to & 15U) << 3, 0x00, 0xd4,
+            0xc0U | (to & 7) << 3 | (from & 7)});
+}
+// VMOVQ from a register of the guest's, and to it.
+void move_vector(Emitter& at, bool to_vector, unsigned vector, unsigned reg) {
+  at.bytes({0x62, 0x41 | evex_register(vector) | (reg < 8 ? kEvexB : 0), 0xfd, 0x08,
+            to_vector ? 0x6eU : 0x7eU, 0xc0U | (vector & 7) << 3 | (reg & 7)});
+}
+
+// What vector registers have while translated code counts in them: the guest has no AVX-512.
+constexpr unsigned kCount = 31, kOne = 30, kNote = 29, kFour = 28, kNotedTarget = 27, kEight = 26,
+                   kSpill = 25, kSpilledRax = 24, kNotedAddress = 23;
 
 // EDX:EAX: the components that XSAVE and XRSTOR are to take, all of the v3 model's.
 void choose_components(Emitter& at) {
@@ -50,8 +68,15 @@ void write_enter(Emitter& at, const Places& places, const Style& style) {
   }
   at.word32(places.of(&Context::fpu));
   if (style.counting == Counting::vector) {
-    load_vector(at, 31, places.of(&Context::branches));
-    load_vector(at, 30, places.of(&Context::one));
+    load_vector(at, kCount, places.of(&Context::branches));
+    load_vector(at, kOne, places.of(&Context::one));
+    if (style.flow) {
+      load_vector(at, kNote, places.of(&Context::note));
+      load_vector(at, kFour, places.of(&Context::four));
+      load_vector(at, kNotedTarget, places.of(&Context::noted_target));
+      load_vector(at, kEight, places.of(&Context::eight));
+      if (style.accesses) load_vector(at, kNotedAddress, places.of(&Context::noted_address));
+    }
   }
   at.bytes({0xff, 0x34, 0x25});  // push [flags]
   at.word32(places.of(&Context::flags));
@@ -82,7 +107,18 @@ void write_leave(Emitter& at, const Places& places, const Style& style) {
     at.bytes({0x48, 0x0f, 0xae, 0x04, 0x25});  // fxsave64
     at.word32(places.of(&Context::fpu));
   }
-  if (style.counting == Counting::vector) store_vector(at, 31, places.of(&Context::branches));
+  if (style.counting == Counting::vector) {
+    store_vector(at, kCount, places.of(&Context::branches));
+    if (style.flow) {
+      store_vector(at, kNote, places.of(&Context::note));
+      store_vector(at, kNotedTarget, places.of(&Context::noted_target));
+      store_vector(at, kSpill, places.of(&Context::note_spill));
+      if (style.accesses) {
+        store_vector(at, kNotedAddress, places.of(&Context::noted_address));
+        store_vector(at, kSpilledRax, places.of(&Context::note_rax));
+      }
+    }
+  }
   at.bytes({0x0f, 0xae, 0x14, 0x25});  // ldmxcsr
   at.word32(places.of(&Context::host_mxcsr));
   at.bytes({0xdb, 0xe3});                                                        // fninit
@@ -113,17 +149,163 @@ Routines write_routines(Emitter& at, const Places& places, const Style& style) {
 }
 
 void Writer::mark(Held held, uint64_t guest, unsigned reg) {
-  marks->push_back({static_cast<uint32_t>(hot_.here() - start_), held, static_cast<uint8_t>(reg), guest});
+  marks->push_back({static_cast<uint32_t>(hot_.here() - start_), held, static_cast<uint8_t>(reg), passed_,
+                    accesses_, guest});
 }
 
 uint32_t Writer::add_exit(ExitPoint::Kind kind, uint64_t target) {
-  exits->push_back({kind, block_, target, nullptr, 0});
+  exits->push_back({.kind = kind, .block = block_, .target = target});
   return static_cast<uint32_t>(exits->size() - 1);
 }
 
-void Writer::leave(ExitPoint::Kind kind, uint64_t target) {
-  hot_.store32(places_.of(&Context::exit), add_exit(kind, target));
+// At `target`, when the code up to `end` has been executed.
+void Writer::leave(ExitPoint::Kind kind, uint64_t target, uint64_t end) {
+  const uint32_t number = add_exit(kind, target);
+  if (style_.flow) exits->back().path = add_path(end, target, PathEnd::behind);
+  hot_.store32(places_.of(&Context::exit), number);
   hot_.jump(routines_.leave);
+}
+
+// --- noting paths ---
+
+// From the block's start to `end`.
+uint32_t Writer::add_path(uint64_t end, uint64_t next, PathEnd how, uint64_t last) {
+  const auto taken = static_cast<uint8_t>(how == PathEnd::taken ? 1 : 0);
+  paths->paths.push_back({.start = guest_,
+                          .end = end,
+                          .next = next,
+                          .last = last,
+                          .first_conditional = first_conditional_,
+                          .first_access = first_access_,
+                          .conditionals = static_cast<uint8_t>(passed_ + taken),
+                          .accesses = static_cast<uint8_t>(accesses_ + own_),
+                          .how = how});
+  return static_cast<uint32_t>(paths->paths.size() - 1);
+}
+
+// Before the instruction: none of its registers has changed.
+void Writer::note_accesses(const Instruction& instruction) {
+  for (unsigned i = 0; i < instruction.accesses.count; ++i) {
+    const AccessShape& shape = instruction.accesses.shapes[i];
+    note_access(instruction, shape);
+    paths->accesses.push_back({instruction.address, shape.size, shape.store});
+  }
+  if (instruction.accesses.count != 0) mark(Held::inside, instruction.address);
+  own_ = instruction.accesses.count;
+}
+
+void Writer::note_access(const Instruction& instruction, const AccessShape& shape) {
+  const bool in_vector = style_.counting == Counting::vector;
+  const uint64_t rcx = places_.of(&Context::note_spill), rax = places_.of(&Context::note_rax);
+  if (in_vector) {
+    move_vector(hot_, true, kSpill, kRcx);
+    move_vector(hot_, true, kSpilledRax, kRax);
+  } else {
+    hot_.store(kRcx, rcx);
+    hot_.store(kRax, rax);
+  }
+  mark(Held::address, instruction.address);
+  switch (shape.place) {
+    case AccessShape::Place::operand:
+      write_operand_address(instruction);
+      if (instruction.in_fs()) {
+        hot_.load(kRcx, places_.of(&Context::fs_base));
+        hot_.bytes({0x48, 0x8d, 0x04, 0x08});  // lea rax, [rax + rcx]
+      }
+      break;
+    case AccessShape::Place::stack:
+      hot_.bytes({0x48, 0x8d, 0x44, 0x24, static_cast<uint8_t>(shape.displacement)});  // lea rax, [rsp + ...]
+      break;
+    case AccessShape::Place::frame:
+      hot_.bytes({0x48, 0x89, 0xe8});  // mov rax, rbp
+      break;
+  }
+  load_place(kRcx, kNotedAddress, places_.of(&Context::noted_address));
+  hot_.bytes({0x48, 0x89, 0x01});  // mov [rcx], rax
+  advance_place(kRcx, kNotedAddress, kEight, places_.of(&Context::noted_address));
+  if (in_vector) {
+    move_vector(hot_, false, kSpilledRax, kRax);
+    move_vector(hot_, false, kSpill, kRcx);
+  } else {
+    hot_.load(kRax, rax);
+    hot_.load(kRcx, rcx);
+  }
+}
+
+// Changes no flags. A fault here is that there is no room.
+void Writer::note(uint32_t path) {
+  const bool in_vector = style_.counting == Counting::vector;
+  if (in_vector)
+    move_vector(hot_, true, kSpill, kRcx);
+  else
+    hot_.store(kRcx, places_.of(&Context::note_spill));
+  mark(Held::note, path, kRcx);
+  note_number(kRcx, path);
+  if (in_vector)
+    move_vector(hot_, false, kSpill, kRcx);
+  else
+    hot_.load(kRcx, places_.of(&Context::note_spill));
+  mark(Held::inside, guest_);
+}
+
+// `reg` is free.
+void Writer::note_number(unsigned reg, uint32_t path) {
+  load_place(reg, kNote, places_.of(&Context::note));
+  if (reg >= 8) hot_.byte(0x41);
+  hot_.bytes({0xc7, reg & 7});  // mov dword [reg], note
+  hot_.word32(PathNote(path, (*paths)[path]).word());
+  advance_place(reg, kNote, kFour, places_.of(&Context::note));
+}
+
+// Where a note goes, which is in a vector register or at `address`.
+void Writer::load_place(unsigned reg, unsigned vector, uint64_t address) {
+  if (style_.counting == Counting::vector) return move_vector(hot_, false, vector, reg);
+  hot_.load(reg, address);
+}
+
+// Behind it, by what `size` has; `reg` is what load_place() loaded, and may be changed.
+void Writer::advance_place(unsigned reg, unsigned vector, unsigned size, uint64_t address) {
+  if (style_.counting == Counting::vector) return add_vector(hot_, vector, size);
+  const unsigned low = reg & 7;
+  hot_.bytes({reg >= 8 ? 0x4dU : 0x48U, 0x8d, 0x40 | low << 3 | low, size == kFour ? 4U : 8U});  // lea
+  hot_.store(reg, address);
+}
+
+// The target is in RCX, and RAX or R11 is free.
+void Writer::note_indirect(uint32_t path, unsigned other) {
+  mark(Held::note, path, other);
+  load_place(other, kNotedTarget, places_.of(&Context::noted_target));
+  hot_.bytes({other >= 8 ? 0x49U : 0x48U, 0x89, 0x08 | (other & 7)});  // mov [other], rcx
+  // The number comes last: without it a target that is noted counts for nothing.
+  note_number(other, path);
+  load_place(other, kNotedTarget, places_.of(&Context::noted_target));
+  advance_place(other, kNotedTarget, kEight, places_.of(&Context::noted_target));
+}
+
+// The displacement of a conditional jump whose opcode is written.
+void Writer::jump_if_taken(const Instruction& instruction) {
+  if (!style_.flow) return link(instruction.target);
+  paths->conditionals.push_back({instruction.address, instruction.next()});
+  taken_.push_back(
+      {hot_, instruction.target, add_path(instruction.next(), instruction.target, PathEnd::taken)});
+  hot_.word32(0);
+}
+
+void Writer::finish_block() {
+  for (Taken& taken : taken_) {
+    taken.displacement.relative(hot_.here());
+    note(taken.path);
+    hot_.byte(0xe9);
+    link(taken.target);
+  }
+  taken_.clear();
+}
+
+// Goes on at `target`, when the code up to `end` has been executed.
+void Writer::jump_on(uint64_t target, PathEnd how, uint64_t end, uint64_t last) {
+  if (style_.flow && (passed_ != 0 || style_.code)) note(add_path(end, target, how, last));
+  hot_.byte(0xe9);
+  link(target);
 }
 
 // The displacement of a jump whose opcode is written.
@@ -138,14 +320,9 @@ void Writer::link(uint64_t target) {
   hot_.relative(entry != 0 ? entry : exit.stub);
 }
 
-void Writer::write_jump(uint64_t target) {
-  hot_.byte(0xe9);
-  link(target);
-}
-
 // Changes no flags.
 void Writer::count() {
-  if (style_.counting == Counting::vector) return hot_.bytes({0x62, 0x01, 0x85, 0x00, 0xd4, 0xfe});  // vpaddq
+  if (style_.counting == Counting::vector) return add_vector(hot_, kCount, kOne);
   const uint64_t slot = places_.slot(counted_++ + block_ * 3);
   hot_.store(kRcx, places_.of(&Context::count_spill));
   hot_.load(kRcx, slot);
@@ -167,11 +344,29 @@ void Writer::stop_if_last(uint64_t address) {
 void Writer::leave_if_zero(uint64_t spill, ExitPoint::Kind kind, uint64_t target) {
   const uint64_t stub = cold_.here();
   cold_.load(kRcx, spill);
-  cold_.store32(places_.of(&Context::exit), add_exit(kind, target));
+  const uint32_t number = add_exit(kind, target);
+  if (style_.flow) exits->back().path = add_path(target, target, PathEnd::behind);
+  cold_.store32(places_.of(&Context::exit), number);
   cold_.jump(routines_.leave);
   hot_.bytes({0xe3, 0x02, 0xeb, 0x05});  // jrcxz over the next; jmp over the one after
   hot_.jump(stub);
   hot_.load(kRcx, spill);
+}
+
+// LOOPcc, JRCXZ: with its prefixes, and over the way that it goes when it is not taken.
+void Writer::write_counting(const Instruction& instruction) {
+  hot_.copy(instruction.code().first(instruction.decoded.length - 1U));
+  uint8_t* const displacement = hot_.at();
+  hot_.byte(0);
+  if (style_.flow) paths->conditionals.push_back({instruction.address, instruction.next()});
+  const uint32_t taken =
+      style_.flow ? add_path(instruction.next(), instruction.target, PathEnd::taken) : kNoPath;
+  ++passed_;
+  write_behind(instruction.next());
+  *displacement = static_cast<uint8_t>(hot_.at() - displacement - 1);
+  if (style_.flow) note(taken);
+  hot_.byte(0xe9);
+  link(instruction.target);
 }
 
 void Writer::write_code_left(uint64_t guest, uint64_t bytes) {
@@ -188,11 +383,15 @@ void Writer::write_code_left(uint64_t guest, uint64_t bytes) {
 
 // LEA RAX, where it stores. All registers are the guest's.
 void Writer::write_address(const Instruction& instruction) {
-  const ZydisDecodedInstruction& decoded = instruction.decoded;
   if (instruction.store.kind == StoreKind::push) {
     hot_.bytes({0x48, 0x8d, 0x44, 0x24, 0x100U - instruction.store.size});  // lea rax, [rsp - size]
     return;
   }
+  write_operand_address(instruction);
+}
+
+void Writer::write_operand_address(const Instruction& instruction) {
+  const ZydisDecodedInstruction& decoded = instruction.decoded;
   if (instruction.rip_relative()) return hot_.set(kRax, instruction.operand_address());
   if (decoded.address_width == 32) hot_.byte(0x67);
   unsigned rex = 0x48;
@@ -388,10 +587,20 @@ void Writer::load_operand(const Instruction& instruction) {
 void Writer::write_lookup(const Instruction& instruction, Table table) {
   const unsigned other = table == Table::jumps ? kRax : kR11;
   hot_.store(other, places_.of(&Context::other_spill));
-  sites->push_back(
-      {instruction.address, instruction.form,
-       static_cast<uint16_t>(instruction.form == Form::ret ? instruction.decoded.raw.imm[0].value.u : 0)});
+  Site& site = sites->emplace_back();
+  site.address = instruction.address;
+  site.form = instruction.form;
+  if (instruction.form == Form::ret)
+    site.dropped = static_cast<uint16_t>(instruction.decoded.raw.imm[0].value.u);
   hot_.store32(places_.of(&Context::site), static_cast<uint32_t>(sites->size() - 1));
+  if (style_.flow) {
+    const PathEnd how = instruction.form == Form::ret             ? PathEnd::ret
+                        : instruction.form == Form::indirect_call ? PathEnd::indirect_call
+                                                                  : PathEnd::indirect_jump;
+    site.path = add_path(instruction.next(), 0, how, instruction.address);
+    site.accesses = accesses_;
+    note_indirect(site.path, other);
+  }
   if (style_.alone) return hot_.jump(routines_.missed[static_cast<size_t>(table)]);
   if (table == Table::jumps)
     hot_.bytes({0x0f, 0xb7, 0xc1, 0xff, 0x24, 0xc5});  // movzx eax, cx; jmp [table + rax * 8]
@@ -423,6 +632,7 @@ void Writer::write_indirect(const Instruction& instruction) {
 }
 
 bool Writer::write(const Instruction& instruction, bool goes_on) {
+  accesses_ = static_cast<uint8_t>(accesses_ + std::exchange(own_, uint8_t{0}));
   mark(Held::boundary, instruction.address);
   const auto counted = [&] {
     if (style_.stopping) {
@@ -432,6 +642,7 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
   };
   if (instruction.store.kind == StoreKind::operand || instruction.store.kind == StoreKind::push)
     note_store(instruction);
+  if (style_.accesses) note_accesses(instruction);
   switch (instruction.form) {
     case Form::copied:
       write_copied(instruction);
@@ -440,26 +651,23 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
       counted();
       count();
       hot_.bytes({0x0f, 0x80U | (instruction.decoded.opcode & 15U)});
-      link(instruction.target);
+      jump_if_taken(instruction);
+      ++passed_;
       if (goes_on) return false;
-      write_jump(instruction.next());
+      write_behind(instruction.next());
       return true;
     case Form::counting:
       counted();
       count();
-      // With its prefixes, and a displacement over the first jump.
-      hot_.copy(instruction.code().first(instruction.decoded.length - 1U));
-      hot_.byte(0x05);
-      write_jump(instruction.next());
-      write_jump(instruction.target);
+      write_counting(instruction);
       return true;
     case Form::jump:
       if (goes_on) return false;
-      write_jump(instruction.target);
+      jump_on(instruction.target, PathEnd::jump, instruction.next(), instruction.address);
       return true;
     case Form::call:
       push(instruction.next());
-      write_jump(instruction.target);
+      jump_on(instruction.target, PathEnd::call, instruction.next(), instruction.address);
       return true;
     case Form::indirect_jump:
     case Form::indirect_call:
@@ -468,14 +676,14 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
       write_indirect(instruction);
       return true;
     case Form::system_call:
-      leave(ExitPoint::Kind::system_call, instruction.next());
+      leave(ExitPoint::Kind::system_call, instruction.next(), instruction.next());
       return true;
     case Form::special:
       // The two-byte form is as the one-byte INT3 that ends there.
       if (instruction.special == Special::breakpoint)
-        leave(ExitPoint::Kind::breakpoint, instruction.next() - 1);
+        leave(ExitPoint::Kind::breakpoint, instruction.next() - 1, instruction.address);
       else
-        leave(ExitPoint::Kind::special, instruction.address);
+        leave(ExitPoint::Kind::special, instruction.address, instruction.address);
       return true;
   }
   return true;

@@ -39,6 +39,11 @@ struct Places {
   }
 };
 
+// What translated code notes of its own execution: see Style.
+struct Notes {
+  bool flow = false, code = false, accesses = false;
+};
+
 // How instructions are translated.
 struct Style {
   CpuModelKind model = CpuModelKind::portable;
@@ -46,6 +51,9 @@ struct Style {
   bool stopping = false;   // count down Context::left at each branch, and leave before the last
   bool alone = false;      // one instruction, which goes nowhere but out
   bool journaled = false;  // note stores in the journal, and count down Context::code_left at each block
+  bool flow = false;       // note paths, but for those that go through no branch that a trace would tell
+  bool code = false;       // with `flow`: note all paths
+  bool accesses = false;   // with `code`: note the addresses of what is accessed
 };
 
 // Writes the routines at `at`.
@@ -63,18 +71,25 @@ class Writer {
   std::vector<ExitPoint>* exits = nullptr;
   std::vector<Site>* sites = nullptr;
   std::vector<Mark>* marks = nullptr;
+  Paths* paths = nullptr;
   std::function<uint64_t(uint64_t target, uint32_t exit)> entry_of;
 
-  void begin_block(uint32_t number) {
+  void begin_block(uint32_t number, uint64_t guest) {
     block_ = number;
+    guest_ = guest;
     start_ = hot_.here();
+    if (!style_.flow) return;
+    first_conditional_ = static_cast<uint32_t>(paths->conditionals.size());
+    first_access_ = static_cast<uint32_t>(paths->accesses.size());
   }
   // Leaves at `guest`, where a block of so many bytes begins, when no more code may be executed.
   void write_code_left(uint64_t guest, uint64_t bytes);
   // `goes_on`: a jump's target, or what is behind a branch, is written next. True where it ends the block.
   bool write(const Instruction& instruction, bool goes_on);
-  // Goes on at `target`.
-  void write_jump(uint64_t target);
+  // Goes on behind the last instruction, which ends at `target`.
+  void write_behind(uint64_t target) { jump_on(target, PathEnd::behind, target); }
+  // Everything is written but what taken branches lead to.
+  void finish_block();
 
   // How a block is entered by a table, its target in RCX: leaves RCX and the other register as they were, and
   // continues right behind. Returns where the jump to the next block of the slot is written.
@@ -87,17 +102,41 @@ class Writer {
   const Places places_;
   const Style style_;
   uint32_t block_ = 0;
+  uint64_t guest_ = 0;  // where it starts
   uint64_t start_ = 0;
   uint32_t counted_ = 0;  // for the slots
+  uint32_t first_conditional_ = 0, first_access_ = 0;
+  uint8_t passed_ = 0;    // conditional branches that lie behind
+  uint8_t accesses_ = 0;  // that are noted, of instructions that lie behind
+  uint8_t own_ = 0;       // and of this one
+  // Branches that are taken after their path is noted.
+  struct Taken {
+    Emitter displacement;
+    uint64_t target = 0;
+    uint32_t path = 0;
+  };
+  std::vector<Taken> taken_;
 
   void mark(Held held, uint64_t guest, unsigned reg = 0);
   uint32_t add_exit(ExitPoint::Kind kind, uint64_t target);
-  void leave(ExitPoint::Kind kind, uint64_t target);
+  void leave(ExitPoint::Kind kind, uint64_t target, uint64_t end);
+  void jump_on(uint64_t target, PathEnd how, uint64_t end, uint64_t last = 0);
+  void note_accesses(const Instruction& instruction);
+  void note_access(const Instruction& instruction, const AccessShape& shape);
+  uint32_t add_path(uint64_t end, uint64_t next, PathEnd how, uint64_t last = 0);
+  void note(uint32_t path);
+  void note_number(unsigned reg, uint32_t path);
+  void load_place(unsigned reg, unsigned vector, uint64_t address);
+  void advance_place(unsigned reg, unsigned vector, unsigned size, uint64_t address);
+  void note_indirect(uint32_t path, unsigned other);
+  void jump_if_taken(const Instruction& instruction);
+  void write_counting(const Instruction& instruction);
   void link(uint64_t target);
   void count();
   void stop_if_last(uint64_t address);
   void leave_if_zero(uint64_t spill, ExitPoint::Kind kind, uint64_t target);
   void write_address(const Instruction& instruction);
+  void write_operand_address(const Instruction& instruction);
   void note_store(const Instruction& instruction);
   void push(uint64_t value);
   void load_operand(const Instruction& instruction);

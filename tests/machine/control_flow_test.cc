@@ -1,4 +1,4 @@
-// What the soft vCPU tells of the guest's control flow: the same however the host stops it.
+// What the vCPUs tell of the guest's control flow: the same however the host stops it.
 #include "machine/control_flow.h"
 
 #include <fmt/format.h>
@@ -56,13 +56,25 @@ class Notes : public ControlFlow {
   const bool code_;
 };
 
+// The machines that tell it.
+enum class Teller : uint8_t { soft, translated, without_vectors };
+Teller any_teller() { return GENERATE(Teller::soft, Teller::translated, Teller::without_vectors); }
+
+std::unique_ptr<Machine> create(Teller teller, AddressSpace& space) {
+  const CpuModel cpu(CpuModelKind::portable);
+  if (teller == Teller::soft) return create_soft_machine(space, cpu);
+  return create_translated_machine(
+      space, cpu, teller == Teller::translated ? BranchCounts::automatic : BranchCounts::in_memory);
+}
+
 struct Guest {
   AddressSpace space;
-  std::unique_ptr<Machine> machine = create_soft_machine(space, CpuModel(CpuModelKind::portable));
+  std::unique_ptr<Machine> machine;
   std::unique_ptr<Vcpu> vcpu;
   Notes notes;
 
-  explicit Guest(const Code& code, bool wants_code = true) : notes(wants_code) {
+  Guest(Teller teller, const Code& code, bool wants_code = true)
+      : machine(create(teller, space)), notes(wants_code) {
     REQUIRE(space.map_anonymous({kCode, kCode + 0x10000}, kRwx, false) == 0);
     REQUIRE(space.map_anonymous({kData, kData + 0x8000}, kRw, false) == 0);
     vcpu = machine->create_vcpu();
@@ -123,7 +135,8 @@ constexpr const char* kMixedFlow = "N>0x11 TN>0x11 TN>0x11 N>0x1e ";
 }  // namespace
 
 TEST_CASE("control flow: outcomes, targets and code of a mixed program") {
-  Guest guest(kMixed);
+  const Teller teller = any_teller();
+  Guest guest(teller, kMixed);
   CHECK(guest.vcpu->run().kind == ExitKind::syscall);
   CHECK(guest.notes.text == kMixedFlow);
   const std::string turn = "0x5-0x11 0x21-0x26 0x11-0x15 ";
@@ -132,7 +145,8 @@ TEST_CASE("control flow: outcomes, targets and code of a mixed program") {
 }
 
 TEST_CASE("control flow: single steps tell the same as running") {
-  Guest guest(kMixed);
+  const Teller teller = any_teller();
+  Guest guest(teller, kMixed);
   Exit exit;
   do exit = guest.vcpu->step();
   while (exit.kind == ExitKind::step);
@@ -141,14 +155,15 @@ TEST_CASE("control flow: single steps tell the same as running") {
 }
 
 TEST_CASE("control flow: kicks, breakpoints and run_to leave no trace in it") {
+  const Teller teller = any_teller();
   std::string code;
   {
-    Guest guest(kMixed);
+    Guest guest(teller, kMixed);
     guest.vcpu->run();
     code = guest.notes.code();
   }
   SECTION("kicks") {
-    Guest guest(kMixed);
+    Guest guest(teller, kMixed);
     Exit exit;
     unsigned kicks = 0;
     do {
@@ -161,7 +176,7 @@ TEST_CASE("control flow: kicks, breakpoints and run_to leave no trace in it") {
     CHECK(guest.notes.text == kMixedFlow);
   }
   SECTION("breakpoints") {
-    Guest guest(kMixed);
+    Guest guest(teller, kMixed);
     Breakpoints breakpoints(*guest.vcpu, guest.space);
     for (const uint64_t offset : {0x05, 0x0a, 0x0c, 0x11, 0x13, 0x19, 0x1e, 0x21, 0x25})
       REQUIRE(breakpoints.add(kCode + offset));
@@ -171,8 +186,24 @@ TEST_CASE("control flow: kicks, breakpoints and run_to leave no trace in it") {
     CHECK(exit.kind == ExitKind::syscall);
     CHECK(guest.notes.text == kMixedFlow);
   }
+  SECTION("run_until") {
+    Guest guest(teller, kMixed);
+    if (!guest.vcpu->counts_branches()) return;
+    unsigned arrivals = 0;
+    // JZ and RET, then JNZ: so many are executed before it in each turn.
+    for (const uint64_t branches : {2, 5, 8}) {
+      const Exit exit = guest.vcpu->run_until(branches, kCode + 0x13);
+      CHECK(exit.kind == ExitKind::breakpoint);
+      CHECK(guest.vcpu->registers().rip == kCode + 0x13);
+      ++arrivals;
+    }
+    CHECK(guest.vcpu->run().kind == ExitKind::syscall);
+    CHECK(guest.notes.text == kMixedFlow);
+    CHECK(guest.notes.code() == code);
+  }
   SECTION("run_to") {
-    Guest guest(kMixed);
+    Guest guest(teller, kMixed);
+    if (!guest.vcpu->has_run_to()) return;
     unsigned arrivals = 0;
     while (guest.vcpu->run_to(kCode + 0x13).kind == ExitKind::breakpoint) ++arrivals;
     CHECK(arrivals == 3);
@@ -182,6 +213,7 @@ TEST_CASE("control flow: kicks, breakpoints and run_to leave no trace in it") {
 }
 
 TEST_CASE("run_to goes by arrivals that its filter refuses, and steps don't count as arrivals") {
+  constexpr Teller teller = Teller::soft;
   struct Third final : ArrivalFilter {
     bool passes_by(const State& state) noexcept override {
       rip = state.word(register_number(&Registers::rip));
@@ -190,7 +222,7 @@ TEST_CASE("run_to goes by arrivals that its filter refuses, and steps don't coun
     uint64_t rip = 0;
     unsigned seen = 0;
   };
-  Guest guest(kMixed);
+  Guest guest(teller, kMixed);
   Third third;
   REQUIRE(guest.vcpu->run_to(kCode + 0x13, &third).kind == ExitKind::breakpoint);
   CHECK(third.seen == 3);
@@ -203,24 +235,27 @@ TEST_CASE("run_to goes by arrivals that its filter refuses, and steps don't coun
 }
 
 TEST_CASE("control flow: conditional branches to the next instruction") {
+  const Teller teller = any_teller();
   // xor eax,eax; jz +0; jnz +0; stc; jbe +0; ja +0; mov ecx,1; loop +0; jrcxz +0; jecxz +0; syscall
-  Guest guest({0x31, 0xc0, 0x74, 0, 0x75, 0,    0xf9, 0x76, 0,    0x77, 0, 0xb9, 1, 0,    0,   0,
-               0xe2, 0,    0xe3, 0, 0x67, 0xe3, 0x00, 0x0f, 0x85, 0,    0, 0,    0, 0x0f, 0x05});
+  Guest guest(teller, {0x31, 0xc0, 0x74, 0, 0x75, 0,    0xf9, 0x76, 0,    0x77, 0, 0xb9, 1, 0,    0,   0,
+                       0xe2, 0,    0xe3, 0, 0x67, 0xe3, 0x00, 0x0f, 0x85, 0,    0, 0,    0, 0x0f, 0x05});
   CHECK(guest.vcpu->run().kind == ExitKind::syscall);
   CHECK(guest.notes.text == "TNTNNTTN");
 }
 
 TEST_CASE("control flow: faults leave what came before them") {
+  const Teller teller = any_teller();
   // jmp +0; xor ecx,ecx; jz +1; nop; mov rax,[0]
-  Guest guest({0xeb, 0, 0x31, 0xc9, 0x74, 1, 0x90, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0});
+  Guest guest(teller, {0xeb, 0, 0x31, 0xc9, 0x74, 1, 0x90, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0});
   CHECK(guest.vcpu->run().kind == ExitKind::memory_fault);
   CHECK(guest.notes.text == "T");
   CHECK(guest.notes.code() == "0x0-0x6 ");
 }
 
 TEST_CASE("control flow: a jump to where nothing is was executed") {
+  const Teller teller = any_teller();
   // lea rdx, [rbx+0x20000]; jmp rdx
-  Guest guest({0x48, 0x8d, 0x93, 0, 0, 2, 0, 0xff, 0xe2});
+  Guest guest(teller, {0x48, 0x8d, 0x93, 0, 0, 2, 0, 0xff, 0xe2});
   const Exit exit = guest.vcpu->run();
   CHECK(exit.kind == ExitKind::memory_fault);
   CHECK(guest.notes.text == ">0x20000 ");
@@ -228,14 +263,15 @@ TEST_CASE("control flow: a jump to where nothing is was executed") {
 }
 
 TEST_CASE("control flow: a block that writes into itself") {
+  const Teller teller = any_teller();
   // 00 c6 43 0c 05   mov byte [rbx+0xc], 5      makes the jump below go elsewhere
   // 04 ff c0         inc eax
   // 06 90 90 90      nops
   // 09 85 db         test ebx, ebx
   // 0b 75 02         jnz +2, then +5
   // 0d 0f 05 | 0f: 0f 0b 90 | 12: 0f 05
-  Guest guest({0xc6, 0x43, 0x0c, 0x05, 0xff, 0xc0, 0x90, 0x90, 0x90, 0x85,
-               0xdb, 0x75, 0x02, 0x0f, 0x05, 0x0f, 0x0b, 0x90, 0x0f, 0x05});
+  Guest guest(teller, {0xc6, 0x43, 0x0c, 0x05, 0xff, 0xc0, 0x90, 0x90, 0x90, 0x85,
+                       0xdb, 0x75, 0x02, 0x0f, 0x05, 0x0f, 0x0b, 0x90, 0x0f, 0x05});
   CHECK(guest.vcpu->run().kind == ExitKind::syscall);
   CHECK(guest.vcpu->registers().rip == kCode + 0x14);
   CHECK(guest.notes.text == "T");
@@ -243,7 +279,8 @@ TEST_CASE("control flow: a block that writes into itself") {
 }
 
 TEST_CASE("control flow: code that the host changes is told as changed") {
-  Guest guest({0x31, 0xc0, 0x74, 0x01, 0xcc, 0x0f, 0x05});  // xor eax,eax; jz +1; int3; syscall
+  const Teller teller = any_teller();
+  Guest guest(teller, {0x31, 0xc0, 0x74, 0x01, 0xcc, 0x0f, 0x05});  // xor eax,eax; jz +1; int3; syscall
   CHECK(guest.vcpu->run().kind == ExitKind::syscall);
   CHECK(guest.notes.text == "T");
   const uint8_t changed[] = {0x75, 0x01, 0x90};  // jnz +1; nop
@@ -287,8 +324,9 @@ const std::string& random_turns() {
 }  // namespace
 
 TEST_CASE("control flow: a hundred thousand branches") {
+  const Teller teller = any_teller();
   const bool wants_code = GENERATE(true, false);
-  Guest guest(kRandomTurns, wants_code);
+  Guest guest(teller, kRandomTurns, wants_code);
   SECTION("at once") { guest.check_flow(random_turns()); }
   SECTION("with kicks from another thread") {
     std::atomic<bool> done = false;
@@ -316,6 +354,7 @@ TEST_CASE("control flow: a hundred thousand branches") {
 }
 
 TEST_CASE("control flow: a loop that rewrites its own branch") {
+  const Teller teller = any_teller();
   // Each turn turns JZ into JNZ and back, so what follows the same blocks changes.
   // 00 b9 10 27 00 00  mov ecx, 10000
   // 05 80 73 10 01     xor byte [rbx+10], 1
@@ -331,18 +370,20 @@ TEST_CASE("control flow: a loop that rewrites its own branch") {
   const Code code = {0xb9, 0x10, 0x27, 0,    0,    0x80, 0x73, 0x10, 1,    0x31, 0xc0, 0xeb, 0x01,
                      0x90, 0x85, 0xc0, 0x74, 0x01, 0x90, 0xff, 0xc9, 0x75, 0xee, 0x0f, 0x05};
   const bool wants_code = GENERATE(true, false);
-  Guest guest(code, wants_code);
+  Guest guest(teller, code, wants_code);
   guest.check_flow(loop_flow(10000, [](unsigned left) { return left % 2 == 0 ? 'N' : 'T'; }));
 }
 
 TEST_CASE("control flow: a block that writes over itself becomes another of its size") {
+  const Teller teller = any_teller();
   // 00 31 c0           xor eax, eax
   // 02 b0 75           mov al, 75
   // 04 b9 02 00 00 00  mov ecx, 2
   // 09 48 8d 7b 0d     lea rdi, [rbx+d]
   // 0d f3 aa           rep stosb        from its first byte on it is jnz
   // 0f 0f 05           syscall
-  Guest guest({0x31, 0xc0, 0xb0, 0x75, 0xb9, 2, 0, 0, 0, 0x48, 0x8d, 0x7b, 0x0d, 0xf3, 0xaa, 0x0f, 0x05});
+  Guest guest(teller,
+              {0x31, 0xc0, 0xb0, 0x75, 0xb9, 2, 0, 0, 0, 0x48, 0x8d, 0x7b, 0x0d, 0xf3, 0xaa, 0x0f, 0x05});
   CHECK(guest.vcpu->run().kind == ExitKind::syscall);
   CHECK(guest.vcpu->registers().rcx == kCode + 0x11);
   // A processor may as well store both bytes first.
@@ -351,6 +392,7 @@ TEST_CASE("control flow: a block that writes over itself becomes another of its 
 }
 
 TEST_CASE("control flow: stops to translate code anew after any number of branches") {
+  const Teller teller = any_teller();
   const size_t branches = GENERATE(range(1, 40));
   // mov ecx, 1000; 05: xor byte [rbx + at], 1; xor eax, eax
   Code code = {0xb9, 0xe8, 3, 0, 0, 0x80, 0xb3, 0, 0, 0, 0, 1, 0x31, 0xc0};
@@ -364,18 +406,21 @@ TEST_CASE("control flow: stops to translate code anew after any number of branch
   const auto back = static_cast<uint32_t>(5 - static_cast<int>(code.size() + 10));
   code.insert(code.end(), {0xb0, 0, 0xff, 0xc9, 0x0f, 0x85, static_cast<uint8_t>(back),
                            static_cast<uint8_t>(back >> 8), 0xff, 0xff, 0x0f, 0x05});
-  Guest guest(code, false);
+  Guest guest(teller, code, false);
   guest.check_flow(loop_flow(1000, [&turn](unsigned) { return turn; }));
 }
 
 TEST_CASE("control flow: a branch to the next instruction among a hundred thousand others") {
+  const Teller teller = any_teller();
   // mov ecx, 50000; 05: test ecx, 3; jz +0; dec ecx; jnz 05; syscall
-  Guest guest({0xb9, 0x50, 0xc3, 0, 0, 0xf7, 0xc1, 3, 0, 0, 0, 0x74, 0, 0xff, 0xc9, 0x75, 0xf4, 0x0f, 0x05});
+  Guest guest(teller,
+              {0xb9, 0x50, 0xc3, 0, 0, 0xf7, 0xc1, 3, 0, 0, 0, 0x74, 0, 0xff, 0xc9, 0x75, 0xf4, 0x0f, 0x05});
   guest.check_flow(loop_flow(50000, [](unsigned left) { return left % 4 == 0 ? 'T' : 'N'; }));
 }
 
 TEST_CASE("control flow: asked for when the guest has run already") {
-  Guest guest(kMixed);
+  const Teller teller = any_teller();
+  Guest guest(teller, kMixed);
   REQUIRE(guest.vcpu->set_control_flow(nullptr));
   CHECK(guest.vcpu->run().kind == ExitKind::syscall);
   CHECK(guest.notes.text.empty());

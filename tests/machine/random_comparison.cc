@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "tests/machine/random_story.h"
 #include "x86/decode.h"
 
 namespace aftercheck {
@@ -266,7 +267,17 @@ class Bench {
   }
 
   Trace translated(const Program& program, const Laid& laid) { return run(*vcpus_[0], program, laid, false); }
-  Trace stepped(const Program& program, const Laid& laid) { return run(*vcpus_[0], program, laid, true); }
+  Trace stepped(const Program& program, const Laid& laid, Story& story) {
+    return run(*vcpus_[0], program, laid, true, &story);
+  }
+  // By an instrument.
+  Trace observed(const Program& program, const Laid& laid, Story& story) {
+    vcpus_[0]->set_instrument(&story);
+    Trace trace = run(*vcpus_[0], program, laid, false);
+    vcpus_[0]->set_instrument(nullptr);
+    return trace;
+  }
+  const AddressSpace& space() const { return space_; }
   Trace kvm(const Program& program, const Laid& laid) { return run(*vcpus_[1], program, laid, false); }
 
  private:
@@ -292,10 +303,13 @@ class Bench {
   }
 
   // The next exit but `step`.
-  static Exit step_on(Vcpu& vcpu, Trace& trace) {
+  Exit step_on(Vcpu& vcpu, Trace& trace, Story& story) const {
     for (;;) {
       const Registers before = vcpu.registers();
+      story.before(vcpu, space_);
       const Exit exit = vcpu.step();
+      if (exit.kind == ExitKind::step || exit.kind == ExitKind::syscall)
+        story.completed(vcpu.registers().rip);
       // One iteration of a string instruction is none.
       if (vcpu.registers().rip != before.rip) ++trace.steps;
       if (exit.kind != ExitKind::step) return exit;
@@ -306,7 +320,7 @@ class Bench {
     }
   }
 
-  Trace run(Vcpu& vcpu, const Program& program, const Laid& laid, bool steps) {
+  Trace run(Vcpu& vcpu, const Program& program, const Laid& laid, bool steps, Story* story = nullptr) {
     restore(program);
     vcpu.registers() = program.registers;
     vcpu.registers().rip = laid.start;
@@ -317,7 +331,7 @@ class Bench {
     watchdog_.begin(vcpu);
     try {
       for (;;) {
-        const Exit exit = steps ? step_on(vcpu, trace) : vcpu.run();
+        const Exit exit = steps ? step_on(vcpu, trace, *story) : vcpu.run();
         if (exit.kind == ExitKind::kick) {
           trace.end = Trace::End::endless;
           break;
@@ -356,13 +370,23 @@ Outcome compare(Bench& bench, const Program& program, const Laid& laid, bool ste
   std::string text = differences(outcome.translated, kvm);
   if (!text.empty()) outcome.difference = "translated | KVM:\n" + text;
   if (!steps) return outcome;
-  outcome.stepped = bench.stepped(program, laid);
+  Story steps_story, told;
+  outcome.stepped = bench.stepped(program, laid, steps_story);
   if (!outcome.difference.empty()) return outcome;
   text = differences(outcome.translated, *outcome.stepped);
   const bool ended = outcome.translated.end == Trace::End::ended && outcome.stepped->end == Trace::End::ended;
   if (text.empty() && ended && outcome.translated.branches != outcome.stepped->branches)
     text = fmt::format("  branches: {} | {}\n", outcome.translated.branches, outcome.stepped->branches);
   if (!text.empty()) outcome.difference = "translated | translated, by single steps:\n" + text;
+  if (!outcome.difference.empty() || !ended) return outcome;
+  const Trace observed = bench.observed(program, laid, told);
+  text = differences(outcome.translated, observed);
+  if (text.empty() && observed.end == Trace::End::ended && observed.branches != outcome.translated.branches)
+    text = fmt::format("  branches: {} | {}\n", outcome.translated.branches, observed.branches);
+  if (!text.empty()) outcome.difference = "translated | translated, observed by an instrument:\n" + text;
+  if (!text.empty() || observed.end != Trace::End::ended) return outcome;
+  text = differences(told, steps_story, bench.space());
+  if (!text.empty()) outcome.difference = "what an instrument is told | what single steps show:\n" + text;
   return outcome;
 }
 
