@@ -30,7 +30,7 @@ class PtTrace {
 // Whether this process may have the processor trace it: tried with small buffers.
 bool processor_traces();
 
-// For a soft vCPU, which must outlive the trace. Throws Error io.
+// For a vCPU that tells its control flow, which must outlive the trace. Throws Error io.
 std::unique_ptr<PtTrace> trace_by_encoder(Vcpu& vcpu, const std::filesystem::path& directory);
 
 // Traces the calling thread where it executes guest code. `kernel` must outlive the trace. Throws Error

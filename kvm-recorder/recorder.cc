@@ -103,7 +103,7 @@ recording::Meta make_meta(const RecordOptions& options, MachineKind machine, con
   return meta;
 }
 
-// A trace by the soft vCPU needs it, one by the processor needs KVM.
+// A trace by the encoder needs a machine that tells branches, one by the processor needs KVM.
 MachineChoice machine_for(const RecordOptions& options) {
   if (options.pt == PtChoice::perf &&
       (options.machine == MachineChoice::soft || options.machine == MachineChoice::translated))
@@ -111,13 +111,12 @@ MachineChoice machine_for(const RecordOptions& options) {
          "--pt=perf is the processor's trace of guests on KVM and can't be had with --machine={}; "
          "leave --machine out",
          options.machine == MachineChoice::soft ? "soft" : "translated");
-  if (options.pt != PtChoice::soft) return options.machine;
-  if (options.machine == MachineChoice::kvm || options.machine == MachineChoice::translated)
-    fail(ErrorKind::usage,
-         "--pt=soft is made beside the soft vCPU and can't be had with --machine={}; "
-         "leave --machine out, or add a trace to the recording afterwards with `aftercheck pt synth`",
-         options.machine == MachineChoice::kvm ? "kvm" : "translated");
-  return MachineChoice::soft;
+  if (options.pt == PtChoice::soft && options.machine == MachineChoice::kvm)
+    fail(
+        ErrorKind::usage,
+        "--pt=soft is made of the branches that a machine tells, and KVM tells none: leave --machine out, or "
+        "add a trace to the recording afterwards with `aftercheck pt synth`");
+  return options.machine;
 }
 
 // Where the processor can trace a guest, that is worth dear exits. Found out only where there is a choice.
@@ -125,7 +124,7 @@ MachineNeeds needs_of(const RecordOptions& options) {
   const bool wanted =
       machine_for(options) == MachineChoice::automatic &&
       (options.pt == PtChoice::perf || (options.pt == PtChoice::automatic && options.write_log));
-  return {.processor_trace = wanted && processor_traces()};
+  return {.processor_trace = wanted && processor_traces(), .control_flow = options.pt == PtChoice::soft};
 }
 
 // prctl(PR_SET_TSC): CR4.TSD makes both instructions #GP(0).
@@ -295,7 +294,7 @@ void Session::note_unsupported() {
 
 void Session::start_trace(const fs::path& directory) {
   if (options_.pt == PtChoice::soft) {
-    AFTERCHECK_LOG_TO(LogTopic::pt, "traced by the encoder beside the soft vCPU");
+    AFTERCHECK_LOG_TO(LogTopic::pt, "traced by the encoder");
     pt_ = trace_by_encoder(*vcpu_, directory);
   }
   const bool asked = options_.pt == PtChoice::perf;

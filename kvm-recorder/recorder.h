@@ -31,7 +31,7 @@ enum class PtChoice : uint8_t {
   automatic,  // perf on KVM where it works
   off,
   perf,  // the processor, by the kernel's intel_pt PMU
-  soft,  // the encoder beside the soft vCPU, which is chosen then
+  soft,  // the encoder, of the branches that the machine tells: not on KVM
 };
 
 struct RecordOptions {

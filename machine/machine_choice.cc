@@ -36,6 +36,9 @@ std::optional<MachineKind> asked_for(MachineChoice choice) {
 MachineOrder of_all_machines(const MachineNeeds& needs, CpuModelKind cpu,
                              const std::function<ExitCosts()>& costs) {
   if (cpu == CpuModelKind::host) return {{kvm}, "only KVM runs guests with the host's own CPU model"};
+  if (needs.control_flow && needs.walls)
+    return {{soft}, "of the machines with walls it alone tells branches"};
+  if (needs.control_flow) return {{translated, soft}, "KVM does not tell the guest's branches"};
   if (needs.walls) return {{kvm, soft}, "translated code is no wall between the guest and this process"};
   if (needs.processor_trace) return {{kvm, translated, soft}, "the processor traces guests on KVM only"};
   const ExitCosts found = costs();

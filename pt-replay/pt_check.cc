@@ -107,7 +107,8 @@ class PtCheck::Impl {
     guest_ = &replay.guest();
     follow_vcpu();
     if (!result_.active && options_.required)
-      fail(ErrorKind::usage, "--pt=soft compares branches on the soft vCPU; add --machine=soft");
+      fail(ErrorKind::usage,
+           "--pt=soft compares the branches that the machine tells, and KVM tells none; leave --machine out");
   }
 
   void follow_vcpu() { result_.active = guest_->thread().own_vcpu().set_control_flow(&tracer_); }
@@ -184,7 +185,7 @@ class PtCheck::Impl {
       why = recorded_.last_loss().empty() ? "the recording's trace has a gap or damaged packets"
                                           : recorded_.last_loss();
     else if (!exit_ || !exit_->verified)
-      why = "the soft vCPU could not tell how the guest got on";
+      why = "the vCPU could not tell how the guest got on";
     if (why.empty()) return true;
     if (result_.unverified++ == 0) result_.reason = why;
     return false;

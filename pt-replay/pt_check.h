@@ -1,5 +1,6 @@
-// Takes part in a replay on the soft vCPU and compares the branches of every segment with the recording's PT
-// trace: by the digests of both branch streams, and where they differ by following both through the code.
+// Takes part in a replay on a machine that tells branches and compares the branches of every segment with the
+// recording's PT trace: by the digests of both branch streams, and where they differ by following both
+// through the code.
 #pragma once
 
 #include <filesystem>

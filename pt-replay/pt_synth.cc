@@ -19,7 +19,8 @@ class Synthesizer : public Participant {
   void attach(Replay& replay) override {
     vcpu_ = &replay.guest().thread().own_vcpu();
     if (!vcpu_->set_control_flow(&recorder_.tracer()))
-      fail(ErrorKind::internal, "the {} vCPU does not tell its control flow",
+      fail(ErrorKind::usage,
+           "a trace is made of the branches that the machine tells, and {} tells none; leave --machine out",
            name(replay.guest().machine().kind()));
   }
   void detach() noexcept override {
@@ -88,7 +89,9 @@ PtSynthResult synthesize_pt(const PtSynthOptions& options) {
     Synthesizer synthesizer(recorder);
     ReplayOptions replay_options;
     replay_options.directory = options.directory;
-    replay_options.machine = MachineChoice::soft;
+    replay_options.machine = options.machine;
+    replay_options.untrusted = options.untrusted;
+    replay_options.control_flow = true;
     replay_options.system_call_name = options.system_call_name;
     replay_options.progress = options.progress;
     replay_options.participants = {&synthesizer};

@@ -1,4 +1,5 @@
-// Adds an Intel PT trace to a recording that was made without one, by replaying it on the soft vCPU.
+// Adds an Intel PT trace to a recording that was made without one, by replaying it on a machine that tells
+// branches.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +14,16 @@ struct PtSynthOptions {
   std::filesystem::path directory;
   bool replace = false;  // a trace that is there gives way; else it is Error(usage)
   // As in ReplayOptions.
-  std::function<std::string(uint64_t number)> system_call_name;
-  std::function<void(double share, uint64_t events)> progress;
+  MachineChoice machine = MachineChoice::automatic;
+  bool untrusted = false;
+  std::function<std::string(uint64_t number)> system_call_name = {};
+  std::function<void(double share, uint64_t events)> progress = {};
 };
 
 struct PtSynthResult {
   ReplayResult replay;
   uint64_t branches = 0;
-  // Places where the soft vCPU could not tell the control flow; the trace has a gap there.
+  // Places where the vCPU could not tell the control flow; the trace has a gap there.
   uint64_t losses = 0;
 };
 

@@ -138,7 +138,7 @@ Replay::Impl::Impl(Replay& owner, const ReplayOptions& options)
       reader_(std::in_place, options.directory),
       store_(options.directory, false),
       guest_({options.machine,
-              {.walls = options.untrusted},
+              {.walls = options.untrusted, .control_flow = options.control_flow},
               cpu_of(meta_, options.directory),
               options.system_call_name,
               [this] { return where(); }},

@@ -27,6 +27,8 @@ struct ReplayOptions {
   // The recording is a stranger's: no code of it runs where it could reach this process, not even for the
   // length of a segment. Error(usage) with MachineChoice::translated.
   bool untrusted = false;
+  // Its own vCPU is to tell its control flow, where `machine` is automatic.
+  bool control_flow = false;
   // Start from the last kept checkpoint that is not behind this event; 0: from the start of the recording.
   uint64_t start_near = 0;
   // Bytes of the program's standard output (1) and error (2), in order. Null: dropped.

@@ -1,5 +1,5 @@
-// Makes the PT trace of one guest thread on the soft vCPU and brings it into a recording, through the ring
-// and the drain that a processor's trace comes through.
+// Makes the PT trace of one guest thread, on a machine that tells its branches, and brings it into a
+// recording, through the ring and the drain that a processor's trace comes through.
 #pragma once
 
 #include <filesystem>

@@ -28,9 +28,8 @@ int run(Arguments& arguments, Console& console) {
   console.clear_progress();
   const recording::PtSummary summary = recording::summarize_pt(options.directory, 0);
   if (result.losses != 0)
-    console.warning(
-        fmt::format("the trace has {} gaps, where the soft vCPU could not tell how the program got on",
-                    human_count(result.losses)));
+    console.warning(fmt::format("the trace has {} gaps, where the vCPU could not tell how the program got on",
+                                human_count(result.losses)));
   console.note(fmt::format("{} branches in {} events became {} of trace, {} in the recording, in {}",
                            human_count(result.branches), human_count(result.replay.events),
                            human_size(summary.aux_bytes), human_size(summary.file_bytes),
@@ -53,13 +52,14 @@ Command add_pt_synth(CLI::App& group) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* app = group.add_subcommand("synth", "Add a trace to a recording that was made without one");
   app->add_option("DIR", arguments->options.directory, "The recording")->required()->type_name("");
+  add_machine_option(*app, arguments->options.machine);
+  add_untrusted_flag(*app, arguments->options.untrusted);
   app->add_flag("--force", arguments->options.replace, "Replace the trace that is there");
   app->add_flag("--json", arguments->json, "Print what was made as JSON");
   app->add_flag("-v,--verbose", arguments->verbose, "Say on standard error what was made");
   app->footer(
-      "The recording is replayed on the soft vCPU; the program's output is not shown. The trace appears in "
-      "the\n"
-      "recording when it is whole.\n\n"
+      "The recording is replayed in translated code or on the soft vCPU; the program's output is not\n"
+      "shown. The trace appears in the recording when it is whole.\n\n"
       "Examples:\n"
       "  aftercheck pt synth -v recording-ls-1\n"
       "  aftercheck pt synth --force --json recording-ls-1\n\n"

@@ -183,8 +183,8 @@ Command add_record(CLI::App& parent) {
                                                                     {"soft", PtChoice::soft}};
            options.pt = kChoices.at(word);
          },
-         "An Intel PT trace beside the log: perf by the processor, soft on the soft vCPU, or\n"
-         "auto: perf where it works")
+         "An Intel PT trace beside the log: perf by the processor, soft by the encoder, of\n"
+         "what any machine but KVM tells, or auto: perf where it works")
       ->check(CLI::IsMember({"auto", "off", "perf", "soft"}).description(""))
       ->type_name("auto|off|perf|soft")
       ->default_str("auto");

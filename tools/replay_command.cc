@@ -77,10 +77,11 @@ class GuestOutput {
 };
 
 // Compares branches with the recording's trace where that is wanted and there is one.
-std::unique_ptr<PtCheck> make_pt_check(const Arguments& arguments) {
+std::unique_ptr<PtCheck> make_pt_check(Arguments& arguments) {
   if (arguments.pt == PtUse::off) return nullptr;
   const std::filesystem::path& directory = arguments.options.directory;
   const bool required = arguments.pt == PtUse::soft;
+  arguments.options.control_flow = required;
   if (recording::pt_threads(directory).empty()) {
     if (!required) return nullptr;
     fail(ErrorKind::usage, "{}: the recording has no PT trace; add one with `aftercheck pt synth`",
@@ -101,7 +102,9 @@ Json pt_json(const PtCheck* check) {
 void say(const PtCheck& check, Console& console) {
   const PtCheck::Result& result = check.result();
   if (!result.active) {
-    console.note("the recording's PT trace was not used: only the soft vCPU tells its branches");
+    console.note(
+        "the recording's PT trace was not used: KVM does not tell the guest's branches (--pt soft replays "
+        "elsewhere)");
     return;
   }
   console.note(fmt::format("the branches of {} segments are those of the PT trace: {} branches",
@@ -291,7 +294,7 @@ Command add_replay(CLI::App& parent) {
            arguments->pt = word == "soft" ? PtUse::soft : word == "off" ? PtUse::off : PtUse::automatic;
          },
          "Compare all branches with the recording's PT trace. auto: where it has one and\n"
-         "the replay runs on the soft vCPU; soft: nothing less will do")
+         "the machine tells branches, as all but KVM do; soft: nothing less will do")
       ->check(CLI::IsMember({"auto", "off", "soft"}).description(""))
       ->type_name("auto|off|soft")
       ->default_str("auto");

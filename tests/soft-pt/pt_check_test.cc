@@ -61,11 +61,14 @@ struct Outcome {
   uint64_t event = 0;
 };
 
-Outcome replay_with(const fs::path& directory, Participant* other = nullptr) {
+// The machines that tell branches.
+MachineChoice any_machine() { return GENERATE(MachineChoice::soft, MachineChoice::translated); }
+
+Outcome replay_with(MachineChoice machine, const fs::path& directory, Participant* other = nullptr) {
   PtCheck check({directory, 0, true});
   ReplayOptions options;
   options.directory = directory;
-  options.machine = MachineChoice::soft;
+  options.machine = machine;
   options.participants = {&check};
   if (other != nullptr) options.participants.push_back(other);
   Outcome outcome;
@@ -123,7 +126,8 @@ void pass_on(const PtRecord& record, PtLogWriter& writer) {
 }  // namespace
 
 TEST_CASE("PT check: a faithful replay has the recording's branches in every segment") {
-  const Outcome outcome = replay_with(recorded());
+  const MachineChoice machine = any_machine();
+  const Outcome outcome = replay_with(machine, recorded());
   CHECK(outcome.divergence.empty());
   CHECK(outcome.pt.active);
   CHECK(outcome.pt.unverified == 0);
@@ -132,8 +136,9 @@ TEST_CASE("PT check: a faithful replay has the recording's branches in every seg
 }
 
 TEST_CASE("PT check: memory bent behind a conditional branch is found at that branch") {
+  const MachineChoice machine = any_machine();
   Bender bender([](Guest& guest, const recording::Event& event) { flip(guest, event.operands[1]); });
-  const Outcome outcome = replay_with(recorded(), &bender);
+  const Outcome outcome = replay_with(machine, recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the conditional branch at") &&
                                      Catch::Contains("choose+") && Catch::Contains("not taken") &&
@@ -141,8 +146,9 @@ TEST_CASE("PT check: memory bent behind a conditional branch is found at that br
 }
 
 TEST_CASE("PT check: memory bent behind an indirect call is found at that call") {
+  const MachineChoice machine = any_machine();
   Bender bender([](Guest& guest, const recording::Event& event) { flip(guest, event.operands[2]); });
-  const Outcome outcome = replay_with(recorded(), &bender);
+  const Outcome outcome = replay_with(machine, recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the indirect branch at") &&
                                      Catch::Contains("dispatch+") && Catch::Contains("first") &&
@@ -150,16 +156,18 @@ TEST_CASE("PT check: memory bent behind an indirect call is found at that call")
 }
 
 TEST_CASE("PT check: a bent register that leads to another exit is explained by the branches") {
+  const MachineChoice machine = any_machine();
   // The return address of syscall() on the stack: the guest comes back two bytes further on, or crashes.
   Bender bender([](Guest& guest, const recording::Event&) { flip(guest, guest.thread().registers().rsp); });
-  const Outcome outcome = replay_with(recorded(), &bender);
+  const Outcome outcome = replay_with(machine, recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the indirect branch at"));
 }
 
 TEST_CASE("PT check: a bent register that changes no branch is said to change none") {
+  const MachineChoice machine = any_machine();
   Bender bender([](Guest& guest, const recording::Event&) { guest.thread().registers().r15 ^= 1; });
-  const Outcome outcome = replay_with(recorded(), &bender);
+  const Outcome outcome = replay_with(machine, recorded(), &bender);
   if (!outcome.divergence.empty())
     CHECK_THAT(outcome.divergence, Catch::Contains("that both traces lead through are the same") ||
                                        Catch::Contains("first branch that differs"));
@@ -167,6 +175,7 @@ TEST_CASE("PT check: a bent register that changes no branch is said to change no
 }
 
 TEST_CASE("PT check: a trace in which one outcome is another is a divergence at that branch") {
+  const MachineChoice machine = any_machine();
   const Folder folder;
   const fs::path directory = folder / "altered";
   uint64_t flipped = 0;
@@ -186,12 +195,13 @@ TEST_CASE("PT check: a trace in which one outcome is another is a divergence at 
     writer.data(bytes);
   });
   REQUIRE(flipped != 0);
-  const Outcome outcome = replay_with(directory);
+  const Outcome outcome = replay_with(machine, directory);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the conditional branch at"));
   CHECK(outcome.pt.compared > 50);
 }
 
 TEST_CASE("PT check: lost data is not compared, and never called a divergence") {
+  const MachineChoice machine = any_machine();
   const Folder folder;
   const fs::path directory = folder / "gaps";
   unsigned pieces = 0, gaps = 0;
@@ -205,7 +215,7 @@ TEST_CASE("PT check: lost data is not compared, and never called a divergence") 
     }
     pass_on(record, writer);
   });
-  const Outcome outcome = replay_with(directory);
+  const Outcome outcome = replay_with(machine, directory);
   CHECK(outcome.divergence.empty());
   CHECK(gaps > 3);
   CHECK(outcome.pt.unverified >= gaps);
@@ -214,6 +224,7 @@ TEST_CASE("PT check: lost data is not compared, and never called a divergence") 
 }
 
 TEST_CASE("PT check: a trace that lost its end leaves the rest uncompared, a damaged one is an error") {
+  const MachineChoice machine = any_machine();
   const Folder folder;
   const fs::path directory = folder / "cut";
   copy_with(directory, [&](const PtRecord& record, PtLogWriter& writer) {
@@ -222,7 +233,7 @@ TEST_CASE("PT check: a trace that lost its end leaves the rest uncompared, a dam
       writer.flush_older_than(std::chrono::milliseconds(0));
   });
   fs::resize_file(directory / "pt/0", fs::file_size(directory / "pt/0") / 2);
-  const Outcome outcome = replay_with(directory);
+  const Outcome outcome = replay_with(machine, directory);
   CHECK(outcome.divergence.empty());
   CHECK(outcome.pt.compared >= 50);
   CHECK(outcome.pt.unverified >= 50);
@@ -232,25 +243,26 @@ TEST_CASE("PT check: a trace that lost its end leaves the rest uncompared, a dam
   file.seekp(100);
   file.write("damage", 6);
   file.close();
-  CHECK_THROWS_WITH(replay_with(directory), Catch::Contains("pt/0") && Catch::Contains("offset"));
+  CHECK_THROWS_WITH(replay_with(machine, directory), Catch::Contains("pt/0") && Catch::Contains("offset"));
 }
 
 TEST_CASE("PT synth: the trace of a replay is that of the recording, and comes whole or not at all") {
+  const MachineChoice machine = any_machine();
   const Folder folder;
   const fs::path directory = folder / "synth";
   fs::copy(recorded(), directory, fs::copy_options::recursive);
-  CHECK_THROWS_WITH(synthesize_pt({directory, false, {}, {}}), Catch::Contains("--force"));
-  const PtSynthResult result = synthesize_pt({directory, true, {}, {}});
+  CHECK_THROWS_WITH(synthesize_pt({.directory = directory}), Catch::Contains("--force"));
+  const PtSynthResult result = synthesize_pt({.directory = directory, .replace = true, .machine = machine});
   CHECK(result.losses == 0);
   CHECK(recording::summarize_pt(directory, 0).format.source == recording::PtSource::synth);
-  CHECK(replay_with(directory).pt.unverified == 0);
+  CHECK(replay_with(machine, directory).pt.unverified == 0);
 
   // A replay that fails leaves what was there.
   std::fstream file(directory / "events", std::ios::in | std::ios::out | std::ios::binary);
   file.seekp(100);
   file.write("damage", 6);
   file.close();
-  CHECK_THROWS(synthesize_pt({directory, true, {}, {}}));
+  CHECK_THROWS(synthesize_pt({.directory = directory, .replace = true, .machine = machine}));
   CHECK_FALSE(fs::exists(directory / "pt.new"));
   CHECK(recording::summarize_pt(directory, 0).complete);
 }

@@ -1,6 +1,6 @@
-// pt_proof DIR: replays a recording on the soft vCPU; the encoder makes PT of it, and libipt's block decoder
-// and our own flow decoder must read back exactly the instructions that the vCPU has executed. Prints one
-// line of numbers. Exit status: 0 proved, 1 not, 2 something else went wrong.
+// pt_proof MACHINE DIR: replays a recording on a machine that tells branches; the encoder makes PT of it, and
+// libipt's block decoder and our own flow decoder must read back exactly the instructions that the vCPU has
+// executed. Prints one line of numbers. Exit status: 0 proved, 1 not, 2 something else went wrong.
 #include <sys/mman.h>
 
 #include <cstdio>
@@ -192,12 +192,12 @@ class Prover : public Participant, private pt::FlowSink {
   }
 };
 
-int prove(const char* directory) {
+int prove(const char* directory, MachineChoice machine) {
   pt::EncoderOptions options;
   Prover prover(options);
   ReplayOptions replay_options;
   replay_options.directory = directory;
-  replay_options.machine = MachineChoice::soft;
+  replay_options.machine = machine;
   replay_options.participants = {&prover};
   replay(replay_options);
   prover.print(directory);
@@ -208,17 +208,19 @@ int prove(const char* directory) {
 }  // namespace aftercheck::test
 
 int main(int count, char** arguments) {
-  if (count != 2) {
-    std::fprintf(stderr, "usage: pt_proof DIR\n");
+  const std::string_view machine = count == 3 ? arguments[1] : "";
+  if (machine != "soft" && machine != "translated") {
+    std::fprintf(stderr, "usage: pt_proof soft|translated DIR\n");
     return 2;
   }
   try {
-    return aftercheck::test::prove(arguments[1]);
+    return aftercheck::test::prove(arguments[2], machine == "soft" ? aftercheck::MachineChoice::soft
+                                                                   : aftercheck::MachineChoice::translated);
   } catch (const aftercheck::Error& error) {
-    std::fprintf(stderr, "pt_proof: %s: %s\n", arguments[1], error.what());
+    std::fprintf(stderr, "pt_proof: %s: %s\n", arguments[2], error.what());
     return error.kind() == aftercheck::ErrorKind::divergence ? 1 : 2;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "pt_proof: %s: %s\n", arguments[1], error.what());
+    std::fprintf(stderr, "pt_proof: %s: %s\n", arguments[2], error.what());
     return 2;
   }
 }
