@@ -20,7 +20,9 @@ namespace aftercheck::translated {
 namespace {
 
 // In FXSAVE64's image (SDM vol. 1, table 10-2).
-constexpr size_t kX87Pointer = 8, kMxcsr = 24;
+constexpr size_t kX87Pointer = 8;
+// What XMM registers are to YMM's.
+constexpr size_t kHalf = 16;
 
 Exit plain(ExitKind kind) { return Exit{.kind = kind}; }
 
@@ -44,18 +46,20 @@ void TranslatedVcpu::hold() {
   TranslatedVcpu*& holder = machine_.holder();
   if (holder == this) return;
   if (holder != nullptr) holder->fpu_ = holder->fpu();
+  x87_unsettled_ = holder == nullptr || holder->x87_unsettled_;
   holder = this;
   set_fpu(fpu_);
 }
 
 FpuState TranslatedVcpu::fpu() {
   if (machine_.holder() != this) return fpu_;
-  const auto& image = context().fpu;
-  FpuState state = FpuState::of_image(image.data());
-  uint64_t components = 0;
-  std::memcpy(&components, &image[xsave::kHeader], sizeof components);
-  if (machine_.cpu().kind() == CpuModelKind::v3 && (components & xsave::kAvx) != 0)
-    std::memcpy(state.upper.data(), &image[xsave::kUpper], xsave::kUpperSize);
+  const Context& c = context();
+  FpuState state = FpuState::of_image(c.fpu.data());
+  if (machine_.cpu().kind() == CpuModelKind::v3)
+    for (size_t i = 0; i < c.ymm.size(); ++i) {
+      std::memcpy(&state.fxsave[xsave::kXmm0 + i * kHalf], c.ymm[i].data(), kHalf);
+      std::memcpy(&state.upper[i * kHalf], &c.ymm[i][kHalf], kHalf);
+    }
   return state;
 }
 
@@ -64,17 +68,41 @@ void TranslatedVcpu::set_fpu(const FpuState& state) {
     fpu_ = state;
     return;
   }
-  auto& image = context().fpu;
-  std::memcpy(image.data(), state.fxsave.data(), FpuState::kUsed);
-  if (machine_.cpu().kind() == CpuModelKind::v3) {
-    std::memcpy(&image[xsave::kHeader], &xsave::kAll, sizeof xsave::kAll);
-    std::memcpy(&image[xsave::kUpper], state.upper.data(), xsave::kUpperSize);
-  }
+  Context& c = context();
+  // Up to the XMM registers, but for MXCSR and its mask.
+  const auto same_x87 = [&state](const std::byte* image) {
+    constexpr size_t kSt0 = xsave::kSt0;
+    return std::memcmp(image, state.fxsave.data(), xsave::kMxcsr) == 0 &&
+           std::memcmp(image + kSt0, &state.fxsave[kSt0], xsave::kXmm0 - kSt0) == 0;
+  };
+  static const FpuState initial = FpuState::initial();
+  if (same_x87(initial.fxsave.data()))
+    x87_unsettled_ = false;
+  else if (!same_x87(c.fpu.data()))
+    x87_unsettled_ = true;
+  std::memcpy(c.fpu.data(), state.fxsave.data(), FpuState::kUsed);
+  if (machine_.cpu().kind() == CpuModelKind::v3)
+    for (size_t i = 0; i < c.ymm.size(); ++i) {
+      std::memcpy(c.ymm[i].data(), &state.fxsave[xsave::kXmm0 + i * kHalf], kHalf);
+      std::memcpy(&c.ymm[i][kHalf], &state.upper[i * kHalf], kHalf);
+    }
   // Reserved bits of MXCSR fault when it is loaded.
   uint32_t mxcsr = 0;
-  std::memcpy(&mxcsr, &image[kMxcsr], sizeof mxcsr);
+  std::memcpy(&mxcsr, &c.fpu[xsave::kMxcsr], sizeof mxcsr);
   mxcsr &= UINT16_MAX;
-  std::memcpy(&image[kMxcsr], &mxcsr, sizeof mxcsr);
+  std::memcpy(&c.fpu[xsave::kMxcsr], &mxcsr, sizeof mxcsr);
+}
+
+// What a processor makes of it, even if no instruction will touch it: reserved bits, and those that sum up
+// others.
+void TranslatedVcpu::settle_x87() {
+  x87_unsettled_ = false;
+  Context& c = context();
+  asm volatile("fxrstor64 %0\n\tfxsave64 %0\n\tfninit\n\tldmxcsr %1"
+               : "+m"(c.fpu)
+               : "m"(c.host_mxcsr)
+               : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+                 "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
 void TranslatedVcpu::load() {
@@ -131,6 +159,7 @@ void TranslatedVcpu::kick() noexcept {
 // --- running ---
 
 void TranslatedVcpu::enter(uint64_t entry, bool goes_on) {
+  if (x87_unsettled_) settle_x87();
   Context& c = context();
   c.target = entry;
   c.exit = kLeftByKick;

@@ -41,7 +41,8 @@ class TranslatedVcpu final : public Vcpu {
   TranslatedMachine& machine_;
   StoreJournal* const journal_;  // null: stores are not journaled
   Registers registers_;
-  FpuState fpu_;  // while another vCPU has the context
+  FpuState fpu_;                // while another vCPU has the context
+  bool x87_unsettled_ = false;  // x87 state in the context has never been in the processor
   uint64_t branches_ = 0;
   std::atomic<bool> kicked_{false};
   std::atomic<int> thread_{0};  // kernel thread id while execute() is under way, for kicks
@@ -79,6 +80,7 @@ class TranslatedVcpu final : public Vcpu {
 
   Context& context() const { return machine_.context(); }
   void hold();
+  void settle_x87();
   // Executes translated code until it is left. `goes_on`: even where somebody wants the vCPU out.
   void enter(uint64_t entry, bool goes_on);
   void count();

@@ -19,7 +19,8 @@ struct Routines {
   uint64_t leave = 0;  // all registers are the guest's; Context::exit says why
   uint64_t leave_by_kick = 0;
   std::array<uint64_t, kTables> missed{};  // no table has the target, which is in RCX
-  uint64_t end = 0;
+  uint64_t end = 0;                        // of all that goes out or in
+  uint64_t load_x87 = 0;  // what comes back to where RCX says, and changes nothing else of the guest's
 };
 
 // Addresses below 2 GiB.
@@ -68,6 +69,7 @@ class Writer {
   void begin_block(uint32_t number) {
     block_ = number;
     start_ = hot_.here();
+    x87_loaded_ = false;
   }
   // Leaves at `guest`, where a block of so many bytes begins, when no more code may be executed.
   void write_code_left(uint64_t guest, uint64_t bytes);
@@ -88,7 +90,8 @@ class Writer {
   const Style style_;
   uint32_t block_ = 0;
   uint64_t start_ = 0;
-  uint32_t counted_ = 0;  // for the slots
+  uint32_t counted_ = 0;     // for the slots
+  bool x87_loaded_ = false;  // by the block, before where it is written now
 
   void mark(Held held, uint64_t guest, unsigned reg = 0);
   uint32_t add_exit(ExitPoint::Kind kind, uint64_t target);
@@ -99,6 +102,7 @@ class Writer {
   void leave_if_zero(uint64_t spill, ExitPoint::Kind kind, uint64_t target);
   void write_address(const Instruction& instruction);
   void note_store(const Instruction& instruction);
+  void load_x87(uint64_t guest);
   void push(uint64_t value);
   void load_operand(const Instruction& instruction);
   bool near(const Instruction& instruction, size_t length_left) const;
