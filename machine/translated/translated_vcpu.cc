@@ -28,7 +28,15 @@ Exit plain(ExitKind kind) { return Exit{.kind = kind}; }
 
 Exit exception(uint8_t number) { return Exit{.kind = ExitKind::exception, .vector = number}; }
 
-void set_gs_base(uint64_t base) { asm volatile("wrgsbase %0" ::"r"(base)); }
+void set_gs_base(uint64_t base) {
+  // Nobody else in this process sets it.
+  thread_local uint64_t there = 0;
+  thread_local bool known = false;
+  if (known && there == base) return;
+  asm volatile("wrgsbase %0" ::"r"(base));
+  there = base;
+  known = true;
+}
 
 }  // namespace
 
@@ -205,12 +213,13 @@ Exit TranslatedVcpu::execute(Mode mode) {
   load();
   machine_.guards().impose();
   thread_local const int thread = static_cast<int>(syscall(SYS_gettid));
+  // Before anybody looks at `kicked_`: who kicks stores that, then looks at `thread_`.
   thread_.store(thread);
   way_ = {};
   struct Scope {
     TranslatedVcpu& vcpu;
     ~Scope() {
-      vcpu.thread_.store(0);
+      vcpu.thread_.store(0, std::memory_order_release);  // a kick that comes late does no harm
       vcpu.machine_.guards().lift();
       vcpu.store();
     }
@@ -223,7 +232,7 @@ Exit TranslatedVcpu::execute(Mode mode) {
 }
 
 TranslatedVcpu::Outcome TranslatedVcpu::turn(Mode mode) {
-  if (mode != Mode::step && kicked_.exchange(false)) return plain(ExitKind::kick);
+  if (mode != Mode::step && kicked_.load() && kicked_.exchange(false)) return plain(ExitKind::kick);
   const bool traps = (registers_.rflags & rflags::kTrap) != 0;
   if (mode == Mode::step || traps) {
     if (const Outcome exit = alone()) return exit;
