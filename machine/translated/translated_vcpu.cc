@@ -101,6 +101,21 @@ void TranslatedVcpu::set_fpu(const FpuState& state) {
   std::memcpy(&c.fpu[xsave::kMxcsr], &mxcsr, sizeof mxcsr);
 }
 
+// Checks begin with it, so it counts: of one context to another's, without a form in between.
+void TranslatedVcpu::take_fpu(Vcpu& from) {
+  auto* const other = dynamic_cast<TranslatedVcpu*>(&from);
+  if (other == nullptr || machine_.holder() != this || other->machine_.holder() != other ||
+      machine_.cpu().kind() != other->machine_.cpu().kind())
+    return set_fpu(from.fpu());
+  constexpr size_t kStart = offsetof(Context, fpu), kVectors = offsetof(Context, ymm);
+  static_assert(kVectors == kStart + sizeof(Context::fpu));
+  size_t size = sizeof(Context::fpu);
+  if (machine_.cpu().kind() == CpuModelKind::v3) size += sizeof(Context::ymm);
+  std::memcpy(reinterpret_cast<std::byte*>(&context()) + kStart,
+              reinterpret_cast<const std::byte*>(&other->context()) + kStart, size);
+  x87_unsettled_ = other->x87_unsettled_;
+}
+
 // What a processor makes of it, even if no instruction will touch it: reserved bits, and those that sum up
 // others.
 void TranslatedVcpu::settle_x87() {
@@ -191,7 +206,7 @@ Exit TranslatedVcpu::run_until(uint64_t branches, uint64_t rip) {
 // --- bounds ---
 
 void TranslatedVcpu::set_bounds(uint64_t end, uint64_t code_bytes) {
-  if (end != end_ && end != 0) machine_.translator().isolate(end);
+  if (end != 0 && std::exchange(isolated_, end) != end) machine_.translator().isolate(end);
   end_ = end;
   context().code_left = kCodeLeftBias + std::min(code_bytes, UINT64_MAX / 2);
 }

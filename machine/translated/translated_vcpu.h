@@ -30,8 +30,11 @@ class TranslatedVcpu final : public Vcpu {
   Registers& registers() override { return registers_; }
   FpuState fpu() override;
   void set_fpu(const FpuState& state) override;
+  void take_fpu(Vcpu& from) override;
   void kick() noexcept override;
-  void clear_kick() noexcept override { kicked_.store(false); }
+  void clear_kick() noexcept override {
+    if (kicked_.load()) kicked_.store(false);
+  }
 
  private:
   enum class Mode : uint8_t { run, step, until };
@@ -53,6 +56,7 @@ class TranslatedVcpu final : public Vcpu {
   Translator::Way way_;  // by which translated code was left last
   // set_bounds(); the code that is left is in the context
   uint64_t end_ = 0;
+  uint64_t isolated_ = 0;  // the last that was not 0: it stays so
 
   Exit execute(Mode mode);
   Outcome turn(Mode mode);

@@ -282,6 +282,46 @@ void two_vcpus(const Setup& setup) {
   check_same(third->fpu(), settled);
 }
 
+// As a check gets it from the guest that it is about.
+void taken_over(const Setup& setup) {
+  // syscall; fstp qword [rdi]; syscall
+  X87Guest guest(setup, {0x0f, 0x05, 0xdd, 0x1f, 0x0f, 0x05});
+  const std::unique_ptr<Machine> machine =
+      create_translated_machine(guest.space, guest.cpu, setup.counts, Stores::journaled);
+  const std::unique_ptr<Vcpu> other = machine->create_vcpu();
+  other->set_bounds(0, UINT64_MAX);
+  FpuState state = with_vectors(setup, 50);
+  add_st0(state);
+  put<uint16_t>(state, kFcw, 0xf37f);
+  FpuState settled = state;
+  settled.settle_x87();
+  // Neither has run; the one that gives has; both have.
+  for (int round = 0; round < 3; ++round) {
+    guest.vcpu->set_fpu(state);
+    if (round != 0) REQUIRE(guest.run_at(kCode).kind == ExitKind::syscall);
+    other->take_fpu(*guest.vcpu);
+    check_same(other->fpu(), round == 0 ? state : settled);
+    other->registers() = guest.regs();
+    other->registers().rip = kCode;
+    REQUIRE(other->run().kind == ExitKind::syscall);
+    check_same(other->fpu(), settled);
+    REQUIRE(other->run().kind == ExitKind::syscall);
+    CHECK(stored() == 1.5);
+    machine->journal()->undo();
+    CHECK(stored() == 0);
+    guest.vcpu->set_fpu(FpuState::initial());
+    other->take_fpu(*guest.vcpu);
+    check_same(other->fpu(), FpuState::initial());
+  }
+  // Not run since it was given: what is taken over is as it was given, too.
+  guest.vcpu->set_fpu(state);
+  other->take_fpu(*guest.vcpu);
+  check_same(other->fpu(), state);
+  other->registers().rip = kCode;
+  REQUIRE(other->run().kind == ExitKind::syscall);
+  check_same(other->fpu(), settled);
+}
+
 // The host is left as it was, whatever the guest does.
 void host_stays_clean(const Setup& setup) {
   // fldcw [rdi]; fld1; std; ldmxcsr [rdi + 4]; syscall
@@ -396,6 +436,7 @@ ON_EACH_SETUP("translated: FXSAVE before any x87 instruction", saves_first)
 ON_EACH_SETUP("translated: x87 state goes in, and out as the processor has it", state_goes_in)
 ON_EACH_SETUP("translated: the first x87 instruction faults", faults)
 ON_EACH_SETUP("translated: two vCPUs' x87 states", two_vcpus)
+ON_EACH_SETUP("translated: x87 and vector state taken over by another machine", taken_over)
 ON_EACH_SETUP("translated: the host has its own x87 state, MXCSR and flags", host_stays_clean)
 ON_EACH_SETUP("translated: kicks around x87 instructions", kicked)
 
