@@ -72,9 +72,8 @@ void Excursions::run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_n
     }
   hand_over(guest, *vcpu_, breakpoints_);
   vcpu_->clear_kick();
-  vcpu_->set_bounds(0, std::min(options_.limit, UINT64_MAX / kBytesPerInstruction) * kBytesPerInstruction);
   try {
-    enter(site, check);
+    enter(site, check, std::min(options_.limit, UINT64_MAX / kBytesPerInstruction) * kBytesPerInstruction);
     while (!visits_.empty()) after(breakpoints_.run());
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::unsupported) throw;
@@ -84,14 +83,16 @@ void Excursions::run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_n
   counts_.written += memory_->end();
 }
 
-void Excursions::enter(uint64_t site, uint64_t check) {
-  CheckVisit visit;
+// At most `code_bytes` of code may be executed from now on.
+void Excursions::enter(uint64_t site, uint64_t check, uint64_t code_bytes) {
+  const bool nested = !visits_.empty();
+  CheckVisit& visit = visits_.emplace_back();
   visit.site = site;
-  visit.nested = !visits_.empty();
-  visit.entered = vcpu_->registers();
-  visits_.push_back(std::move(visit));
-  vcpu_->registers().rip = check;
-  vcpu_->set_bounds(site + kNopSize, vcpu_->code_left());
+  visit.nested = nested;
+  Registers& registers = vcpu_->registers();
+  visit.entered = registers;
+  registers.rip = check;
+  vcpu_->set_bounds(site + kNopSize, code_bytes);
   if (visits_.size() > kDeepest)
     give_up(Verdict::endless, fmt::format("more than {} checks inside one another", kDeepest));
 }
@@ -149,7 +150,7 @@ void Excursions::at_breakpoint() {
     if (rip != visit.site + kNopSize) give_up(Verdict::fault, "executes INT3");
     return;
   }
-  if (const std::optional<uint64_t> check = sites_.nested_check(rip)) enter(rip, *check);
+  if (const std::optional<uint64_t> check = sites_.nested_check(rip)) enter(rip, *check, vcpu_->code_left());
 }
 
 void Excursions::at_fault(const Exit& exit) {

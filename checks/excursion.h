@@ -103,7 +103,7 @@ class Excursions {
 
   static std::unique_ptr<Machine> machine_for(const ExcursionOptions& options, AddressSpace& space,
                                               const CpuModel& cpu);
-  void enter(uint64_t site, uint64_t check);
+  void enter(uint64_t site, uint64_t check, uint64_t code_bytes);
   void leave();
   void give_up(Verdict verdict, const std::string& detail);
   // They answer what has stopped the check, or end it.

@@ -133,7 +133,7 @@ Exit Breakpoints::run_until(uint64_t branches, uint64_t address) {
 
 void hand_over(Vcpu& from, Vcpu& to, Breakpoints& breakpoints) {
   to.registers() = from.registers();
-  to.set_fpu(from.fpu());
+  to.take_fpu(from);
   breakpoints.switch_to(to);
 }
 

@@ -20,12 +20,10 @@ FpuState FpuState::initial() {
 }
 
 FpuState FpuState::of_image(const void* image) {
-  constexpr size_t kMask = 28;
-  FpuState state = initial();
-  uint32_t mask = 0;
-  std::memcpy(&mask, &state.fxsave[kMask], sizeof mask);
+  constexpr uint32_t kMask = 0xffff;  // as initial() has it
+  FpuState state;
   std::memcpy(state.fxsave.data(), image, kUsed);
-  std::memcpy(&state.fxsave[kMask], &mask, sizeof mask);
+  std::memcpy(&state.fxsave[xsave::kMxcsrMask], &kMask, sizeof kMask);
   return state;
 }
 

@@ -84,6 +84,8 @@ class Vcpu {
   virtual Registers& registers() = 0;
   virtual FpuState fpu() = 0;
   virtual void set_fpu(const FpuState& state) = 0;
+  // The same as set_fpu(from.fpu()), and sooner done between two vCPUs of a kind.
+  virtual void take_fpu(Vcpu& from) { set_fpu(from.fpu()); }
 
   // From the next run() or step() on, tells `flow` what executes; null: no more. False where the backend
   // can't; `flow` must outlive the vCPU or be taken away.

@@ -39,10 +39,19 @@ struct alignas(64) Context {
   uint64_t note = 0, noted_target = 0, noted_address = 0;  // where paths and accesses are noted next
   uint64_t note_spill = 0, note_rax = 0;                   // RCX and RAX while that is done
   uint64_t four = 4, eight = 8;
-  uint64_t target = 0;  // where entry jumps to
+  uint64_t target = 0;                        // where entry jumps to
+  uint64_t x87_spill = 0;                     // RCX while x87 state is loaded, if need be
+  uint64_t x87_resume = 0;                    // and where that goes on
+  // Not 0: the guest's x87 state (and MMX, the same registers) is in `fpu` only, and the processor has the
+  // host's. It is loaded before the first instruction that touches any of it, and saved where translated code
+  // is left: most code is left without one, and FXSAVE, FXRSTOR and FNINIT take longer than all the rest. Set
+  // while the host runs.
+  uint64_t x87_kept = 1;
   uint32_t host_mxcsr = 0x1f80, unused = 0;
-  // An FXSAVE image, or of the v3 model an XSAVE area in its standard form.
-  alignas(64) std::array<std::byte, xsave::kSize> fpu{};
+  // An FXSAVE image. XMM0-15 in it are the guest's in the portable model only.
+  alignas(64) std::array<std::byte, xsave::kLegacySize> fpu{};
+  // YMM0-15 of the v3 model.
+  alignas(64) std::array<std::array<std::byte, 32>, 16> ymm{};
   std::array<uint64_t, kCountSlots> slots{};
 };
 // So that its high half is zero where nothing is left, which is found out without changing flags.

@@ -20,13 +20,23 @@ namespace aftercheck::translated {
 namespace {
 
 // In FXSAVE64's image (SDM vol. 1, table 10-2).
-constexpr size_t kX87Pointer = 8, kMxcsr = 24;
+constexpr size_t kX87Pointer = 8;
+// What XMM registers are to YMM's.
+constexpr size_t kHalf = 16;
 
 Exit plain(ExitKind kind) { return Exit{.kind = kind}; }
 
 Exit exception(uint8_t number) { return Exit{.kind = ExitKind::exception, .vector = number}; }
 
-void set_gs_base(uint64_t base) { asm volatile("wrgsbase %0" ::"r"(base)); }
+void set_gs_base(uint64_t base) {
+  // Nobody else in this process sets it.
+  thread_local uint64_t there = 0;
+  thread_local bool known = false;
+  if (known && there == base) return;
+  asm volatile("wrgsbase %0" ::"r"(base));
+  there = base;
+  known = true;
+}
 
 }  // namespace
 
@@ -47,18 +57,20 @@ void TranslatedVcpu::hold() {
   TranslatedVcpu*& holder = machine_.holder();
   if (holder == this) return;
   if (holder != nullptr) holder->fpu_ = holder->fpu();
+  x87_unsettled_ = holder == nullptr || holder->x87_unsettled_;
   holder = this;
   set_fpu(fpu_);
 }
 
 FpuState TranslatedVcpu::fpu() {
   if (machine_.holder() != this) return fpu_;
-  const auto& image = context().fpu;
-  FpuState state = FpuState::of_image(image.data());
-  uint64_t components = 0;
-  std::memcpy(&components, &image[xsave::kHeader], sizeof components);
-  if (machine_.cpu().kind() == CpuModelKind::v3 && (components & xsave::kAvx) != 0)
-    std::memcpy(state.upper.data(), &image[xsave::kUpper], xsave::kUpperSize);
+  const Context& c = context();
+  FpuState state = FpuState::of_image(c.fpu.data());
+  if (machine_.cpu().kind() == CpuModelKind::v3)
+    for (size_t i = 0; i < c.ymm.size(); ++i) {
+      std::memcpy(&state.fxsave[xsave::kXmm0 + i * kHalf], c.ymm[i].data(), kHalf);
+      std::memcpy(&state.upper[i * kHalf], &c.ymm[i][kHalf], kHalf);
+    }
   return state;
 }
 
@@ -67,17 +79,56 @@ void TranslatedVcpu::set_fpu(const FpuState& state) {
     fpu_ = state;
     return;
   }
-  auto& image = context().fpu;
-  std::memcpy(image.data(), state.fxsave.data(), FpuState::kUsed);
-  if (machine_.cpu().kind() == CpuModelKind::v3) {
-    std::memcpy(&image[xsave::kHeader], &xsave::kAll, sizeof xsave::kAll);
-    std::memcpy(&image[xsave::kUpper], state.upper.data(), xsave::kUpperSize);
-  }
+  Context& c = context();
+  // Up to the XMM registers, but for MXCSR and its mask.
+  const auto same_x87 = [&state](const std::byte* image) {
+    constexpr size_t kSt0 = xsave::kSt0;
+    return std::memcmp(image, state.fxsave.data(), xsave::kMxcsr) == 0 &&
+           std::memcmp(image + kSt0, &state.fxsave[kSt0], xsave::kXmm0 - kSt0) == 0;
+  };
+  static const FpuState initial = FpuState::initial();
+  if (same_x87(initial.fxsave.data()))
+    x87_unsettled_ = false;
+  else if (!same_x87(c.fpu.data()))
+    x87_unsettled_ = true;
+  std::memcpy(c.fpu.data(), state.fxsave.data(), FpuState::kUsed);
+  if (machine_.cpu().kind() == CpuModelKind::v3)
+    for (size_t i = 0; i < c.ymm.size(); ++i) {
+      std::memcpy(c.ymm[i].data(), &state.fxsave[xsave::kXmm0 + i * kHalf], kHalf);
+      std::memcpy(&c.ymm[i][kHalf], &state.upper[i * kHalf], kHalf);
+    }
   // Reserved bits of MXCSR fault when it is loaded.
   uint32_t mxcsr = 0;
-  std::memcpy(&mxcsr, &image[kMxcsr], sizeof mxcsr);
+  std::memcpy(&mxcsr, &c.fpu[xsave::kMxcsr], sizeof mxcsr);
   mxcsr &= UINT16_MAX;
-  std::memcpy(&image[kMxcsr], &mxcsr, sizeof mxcsr);
+  std::memcpy(&c.fpu[xsave::kMxcsr], &mxcsr, sizeof mxcsr);
+}
+
+// Checks begin with it, so it counts: of one context to another's, without a form in between.
+void TranslatedVcpu::take_fpu(Vcpu& from) {
+  auto* const other = dynamic_cast<TranslatedVcpu*>(&from);
+  if (other == nullptr || machine_.holder() != this || other->machine_.holder() != other ||
+      machine_.cpu().kind() != other->machine_.cpu().kind())
+    return set_fpu(from.fpu());
+  constexpr size_t kStart = offsetof(Context, fpu), kVectors = offsetof(Context, ymm);
+  static_assert(kVectors == kStart + sizeof(Context::fpu));
+  size_t size = sizeof(Context::fpu);
+  if (machine_.cpu().kind() == CpuModelKind::v3) size += sizeof(Context::ymm);
+  std::memcpy(reinterpret_cast<std::byte*>(&context()) + kStart,
+              reinterpret_cast<const std::byte*>(&other->context()) + kStart, size);
+  x87_unsettled_ = other->x87_unsettled_;
+}
+
+// What a processor makes of it, even if no instruction will touch it: reserved bits, and those that sum up
+// others.
+void TranslatedVcpu::settle_x87() {
+  x87_unsettled_ = false;
+  Context& c = context();
+  asm volatile("fxrstor64 %0\n\tfxsave64 %0\n\tfninit\n\tldmxcsr %1"
+               : "+m"(c.fpu)
+               : "m"(c.host_mxcsr)
+               : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+                 "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
 void TranslatedVcpu::load() {
@@ -134,6 +185,7 @@ void TranslatedVcpu::kick() noexcept {
 // --- running ---
 
 void TranslatedVcpu::enter(const Translator& translator, uint64_t entry, bool goes_on) {
+  if (x87_unsettled_) settle_x87();
   Context& c = context();
   if (teller_) teller_->change_paths(translator.paths());
   left_ = {};
@@ -194,7 +246,7 @@ Exit TranslatedVcpu::run_until(uint64_t branches, uint64_t rip) {
 // --- bounds ---
 
 void TranslatedVcpu::set_bounds(uint64_t end, uint64_t code_bytes) {
-  if (end != end_ && end != 0) machine_.translator().isolate(end);
+  if (end != 0 && std::exchange(isolated_, end) != end) machine_.translator().isolate(end);
   end_ = end;
   context().code_left = kCodeLeftBias + std::min(code_bytes, UINT64_MAX / 2);
 }
@@ -216,12 +268,13 @@ Exit TranslatedVcpu::execute(Mode mode) {
   load();
   machine_.guards().impose();
   thread_local const int thread = static_cast<int>(syscall(SYS_gettid));
+  // Before anybody looks at `kicked_`: who kicks stores that, then looks at `thread_`.
   thread_.store(thread);
   way_ = {};
   struct Scope {
     TranslatedVcpu& vcpu;
     ~Scope() {
-      vcpu.thread_.store(0);
+      vcpu.thread_.store(0, std::memory_order_release);  // a kick that comes late does no harm
       vcpu.machine_.guards().lift();
       vcpu.store();
       if (vcpu.teller_) vcpu.teller_->stop(vcpu.registers_.rip);
@@ -235,7 +288,7 @@ Exit TranslatedVcpu::execute(Mode mode) {
 }
 
 TranslatedVcpu::Outcome TranslatedVcpu::turn(Mode mode) {
-  if (mode != Mode::step && kicked_.exchange(false)) return plain(ExitKind::kick);
+  if (mode != Mode::step && kicked_.load() && kicked_.exchange(false)) return plain(ExitKind::kick);
   const bool traps = (registers_.rflags & rflags::kTrap) != 0;
   if (mode == Mode::step || traps) {
     if (const Outcome exit = alone()) return exit;

@@ -33,8 +33,11 @@ class TranslatedVcpu final : public Vcpu {
   void set_fpu(const FpuState& state) override;
   bool set_control_flow(ControlFlow* flow) override;
   bool set_instrument(Instrument* instrument) override;
+  void take_fpu(Vcpu& from) override;
   void kick() noexcept override;
-  void clear_kick() noexcept override { kicked_.store(false); }
+  void clear_kick() noexcept override {
+    if (kicked_.load()) kicked_.store(false);
+  }
 
  private:
   enum class Mode : uint8_t { run, step, until };
@@ -44,7 +47,8 @@ class TranslatedVcpu final : public Vcpu {
   TranslatedMachine& machine_;
   StoreJournal* const journal_;  // null: stores are not journaled
   Registers registers_;
-  FpuState fpu_;  // while another vCPU has the context
+  FpuState fpu_;                // while another vCPU has the context
+  bool x87_unsettled_ = false;  // x87 state in the context has never been in the processor
   uint64_t branches_ = 0;
   std::atomic<bool> kicked_{false};
   std::atomic<int> thread_{0};  // kernel thread id while execute() is under way, for kicks
@@ -59,6 +63,7 @@ class TranslatedVcpu final : public Vcpu {
   Translator::Way way_;  // by which translated code was left last
   // set_bounds(); the code that is left is in the context
   uint64_t end_ = 0;
+  uint64_t isolated_ = 0;  // the last that was not 0: it stays so
 
   Exit execute(Mode mode);
   Outcome turn(Mode mode);
@@ -93,6 +98,7 @@ class TranslatedVcpu final : public Vcpu {
 
   Context& context() const { return machine_.context(); }
   void hold();
+  void settle_x87();
   // Executes translated code until it is left. `goes_on`: even where somebody wants the vCPU out.
   void enter(const Translator& translator, uint64_t entry, bool goes_on);
   void count();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "machine/store_journal.h"
+#include "machine/translated/x87_use.h"
 #include "x86/decode.h"
 
 namespace aftercheck::translated {
@@ -51,22 +52,44 @@ void move_vector(Emitter& at, bool to_vector, unsigned vector, unsigned reg) {
 constexpr unsigned kCount = 31, kOne = 30, kNote = 29, kFour = 28, kNotedTarget = 27, kEight = 26,
                    kSpill = 25, kSpilledRax = 24, kNotedAddress = 23;
 
-// EDX:EAX: the components that XSAVE and XRSTOR are to take, all of the v3 model's.
-void choose_components(Emitter& at) {
-  at.set(kRax, xsave::kAll);
-  at.bytes({0x31, 0xd2});  // xor edx, edx
+// XMM0-15, or YMM0-15 of the v3 model, to the context or from it.
+enum class Way : uint8_t { load, store };
+void move_vectors(Emitter& at, const Places& places, const Style& style, Way way) {
+  const unsigned opcode = way == Way::load ? 0x28 : 0x29;  // (V)MOVAPS
+  for (unsigned number = 0; number < 16; ++number) {
+    const unsigned modrm = 0x04 | (number & 7) << 3;
+    if (style.model == CpuModelKind::v3) {
+      at.bytes({0xc5, number < 8 ? 0xfcU : 0x7cU, opcode, modrm, 0x25});
+      at.word32(places.of(&Context::ymm) + number * sizeof(Context::ymm[0]));
+    } else {
+      if (number >= 8) at.byte(0x44);
+      at.bytes({0x0f, opcode, modrm, 0x25});
+      at.word32(places.of(&Context::fpu) + xsave::kXmm0 + number * 16UL);
+    }
+  }
+}
+
+void load_mxcsr(Emitter& at, uint64_t address) {
+  at.bytes({0x0f, 0xae, 0x14, 0x25});
+  at.word32(address);
+}
+void store_mxcsr(Emitter& at, uint64_t address) {
+  at.bytes({0x0f, 0xae, 0x1c, 0x25});
+  at.word32(address);
+}
+
+// MOV QWORD [Context::x87_kept], value
+void set_x87_kept(Emitter& at, const Places& places, uint32_t value) {
+  at.bytes({0x48, 0xc7, 0x04, 0x25});
+  at.word32(places.of(&Context::x87_kept));
+  at.word32(value);
 }
 
 void write_enter(Emitter& at, const Places& places, const Style& style) {
   at.bytes({0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57});  // push rbx, rbp, r12 to r15
   at.store(kRsp, places.of(&Context::host_rsp));
-  if (style.model == CpuModelKind::v3) {
-    choose_components(at);
-    at.bytes({0x48, 0x0f, 0xae, 0x2c, 0x25});  // xrstor64
-  } else {
-    at.bytes({0x48, 0x0f, 0xae, 0x0c, 0x25});  // fxrstor64
-  }
-  at.word32(places.of(&Context::fpu));
+  move_vectors(at, places, style, Way::load);
+  load_mxcsr(at, places.of(&Context::fpu) + xsave::kMxcsr);
   if (style.counting == Counting::vector) {
     load_vector(at, kCount, places.of(&Context::branches));
     load_vector(at, kOne, places.of(&Context::one));
@@ -96,17 +119,26 @@ void write_leave(Emitter& at, const Places& places, const Style& style) {
   at.byte(0x9c);                 // pushfq
   at.bytes({0x8f, 0x04, 0x25});  // pop [flags]
   at.word32(places.of(&Context::flags));
-  at.bytes({0x68, 0x02, 0x02, 0, 0, 0x9d});  // push 0x202; popfq: no AC, DF or NT in the host
-  if (style.model == CpuModelKind::v3) {
-    choose_components(at);
-    at.bytes({0x48, 0x0f, 0xae, 0x24, 0x25});  // xsave64
-    at.word32(places.of(&Context::fpu));
-    at.bytes({0xc5, 0xf8,
-              0x77});  // vzeroupper: Intel's processors are slow with SSE where upper halves are in use
-  } else {
-    at.bytes({0x48, 0x0f, 0xae, 0x04, 0x25});  // fxsave64
-    at.word32(places.of(&Context::fpu));
-  }
+  // The others make no difference to the host.
+  constexpr uint64_t kNotInHost =
+      rflags::kAlignmentCheck | rflags::kDirection | rflags::kNestedTask | rflags::kTrap;
+  at.bytes({0xf7, 0x04, 0x25});  // test dword [flags], ...
+  at.word32(places.of(&Context::flags));
+  at.word32(kNotInHost);
+  at.bytes({0x74, 0x06});                    // jz over the next two
+  at.bytes({0x68, 0x02, 0x02, 0, 0, 0x9d});  // push 0x202; popfq
+  at.bytes({0x83, 0x3c, 0x25});              // cmp dword [x87_kept], 0
+  at.word32(places.of(&Context::x87_kept));
+  at.byte(0);
+  at.bytes({0x75, 0x17});                    // jnz over the next three
+  at.bytes({0x48, 0x0f, 0xae, 0x04, 0x25});  // fxsave64
+  at.word32(places.of(&Context::fpu));
+  at.bytes({0xdb, 0xe3});  // fninit
+  set_x87_kept(at, places, 1);
+  move_vectors(at, places, style, Way::store);
+  store_mxcsr(at, places.of(&Context::fpu) + xsave::kMxcsr);
+  // Intel's processors are slow with SSE where upper halves are in use.
+  if (style.model == CpuModelKind::v3) at.bytes({0xc5, 0xf8, 0x77});  // vzeroupper
   if (style.counting == Counting::vector) {
     store_vector(at, kCount, places.of(&Context::branches));
     if (style.flow) {
@@ -119,10 +151,21 @@ void write_leave(Emitter& at, const Places& places, const Style& style) {
       }
     }
   }
-  at.bytes({0x0f, 0xae, 0x14, 0x25});  // ldmxcsr
-  at.word32(places.of(&Context::host_mxcsr));
-  at.bytes({0xdb, 0xe3});                                                        // fninit
+  load_mxcsr(at, places.of(&Context::host_mxcsr));
   at.bytes({0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3});  // pop them; ret
+}
+
+// FXRSTOR takes XMM0-15 and MXCSR as well. Where it has the upper halves of YMM0-15 go, nobody needs to know.
+void write_load_x87(Emitter& at, const Places& places, const Style& style) {
+  at.store(kRcx, places.of(&Context::x87_resume));
+  move_vectors(at, places, style, Way::store);
+  store_mxcsr(at, places.of(&Context::fpu) + xsave::kMxcsr);
+  at.bytes({0x48, 0x0f, 0xae, 0x0c, 0x25});  // fxrstor64
+  at.word32(places.of(&Context::fpu));
+  if (style.model == CpuModelKind::v3) move_vectors(at, places, style, Way::load);
+  set_x87_kept(at, places, 0);
+  at.bytes({0xff, 0x24, 0x25});  // jmp [x87_resume]
+  at.word32(places.of(&Context::x87_resume));
 }
 
 }  // namespace
@@ -145,6 +188,9 @@ Routines write_routines(Emitter& at, const Places& places, const Style& style) {
     at.jump(routines.leave);
   }
   routines.end = at.here();
+  // Whom it interrupts there, a kick leads on to the instruction.
+  routines.load_x87 = at.here();
+  write_load_x87(at, places, style);
   return routines;
 }
 
@@ -450,6 +496,21 @@ void Writer::note_store(const Instruction& instruction) {
   mark(Held::inside, instruction.address);
 }
 
+// Changes no flags.
+void Writer::load_x87(uint64_t guest) {
+  if (std::exchange(x87_loaded_, true)) return;
+  const uint64_t spill = places_.of(&Context::x87_spill);
+  hot_.store(kRcx, spill);
+  hot_.load(kRcx, places_.of(&Context::x87_kept));
+  hot_.bytes({0xe3, 0x05});  // jrcxz over the next
+  hot_.jump(cold_.here());
+  cold_.bytes({0x48, 0x8d, 0x0d});  // lea rcx, [rip + ...]
+  cold_.relative(hot_.here());
+  cold_.jump(routines_.load_x87);
+  hot_.load(kRcx, spill);
+  mark(Held::inside, guest);
+}
+
 void Writer::push(uint64_t value) {
   if (value < 0x8000'0000) {
     hot_.byte(0x68);
@@ -634,6 +695,7 @@ void Writer::write_indirect(const Instruction& instruction) {
 bool Writer::write(const Instruction& instruction, bool goes_on) {
   accesses_ = static_cast<uint8_t>(accesses_ + std::exchange(own_, uint8_t{0}));
   mark(Held::boundary, instruction.address);
+  if (instruction.form == Form::copied && touches_x87(instruction)) load_x87(instruction.address);
   const auto counted = [&] {
     if (style_.stopping) {
       stop_if_last(instruction.address);

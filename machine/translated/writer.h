@@ -19,7 +19,8 @@ struct Routines {
   uint64_t leave = 0;  // all registers are the guest's; Context::exit says why
   uint64_t leave_by_kick = 0;
   std::array<uint64_t, kTables> missed{};  // no table has the target, which is in RCX
-  uint64_t end = 0;
+  uint64_t end = 0;                        // of all that goes out or in
+  uint64_t load_x87 = 0;  // what comes back to where RCX says, and changes nothing else of the guest's
 };
 
 // Addresses below 2 GiB.
@@ -78,6 +79,7 @@ class Writer {
     block_ = number;
     guest_ = guest;
     start_ = hot_.here();
+    x87_loaded_ = false;
     if (!style_.flow) return;
     first_conditional_ = static_cast<uint32_t>(paths->conditionals.size());
     first_access_ = static_cast<uint32_t>(paths->accesses.size());
@@ -104,7 +106,8 @@ class Writer {
   uint32_t block_ = 0;
   uint64_t guest_ = 0;  // where it starts
   uint64_t start_ = 0;
-  uint32_t counted_ = 0;  // for the slots
+  uint32_t counted_ = 0;     // for the slots
+  bool x87_loaded_ = false;  // by the block, before where it is written now
   uint32_t first_conditional_ = 0, first_access_ = 0;
   uint8_t passed_ = 0;    // conditional branches that lie behind
   uint8_t accesses_ = 0;  // that are noted, of instructions that lie behind
@@ -138,6 +141,7 @@ class Writer {
   void write_address(const Instruction& instruction);
   void write_operand_address(const Instruction& instruction);
   void note_store(const Instruction& instruction);
+  void load_x87(uint64_t guest);
   void push(uint64_t value);
   void load_operand(const Instruction& instruction);
   bool near(const Instruction& instruction, size_t length_left) const;

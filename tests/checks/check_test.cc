@@ -232,6 +232,24 @@ TEST_CASE("check: nested, inlined and recursive sites") {
   CHECK(site_at(report, "n >= 0")["hits"].get<unsigned>() > 5);
 }
 
+TEST_CASE("check: what checks print is theirs alone") {
+  const Workplace place;
+  const Finished recorded = record_guest(place, {"speaks"});
+  CHECK(recorded.out == "not yet written; 10\n");
+  for (const std::string machine : {"soft", "translated"}) {
+    if (machine != "soft" && !works_on(machine, place)) continue;
+    const json report = check_json(place, {"--machine=" + machine});
+    const json& inner = site_at(report, "say(\"inner\")");
+    const json& outer = site_at(report, "inner(i) == (i ^ 1) && say(\"after\")");
+    REQUIRE(inner["passed"] == 5);
+    REQUIRE(outer["passed"] == 2);
+    for (const json& hit : inner["logged"]) CHECK(hit["output"] == "inner\n");
+    for (const json& hit : outer["logged"]) CHECK(hit["output"] == "after\n");
+    CHECK(inner["logged"].size() == 5);
+    CHECK(outer["logged"].size() == 2);
+  }
+}
+
 TEST_CASE("check: checks that come by their own site") {
   // Without optimisation the program goes on right behind the site, where a check is over, too.
   for (const char* guest : {"recursive", "recursive-O0"}) {

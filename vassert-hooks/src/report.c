@@ -11,13 +11,10 @@
 /* Longer messages are cut. */
 enum { MESSAGE_SIZE = 2048 };
 
-/* Checks of this module around the current place. 0 in the run; what an excursion adds is undone with it. */
-static int depth;
-
-void vassert_begin_(const struct vassert_entry* record) {
-  if (vassert_control_.eager) return;
+/* What is left of it where the streams have something. */
+void vassert_begin_slowly_(const struct vassert_entry* record) {
   long around = vassert_syscall(VASSERT_OP_BEGIN, (uintptr_t)record, 0, 0);
-  if (depth++ == 0 && around <= 0) {
+  if (vassert_depth_ == 1 && around <= 0) {
     /* The guest's own unwritten output is not the check's. */
     __fpurge(stdout);
     __fpurge(stderr);
@@ -26,12 +23,18 @@ void vassert_begin_(const struct vassert_entry* record) {
   }
 }
 
-void vassert_end_(const struct vassert_entry* record) {
-  if (vassert_control_.eager) return;
-  depth--;
+void vassert_end_slowly_(const struct vassert_entry* record) {
   fflush(stdout);
   fflush(stderr);
   vassert_syscall(VASSERT_OP_END, (uintptr_t)record, 0, 0);
+}
+
+void vassert_begin_(const struct vassert_entry* record) {
+  if (!vassert_control_.eager && vassert_begin_quickly_()) vassert_begin_slowly_(record);
+}
+
+void vassert_end_(const struct vassert_entry* record) {
+  if (!vassert_control_.eager && vassert_end_quickly_()) vassert_end_slowly_(record);
 }
 
 /* The head of what the C++ runtime keeps for each thread (Itanium C++ ABI, exception handling, 2.2.2). Weak:

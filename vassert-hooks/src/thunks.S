@@ -8,7 +8,7 @@
  * shadow stacks stay in step. */
         .text
 
-        .macro thunk name function answers_eager
+        .macro thunk name function answers_eager quickly
         .globl  \name
         .hidden \name
         .type   \name, @function
@@ -20,6 +20,15 @@
         .if !\answers_eager
         cmpl    $0, 4 + vassert_control_(%rip)
         jne     1f
+        .endif
+        .ifnb \quickly
+        pushq   %rax
+        .cfi_adjust_cfa_offset 8
+        call    \quickly
+        testl   %eax, %eax
+        popq    %rax
+        .cfi_adjust_cfa_offset -8
+        je      1f
         .endif
         pushq   %rbp
         .cfi_def_cfa_offset 16 + 128
@@ -47,8 +56,8 @@
         .size   \name, . - \name
         .endm
 
-        thunk   vassert_begin_thunk_, vassert_begin_, 0
-        thunk   vassert_end_thunk_, vassert_end_, 0
+        thunk   vassert_begin_thunk_, vassert_begin_slowly_, 0, vassert_begin_quickly_
+        thunk   vassert_end_thunk_, vassert_end_slowly_, 0, vassert_end_quickly_
         thunk   vassert_failed_thunk_, vassert_failed_, 1
         thunk   vassert_threw_thunk_, vassert_threw_, 1
 
