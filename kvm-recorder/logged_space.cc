@@ -397,8 +397,14 @@ void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_
                        .fd = fd,
                        .file_offset = file_offset,
                        .model = model_};
-  for (const CodePatch& patch : find_trapped_instructions(code))
-    if (space_.apply_patch(patch)) answer.add(patch);
+  const std::vector<CodePatch> found = find_trapped_instructions(code);
+  const std::vector<uint64_t> applied = space_.apply_patches(found);
+  size_t next = 0;
+  for (const CodePatch& patch : found)
+    if (next < applied.size() && applied[next] == patch.address) {
+      answer.add(patch);
+      ++next;
+    }
 }
 
 }  // namespace aftercheck
