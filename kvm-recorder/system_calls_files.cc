@@ -175,7 +175,9 @@ long open(Call& call) {
   if (fstat(static_cast<int>(fd), &status) != 0) return fd;
   const bool doubtful =
       looked_at ? is_proc_device(status.st_dev).value_or(true)
-                : call.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec);
+                : call.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim);
+  // A security module's label of the thread is changed by a write to its folder in /proc (attr/current).
+  if (doubtful && (how.flags & O_ACCMODE) != O_RDONLY) call.process.memory.host_thread().keep_apart();
   if (doubtful) {
     const long answered = answered_by_guest(call, fd, how.flags);
     if (answered < 0) return answered;

@@ -137,6 +137,7 @@ TEST_CASE("another procfs leads to the same threads, whatever its folder is call
     const UniqueFd own = move_out_of_guest_reach(UniqueFd(open("/dev/null", O_RDWR)));
     // The thread that makes the calls is the guest's here, and so is the first one; the fixture has another.
     int other = 0;
+    guest.memory.host_thread().keep_apart();
     guest.memory.host_thread().run([&] { other = gettid(); });
     const std::string first = proc + "/" + std::to_string(getpid()),
                       recorder = proc + "/" + std::to_string(other);
