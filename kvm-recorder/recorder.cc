@@ -42,6 +42,10 @@ using recording::Event;
 using recording::EventKind;
 using Clock = std::chrono::steady_clock;
 
+// A run that is over by then keeps the files that it mapped uncompressed: libraries take tens of
+// milliseconds.
+constexpr std::chrono::milliseconds kShortRun{100};
+
 fs::path prepare_directory(const fs::path& directory) {
   std::error_code error;
   if (fs::exists(directory, error) && !(fs::is_directory(directory, error) && fs::is_empty(directory, error)))
@@ -223,7 +227,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   process_.own_files.protect(directory);
   if (!options_.store.empty()) process_.own_files.protect(options_.store, false);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
-  if (options_.write_log) store_.compress();
+  if (options_.write_log) store_.compress(kShortRun);
   if (options_.write_log) start_trace(directory);
   if (writer_ && options_.checkpoint_every_ns)
     checkpoints_ =

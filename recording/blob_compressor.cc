@@ -32,8 +32,10 @@ bool room_for_copy(int blob) {
 
 }  // namespace
 
-BlobCompressor::BlobCompressor(std::filesystem::path store)
-    : store_(std::move(store)), thread_(start_without_signals([this] { run(); })) {
+BlobCompressor::BlobCompressor(std::filesystem::path store, std::chrono::milliseconds patience)
+    : store_(std::move(store)),
+      begin_(Clock::now() + patience),
+      thread_(start_without_signals([this] { run(); })) {
   started_.get_future().wait();
 }
 
@@ -88,14 +90,23 @@ void BlobCompressor::run() {
   started_.set_value();
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock,
-                  [this] { return !unsynced_.empty() || !waiting_.empty() || finishing_ || stopping_; });
+    const auto asked = [this] { return !unsynced_.empty() || finishing_ || stopping_; };
+    const bool early = Clock::now() < begin_;
+    if (early && !waiting_.empty())
+      changed_.wait_until(lock, begin_, asked);
+    else
+      changed_.wait(lock, [&] { return !waiting_.empty() || asked(); });
     if (stopping_) return;
     if (!unsynced_.empty()) {
       sync_one(lock);
       continue;
     }
-    if (waiting_.empty()) return;
+    if (waiting_.empty() && finishing_) return;
+    if (Clock::now() < begin_) {
+      if (finishing_) return;
+      continue;
+    }
+    if (waiting_.empty()) continue;
     const Digest128 name = waiting_.front();
     waiting_.pop_front();
     lock.unlock();

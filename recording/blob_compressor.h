@@ -1,6 +1,7 @@
 // Brings the blobs of a recording to the disk, and compresses them, beside the guest that is recorded.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <filesystem>
@@ -17,12 +18,14 @@ namespace aftercheck::recording {
 
 // A recorder needs a blob's bytes as they are, to map them; a recording that lies on a disk does not. So a
 // thread compresses each blob as soon as it is kept, into a temporary file, and finish() puts those in the
-// place of the blobs: what dies before leaves a recording with plain blobs. What has to reach the disk goes
-// first, so that a guest which maps file after file need not wait for it.
+// place of the blobs: what dies before leaves a recording with plain blobs, and so does one that is finished
+// before there was time. What has to reach the disk goes first, so that a guest which maps file after file
+// need not wait for it.
 class BlobCompressor {
  public:
-  // `store` is the folder. Throws std::system_error when no thread can be started.
-  explicit BlobCompressor(std::filesystem::path store);
+  // `store` is the folder. Nothing is compressed before `patience` is over, and nothing at all where finish()
+  // comes earlier. Throws std::system_error when no thread can be started.
+  BlobCompressor(std::filesystem::path store, std::chrono::milliseconds patience);
   ~BlobCompressor();  // without finish(): blobs stay as they are
   BlobCompressor(const BlobCompressor&) = delete;
   BlobCompressor& operator=(const BlobCompressor&) = delete;
@@ -37,8 +40,10 @@ class BlobCompressor {
   void finish();
 
  private:
+  using Clock = std::chrono::steady_clock;
   const std::filesystem::path store_;
-  std::mutex mutex_;  // guards what follows
+  const Clock::time_point begin_;  // of compressing
+  std::mutex mutex_;               // guards what follows
   std::condition_variable changed_;
   std::deque<Digest128> unsynced_, waiting_;
   bool apart_ = false;  // the thread can open files: its descriptors are not the guest's

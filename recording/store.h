@@ -2,6 +2,7 @@
 // recording replays after they changed or on another machine.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -42,8 +43,9 @@ class Store {
   Blob add(int fd, uint64_t offset, uint64_t length);
   // From now on blobs that are kept go to the disk and are compressed beside whoever keeps them. sync() waits
   // until all are on the disk: to be called before that is said of events which name them. finish() waits for
-  // the rest, and puts the compressed ones in their place. Both throw Error(io).
-  void compress();
+  // the rest, and puts the compressed ones in their place. Both throw Error(io). Before `patience` is over
+  // nothing is compressed, and what is finished by then stays as it is: a short run is not to wait for that.
+  void compress(std::chrono::milliseconds patience = {});
   void sync();
   void finish();
   // Opens a blob and verifies its hash (once per blob and process); one that lies compressed is unpacked into
