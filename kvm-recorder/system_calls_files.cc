@@ -229,7 +229,7 @@ namespace {
 
 struct Identity {
   uint64_t device = 0, inode = 0;
-  int64_t changed = 0;
+  timespec changed{};
 };
 
 // What the kernel has just told of the file.
@@ -239,11 +239,12 @@ Identity identity_in(const Call& call, size_t buffer) {
     call.process.memory.read_object(call.args[buffer], status);
     constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
     return {makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino,
-            status.stx_mask & STATX_CTIME ? status.stx_ctime.tv_sec : kUnknown};
+            status.stx_mask & STATX_CTIME ? timespec{status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec}
+                                          : timespec{kUnknown, 0}};
   }
   struct stat status {};
   call.process.memory.read_object(call.args[buffer], status);
-  return {status.st_dev, status.st_ino, status.st_ctim.tv_sec};
+  return {status.st_dev, status.st_ino, status.st_ctim};
 }
 
 }  // namespace
