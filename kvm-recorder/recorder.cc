@@ -223,11 +223,12 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
       options_.message)
     options_.message("recording on the soft vCPU, which is slow: " + why_this_machine_);
   meta_ = make_meta(options_, result_.machine, why_this_machine_);
-  recording::write_meta(directory, meta_);
+  recording::write_meta(directory, meta_, false);
   process_.own_files.protect(directory);
   if (!options_.store.empty()) process_.own_files.protect(options_.store, false);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
   if (options_.write_log) store_.compress(kShortRun);
+  for (const fs::path& path : {directory / "meta", directory}) store_.bring_to_disk(path);
   if (options_.write_log) start_trace(directory);
   if (writer_ && options_.checkpoint_every_ns)
     checkpoints_ =

@@ -58,11 +58,21 @@ bool BlobCompressor::add(const Digest128& name, bool compressed) {
   {
     const std::lock_guard lock(mutex_);
     apart = apart_;
-    if (apart) unsynced_.push_back(name);
+    if (apart) unsynced_.push_back((store_ / to_hex(name)).string());
     if (compressed) waiting_.push_back(name);
   }
   changed_.notify_all();
   return apart;
+}
+
+bool BlobCompressor::add_file(const std::filesystem::path& path) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!apart_) return false;
+    unsynced_.push_back(path.string());
+  }
+  changed_.notify_all();
+  return true;
 }
 
 void BlobCompressor::sync() {
@@ -122,15 +132,15 @@ void BlobCompressor::run() {
 }
 
 void BlobCompressor::sync_one(std::unique_lock<std::mutex>& lock) {
-  const std::string blob = (store_ / to_hex(unsynced_.front())).string();
+  const std::string path = std::move(unsynced_.front());
   unsynced_.pop_front();
   syncing_ = true;
   lock.unlock();
-  const UniqueFd file(open(blob.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   const int error = file && fdatasync(file.get()) == 0 ? 0 : errno;
   lock.lock();
   syncing_ = false;
-  if (error != 0 && sync_error_.empty()) sync_error_ = fmt::format("{}: {}", blob, errno_text(error));
+  if (error != 0 && sync_error_.empty()) sync_error_ = fmt::format("{}: {}", path, errno_text(error));
   changed_.notify_all();
 }
 

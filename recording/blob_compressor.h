@@ -33,6 +33,8 @@ class BlobCompressor {
   // This blob has been kept, and is not compressed. True where it will be on the disk by itself, and not yet
   // is. Any thread.
   bool add(const Digest128& name, bool compressed);
+  // The same of another file of the recording, or of its folder, by absolute path.
+  bool add_file(const std::filesystem::path& path);
   // Waits until all that were added are on the disk. Throws Error(io) where one can't be.
   void sync();
   // Waits for all, and puts them in place. Idempotent. What can't be compressed stays as it is; throws
@@ -45,7 +47,8 @@ class BlobCompressor {
   const Clock::time_point begin_;  // of compressing
   std::mutex mutex_;               // guards what follows
   std::condition_variable changed_;
-  std::deque<Digest128> unsynced_, waiting_;
+  std::deque<std::string> unsynced_;  // paths
+  std::deque<Digest128> waiting_;
   bool apart_ = false;  // the thread can open files: its descriptors are not the guest's
   bool syncing_ = false;
   std::string sync_error_;

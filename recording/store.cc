@@ -227,8 +227,8 @@ bool same_bytes(int one, int other) {
 
 // A blob must outlive a power loss together with the events that name it. The compressor, where there is one,
 // takes care of that in its own time.
-void bring_to_disk(BlobCompressor* compressor, const Digest128& name, uint64_t size, int file,
-                   const std::string& path) {
+void bring_blob_to_disk(BlobCompressor* compressor, const Digest128& name, uint64_t size, int file,
+                        const std::string& path) {
   if (compressor != nullptr && compressor->add(name, size >= kWorthCompressing)) return;
   if (fdatasync(file) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
 }
@@ -288,7 +288,7 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   copy.path.clear();
   struct stat status {};
   if (fstat(blob.fd.get(), &status) == 0) verified_files().add(file_key(status, blob.name));
-  bring_to_disk(compressor_.get(), blob.name, blob.size, copy.fd.get(), path);
+  bring_blob_to_disk(compressor_.get(), blob.name, blob.size, copy.fd.get(), path);
   return blob;
 }
 
@@ -298,6 +298,12 @@ void Store::compress(std::chrono::milliseconds patience) {
 
 void Store::sync() {
   if (compressor_) compressor_->sync();
+}
+
+void Store::bring_to_disk(const std::filesystem::path& path) {
+  if (compressor_ && compressor_->add_file(path)) return;
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd || fsync(fd.get()) != 0) fail(ErrorKind::io, "{}: fsync: {}", path.string(), errno_text(errno));
 }
 
 void Store::finish() {
@@ -334,7 +340,7 @@ Digest128 Store::NewBlob::keep() {
   if (rename(impl_->file.path.c_str(), path.c_str()) != 0)
     fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   impl_->file.path.clear();
-  bring_to_disk(impl_->compressor.get(), name, impl_->size, impl_->file.fd.get(), path);
+  bring_blob_to_disk(impl_->compressor.get(), name, impl_->size, impl_->file.fd.get(), path);
   return name;
 }
 

@@ -48,6 +48,9 @@ class Store {
   void compress(std::chrono::milliseconds patience = {});
   void sync();
   void finish();
+  // Brings another file of the recording, or its folder, to the disk: as blobs, beside the caller, and sync()
+  // waits for it; where they are not, at once. Absolute path. Throws Error(io).
+  void bring_to_disk(const std::filesystem::path& path);
   // Opens a blob and verifies its hash (once per blob and process); one that lies compressed is unpacked into
   // memory. Throws Error(bad_input) naming the file when missing or damaged.
   Blob open(const Digest128& name);
