@@ -43,7 +43,7 @@ using recording::EventKind;
 using Clock = std::chrono::steady_clock;
 
 // A run that is over by then keeps the files that it mapped uncompressed: libraries take tens of
-// milliseconds.
+// milliseconds. Not so in a store that recordings share, where each file is compressed once for all of them.
 constexpr std::chrono::milliseconds kShortRun{100};
 
 fs::path prepare_directory(const fs::path& directory) {
@@ -227,7 +227,7 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
   process_.own_files.protect(directory);
   if (!options_.store.empty()) process_.own_files.protect(options_.store, false);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
-  if (options_.write_log) store_.compress(kShortRun);
+  if (options_.write_log) store_.compress(options_.store.empty() ? kShortRun : std::chrono::milliseconds(0));
   for (const fs::path& path : {directory / "meta", directory}) store_.bring_to_disk(path);
   if (options_.write_log) start_trace(directory);
   if (writer_ && options_.checkpoint_every_ns)
