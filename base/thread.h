@@ -9,6 +9,24 @@
 
 namespace aftercheck {
 
+// Blocks signals for the calling thread as long as it lives. Those that a thread raises itself by what it
+// executes are not among them: a blocked one would end the process (signal(7), sigprocmask(2)).
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t blocked;
+    sigfillset(&blocked);
+    for (const int own : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigdelset(&blocked, own);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+
 // Starts a thread with all signals blocked: they are the guest's business and must reach the threads that run
 // it. Throws std::system_error as std::thread does; the caller's own mask is as before in any case.
 template <typename Run>

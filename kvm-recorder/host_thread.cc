@@ -11,16 +11,8 @@
 
 namespace aftercheck {
 
-HostThread::HostThread() {
-  try {
-    thread_ = start_without_signals([this] { loop(); });
-  } catch (const std::system_error& error) {
-    fail(ErrorKind::io, "can't start a thread for the recording's files: {}", error.what());
-  }
-  run([] {});  // what the thread unshares must be unshared before the guest changes it
-}
-
 HostThread::~HostThread() {
+  if (!thread_.joinable()) return;
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -29,7 +21,26 @@ HostThread::~HostThread() {
   thread_.join();
 }
 
+void HostThread::keep_apart() {
+  if (thread_.joinable()) return;
+  try {
+    thread_ = start_without_signals([this] { loop(); });
+  } catch (const std::system_error& error) {
+    fail(ErrorKind::io, "can't start a thread for the recording's files: {}", error.what());
+  }
+  hand_over([] {});  // what the thread unshares must be unshared before the guest changes it
+}
+
 void HostThread::run(const std::function<void()>& work) {
+  if (thread_.joinable()) {
+    hand_over(work);
+    return;
+  }
+  const SignalsBlocked blocked;
+  work();
+}
+
+void HostThread::hand_over(const std::function<void()>& work) {
   std::unique_lock lock(mutex_);
   work_ = &work;
   changed_.notify_all();

@@ -11,18 +11,24 @@
 
 namespace aftercheck {
 
-// A thread with the credentials, root directory, working directory and umask that the process had when this
-// was created: credentials belong to a thread (credentials(7)), the rest is unshared from the other threads.
-// It takes no signals.
+// Work that is done with the credentials, root directory and umask that the process had when this was
+// created. Until keep_apart() these are the caller's own, and the caller does the work: most programs never
+// change theirs, and handing work over costs two switches of threads. From then on it is a thread's that has
+// them still: credentials belong to a thread (credentials(7)), the rest is unshared from the other threads
+// (unshare(2), CLONE_FS). Its working directory is the one of that moment, so `work` uses absolute paths.
+// Signals don't interrupt the work.
 class HostThread {
  public:
-  // Throws Error(io) when no thread can be started.
-  HostThread();
+  HostThread() = default;
   ~HostThread();
   HostThread(const HostThread&) = delete;
   HostThread& operator=(const HostThread&) = delete;
 
-  // Runs `work` there and waits for it; what it throws is thrown here. One caller at a time.
+  // To be called before anything changes the caller's credentials, root directory, umask or namespaces
+  // (SystemCall::changes_rights says which calls do). Throws Error(io) when no thread can be started.
+  void keep_apart();
+
+  // Runs `work` and waits for it; what it throws is thrown here. One caller at a time.
   void run(const std::function<void()>& work);
 
  private:
@@ -33,6 +39,7 @@ class HostThread {
   bool stopping_ = false;
   std::thread thread_;
 
+  void hand_over(const std::function<void()>& work);
   void loop();
 };
 

@@ -48,16 +48,38 @@ int LoggedSpace::map_anonymous(Answer& answer, Range range, int prot, bool share
   return 0;
 }
 
-recording::Store::Blob LoggedSpace::add_to_store(int fd, uint64_t offset, uint64_t length) {
+LoggedSpace::Kept LoggedSpace::add_to_store(int fd, uint64_t offset, uint64_t length) {
   recording::Store::Blob blob;
   host_thread_.run([&] { blob = store_.add(fd, offset, length); });
-  return blob;
+  const recording::Digest128 name = blob.name;
+  return {name, keep_open(std::move(blob)), 0};
 }
 
-recording::Store::Blob LoggedSpace::open_in_store(const recording::Digest128& name) {
+// A library is mapped in several parts, a server maps the same page for each request. The descriptor leads to
+// the very file that the store has verified; one that somebody has changed, replaced or removed since is
+// opened anew, and so verified or refused by the store.
+int LoggedSpace::open_in_store(const recording::Digest128& name) {
+  const auto known = std::ranges::find(open_blobs_, name, &OpenBlob::name);
+  if (known != open_blobs_.end()) {
+    const struct stat& then = known->status;
+    struct stat now {};
+    if (fstat(known->fd.get(), &now) == 0 && now.st_size == then.st_size && now.st_nlink == then.st_nlink &&
+        nanoseconds(now.st_mtim) == nanoseconds(then.st_mtim) &&
+        nanoseconds(now.st_ctim) == nanoseconds(then.st_ctim))
+      return known->fd.get();
+    open_blobs_.erase(known);
+  }
   recording::Store::Blob blob;
   host_thread_.run([&] { blob = store_.open(name); });
-  return blob;
+  return keep_open(std::move(blob));
+}
+
+int LoggedSpace::keep_open(recording::Store::Blob blob) {
+  OpenBlob open{blob.name, std::move(blob.fd), {}};
+  if (fstat(open.fd.get(), &open.status) != 0)
+    fail(ErrorKind::io, "a blob of the store: {}", errno_text(errno));
+  if (open_blobs_.size() == kMostOpen) open_blobs_.pop_front();
+  return open_blobs_.emplace_back(std::move(open)).fd.get();
 }
 
 LoggedSpace::Kept LoggedSpace::keep(int fd, const struct stat& status, Range range, uint64_t offset) {
@@ -66,21 +88,17 @@ LoggedSpace::Kept LoggedSpace::keep(int fd, const struct stat& status, Range ran
                      .mtime_ns = nanoseconds(status.st_mtim),
                      .ctime_ns = nanoseconds(status.st_ctim),
                      .size = static_cast<uint64_t>(status.st_size)};
-  if (now.size > kKeepWhole) {
-    recording::Store::Blob blob = add_to_store(fd, offset, range.size());
-    return {blob.name, std::move(blob.fd), 0};
-  }
+  if (now.size > kKeepWhole) return add_to_store(fd, offset, range.size());
   const auto known = kept_.find(key);
   if (known != kept_.end() && known->second.mtime_ns == now.mtime_ns &&
-      known->second.ctime_ns == now.ctime_ns && known->second.size == now.size) {
-    recording::Store::Blob blob = open_in_store(known->second.name);
-    return {blob.name, std::move(blob.fd), offset};
-  }
-  recording::Store::Blob blob = add_to_store(fd, 0, now.size);
+      known->second.ctime_ns == now.ctime_ns && known->second.size == now.size)
+    return {known->second.name, open_in_store(known->second.name), offset};
+  Kept kept = add_to_store(fd, 0, now.size);
+  kept.offset = offset;
   KeptFile entry = now;
-  entry.name = blob.name;
+  entry.name = kept.name;
   kept_[key] = entry;
-  return {blob.name, std::move(blob.fd), offset};
+  return kept;
 }
 
 void LoggedSpace::store_failed(const Error& error) {
@@ -140,8 +158,8 @@ int LoggedSpace::map_copy(Answer& answer, Range range, int prot, int fd, uint64_
   }
   // What the store could not take is mapped from the guest's own file: the recording has ended, not the
   // guest.
-  const int source = kept.fd ? kept.fd.get() : fd;
-  const uint64_t source_offset = kept.fd ? kept.offset : offset;
+  const int source = kept.fd >= 0 ? kept.fd : fd;
+  const uint64_t source_offset = kept.fd >= 0 ? kept.offset : offset;
   const int error = space_.map_file(range, prot, source, source_offset, false, name,
                                     {.device = status.st_dev,
                                      .inode = status.st_ino,
@@ -314,7 +332,7 @@ int LoggedSpace::protect(Answer& answer, Range range, int prot) {
     if (mapping == nullptr || mapping->shared) continue;
     const auto known = kept_.find({mapping->device, mapping->inode});
     if (mapping->backing == Backing::file && mapping->number == 0 && known != kept_.end())
-      patch_code(answer, part, open_in_store(known->second.name).fd.get(),
+      patch_code(answer, part, open_in_store(known->second.name),
                  mapping->offset + (part.start - mapping->start));
     else
       patch_code(answer, part, -1, 0);
@@ -397,8 +415,14 @@ void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_
                        .fd = fd,
                        .file_offset = file_offset,
                        .model = model_};
-  for (const CodePatch& patch : find_trapped_instructions(code))
-    if (space_.apply_patch(patch)) answer.add(patch);
+  const std::vector<CodePatch> found = find_trapped_instructions(code);
+  const std::vector<uint64_t> applied = space_.apply_patches(found);
+  size_t next = 0;
+  for (const CodePatch& patch : found)
+    if (next < applied.size() && applied[next] == patch.address) {
+      answer.add(patch);
+      ++next;
+    }
 }
 
 }  // namespace aftercheck

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <set>
 #include <string>
@@ -95,9 +96,16 @@ class LoggedSpace {
   };
   struct Kept {
     recording::Digest128 name{};
-    UniqueFd fd;          // of the store's copy
+    int fd = -1;          // of the store's copy, one of open_blobs_; -1: the store could not keep it
     uint64_t offset = 0;  // in the blob, of the mapping's first byte
   };
+  // A blob that was mapped lately.
+  struct OpenBlob {
+    recording::Digest128 name{};
+    UniqueFd fd;
+    struct stat status {};  // when it was opened
+  };
+  static constexpr size_t kMostOpen = 4;  // each holds one of the few descriptors that a recorder has
 
   AddressSpace& space_;
   recording::Store& store_;
@@ -107,10 +115,13 @@ class LoggedSpace {
   LiveFiles live_;
   std::map<uint64_t, uint64_t> segments_;  // sizes of those that were attached, by number
   std::set<FileKey> copied_;               // of which the guest maps, or did map, the store's copy
+  std::deque<OpenBlob> open_blobs_;        // the last one is the newest
   std::string store_error_;
 
-  recording::Store::Blob add_to_store(int fd, uint64_t offset, uint64_t length);
-  recording::Store::Blob open_in_store(const recording::Digest128& name);
+  // Both give a descriptor that is open until kMostOpen further calls.
+  Kept add_to_store(int fd, uint64_t offset, uint64_t length);
+  int open_in_store(const recording::Digest128& name);
+  int keep_open(recording::Store::Blob blob);
   Kept keep(int fd, const struct stat& status, Range range, uint64_t offset);
   int map_copy(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
                const FileMapping& how, const struct stat& status);

@@ -13,12 +13,17 @@
 
 namespace aftercheck {
 
+namespace {
+
+constexpr int64_t kClockSlack = 2;  // s; time stamps of files are those of the last tick, or of a server
+
+}  // namespace
+
 void OwnFiles::protect(const std::filesystem::path& directory, bool since_now) {
   prepare_proc_files();
   struct stat status {};
   if (stat(directory.c_str(), &status) != 0)
     fail(ErrorKind::io, "{}: {}", directory.string(), errno_text(errno));
-  constexpr int64_t kClockSlack = 2;  // time stamps of files are those of the last tick, or of a server
   Directory own{std::filesystem::absolute(directory), status.st_dev, status.st_ino, status.st_dev,
                 since_now ? status.st_ctim.tv_sec - kClockSlack : INT64_MIN};
   for (const auto& entry : std::filesystem::directory_iterator(directory))
@@ -33,11 +38,14 @@ void OwnFiles::protect(const std::filesystem::path& directory, bool since_now) {
   }
 }
 
-bool OwnFiles::may_be_ours(uint64_t device, uint64_t inode, int64_t changed) const {
+bool OwnFiles::may_be_ours(uint64_t device, uint64_t inode, const timespec& changed) const {
   for (const Directory& directory : directories_)
     if ((directory.device == device || directory.file_device == device) &&
-        (!times_tell_ || changed >= directory.since))
-      return true;
+        (!times_tell_ || changed.tv_sec >= directory.since)) {
+      const Elsewhere file{device, inode, changed.tv_sec, changed.tv_nsec};
+      if (!times_tell_ || place_for(inode) != file) return true;
+      break;
+    }
   return is_proc_device(device).value_or(true) || is_own_file(device, inode) ||
          is_recorder_program(device, inode);
 }
@@ -66,6 +74,10 @@ bool OwnFiles::holds(int fd, const struct stat& status, HostThread& host) const 
       if (!found) found = is_listed(status);
     });
   }
+  timespec now{};
+  if (!*found && S_ISREG(status.st_mode) && clock_gettime(CLOCK_REALTIME, &now) == 0 &&
+      status.st_ctim.tv_sec < now.tv_sec - kClockSlack)
+    place_for(status.st_ino) = {status.st_dev, status.st_ino, status.st_ctim.tv_sec, status.st_ctim.tv_nsec};
   return *found;
 }
 

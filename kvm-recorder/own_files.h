@@ -5,7 +5,9 @@
 
 #include <sys/stat.h>
 
+#include <array>
 #include <cstdint>
+#include <ctime>
 #include <filesystem>
 #include <optional>
 #include <utility>
@@ -24,9 +26,8 @@ class OwnFiles {
   void protect(const std::filesystem::path& directory, bool since_now = true);
 
   // False for nearly everything that a guest opens, and cheap: then it is neither the recorder's nor a file
-  // of /proc. True is a reason to look. `changed` is the time of the last change of status (st_ctim) in
-  // seconds.
-  bool may_be_ours(uint64_t device, uint64_t inode, int64_t changed) const;
+  // of /proc. True is a reason to look. `changed` is the time of the last change of status (st_ctim).
+  bool may_be_ours(uint64_t device, uint64_t inode, const timespec& changed) const;
   // True for the protected directory and what lies in it. `host` looks where the guest can't (it has another
   // root directory, or fewer rights), or where a path means something else (another mount namespace).
   bool holds(int fd, const struct stat& status, HostThread& host) const;
@@ -50,6 +51,18 @@ class OwnFiles {
   std::vector<std::pair<uint64_t, uint64_t>> above_;  // device, inode
   bool times_tell_ = true;
 
+  // Regular files that holds() found to be nobody's of the recorder, by hash of the inode. What gets another
+  // name or another folder, and what gets the number of a file that was deleted, has changed its status at
+  // that time; so has each file that the recorder makes. A file whose last change was well in the past when
+  // it was looked at is therefore the same file, where it was, as long as it has the same time of change.
+  struct Elsewhere {
+    uint64_t device = 0, inode = 0;
+    int64_t seconds = 0, nanoseconds = 0;
+    friend bool operator==(const Elsewhere&, const Elsewhere&) = default;
+  };
+  mutable std::array<Elsewhere, 64> elsewhere_{};
+
+  Elsewhere& place_for(uint64_t inode) const { return elsewhere_[inode % elsewhere_.size()]; }
   std::optional<bool> lies_in(int fd, const struct stat& status) const;
   bool is_listed(const struct stat& status) const;
 };

@@ -178,8 +178,7 @@ class Walk {
 
 int refusal(const GuestProcess& process, int fd) {
   struct stat status {};
-  if (fstat(fd, &status) != 0 ||
-      !process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec))
+  if (fstat(fd, &status) != 0 || !process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim))
     return 0;
   if (const std::optional<ProcEntry> entry = proc_entry(fd))
     return entry->of_recorder || is_own_descriptor_entry(entry->name) ? ENOENT
@@ -250,7 +249,7 @@ bool is_clearly_elsewhere(const GuestProcess& process, const NameOfFile& name) {
       host_call(SYS_newfstatat, static_cast<uint64_t>(name.directory), host_pointer(name.path.c_str()),
                 host_pointer(&status), name.followed ? 0 : AT_SYMLINK_NOFOLLOW);
   if (error != 0) return error == -ENOENT;
-  return !process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec);
+  return !process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim);
 }
 
 namespace {

@@ -42,6 +42,10 @@ using recording::Event;
 using recording::EventKind;
 using Clock = std::chrono::steady_clock;
 
+// A run that is over by then keeps the files that it mapped uncompressed: libraries take tens of
+// milliseconds. Not so in a store that recordings share, where each file is compressed once for all of them.
+constexpr std::chrono::milliseconds kShortRun{100};
+
 fs::path prepare_directory(const fs::path& directory) {
   std::error_code error;
   if (fs::exists(directory, error) && !(fs::is_directory(directory, error) && fs::is_empty(directory, error)))
@@ -218,11 +222,12 @@ Session::Session(const RecordOptions& options, const fs::path& directory)
       options_.message)
     options_.message("recording on the soft vCPU, which is slow: " + why_this_machine_);
   meta_ = make_meta(options_, result_.machine, why_this_machine_);
-  recording::write_meta(directory, meta_);
+  recording::write_meta(directory, meta_, false);
   process_.own_files.protect(directory);
   if (!options_.store.empty()) process_.own_files.protect(options_.store, false);
   if (options_.write_log) writer_ = std::make_unique<recording::Writer>(directory);
-  if (options_.write_log) store_.compress();
+  if (options_.write_log) store_.compress(options_.store.empty() ? kShortRun : std::chrono::milliseconds(0));
+  for (const fs::path& path : {directory / "meta", directory}) store_.bring_to_disk(path);
   if (options_.write_log) start_trace(directory);
   if (writer_ && options_.checkpoint_every_ns)
     checkpoints_ =

@@ -66,6 +66,10 @@ struct SystemCall {
   // threads are none for the guest. `pids_if`: only where argument 0 is this; negative: always.
   uint8_t pids = 0;
   int8_t pids_if = -1;
+  // It may change credentials, root directory, umask or namespaces of the thread that makes it
+  // (credentials(7), clone(2) with CLONE_FS): what the recorder needs its own for is done elsewhere from then
+  // on (HostThread::keep_apart).
+  bool changes_rights = false;
   // Refused (of rows with a handler: what their handler ends the recording for). Null: programs probe for it
   // and have another way, so -error is a harmless answer, the one of a kernel that lacks the call. Else what
   // the call means for people: a program would go on wrongly without it, so the recording ends, unless the

@@ -464,6 +464,7 @@ CallOutcome make_system_call(GuestTask& task, Registers& registers) {
     value = refuse(call);
   } else {
     value = check_names(call);
+    if (row->changes_rights) task.process.memory.host_thread().keep_apart();
     if (value == 0) value = row->handler ? row->handler(call) : pass(call);
   }
   if (call.outcome.kind == CallOutcome::Kind::result) call.outcome.value = value;

@@ -175,7 +175,9 @@ long open(Call& call) {
   if (fstat(static_cast<int>(fd), &status) != 0) return fd;
   const bool doubtful =
       looked_at ? is_proc_device(status.st_dev).value_or(true)
-                : call.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec);
+                : call.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim);
+  // A security module's label of the thread is changed by a write to its folder in /proc (attr/current).
+  if (doubtful && (how.flags & O_ACCMODE) != O_RDONLY) call.process.memory.host_thread().keep_apart();
   if (doubtful) {
     const long answered = answered_by_guest(call, fd, how.flags);
     if (answered < 0) return answered;
@@ -227,7 +229,7 @@ namespace {
 
 struct Identity {
   uint64_t device = 0, inode = 0;
-  int64_t changed = 0;
+  timespec changed{};
 };
 
 // What the kernel has just told of the file.
@@ -237,11 +239,12 @@ Identity identity_in(const Call& call, size_t buffer) {
     call.process.memory.read_object(call.args[buffer], status);
     constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
     return {makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino,
-            status.stx_mask & STATX_CTIME ? status.stx_ctime.tv_sec : kUnknown};
+            status.stx_mask & STATX_CTIME ? timespec{status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec}
+                                          : timespec{kUnknown, 0}};
   }
   struct stat status {};
   call.process.memory.read_object(call.args[buffer], status);
-  return {status.st_dev, status.st_ino, status.st_ctim.tv_sec};
+  return {status.st_dev, status.st_ino, status.st_ctim};
 }
 
 }  // namespace

@@ -557,7 +557,8 @@ bool AddressSpace::write(uint64_t address, const void* source, size_t size) {
   bool copied = true;
   const bool mapped = for_each_part({address, address + size}, [&](const Mapping& mapping, Range part) {
     const uint64_t page = page_down(part.start), length = page_up(part.end) - page;
-    const bool lift = (mapping.prot & PROT_WRITE) == 0;
+    const bool opened = opened_.start <= part.start && part.end <= opened_.end;
+    const bool lift = (mapping.prot & PROT_WRITE) == 0 && !opened;
     if (lift && mprotect(pointer(page), length, PROT_READ | PROT_WRITE) != 0) copied = false;
     copied = copied && guarded_copy(pointer(part.start), in + (part.start - address), part.size());
     if (lift) mprotect(pointer(page), length, host_protection(mapping.prot));
@@ -610,6 +611,32 @@ bool AddressSpace::apply_patch(const CodePatch& patch) {
   if (!write(patch.address, trap_bytes().data(), length)) return false;
   patches_.insert_or_assign(patch.address, patch);
   return true;
+}
+
+std::vector<uint64_t> AddressSpace::apply_patches(std::span<const CodePatch> patches) {
+  std::vector<uint64_t> applied;
+  for (size_t first = 0; first < patches.size();) {
+    const Mapping* mapping = find(patches[first].address);
+    size_t last = first + 1;
+    while (mapping != nullptr && last < patches.size() &&
+           patches[last].address >= patches[last - 1].address &&
+           patches[last].address + patches[last].instruction.length <= mapping->end)
+      ++last;
+    // Opened and closed once here, or where that fails (the whole may be more memory than may be committed)
+    // and at a mapping's end by each.
+    const bool together = mapping != nullptr && last - first > 1 && (mapping->prot & PROT_WRITE) == 0;
+    const uint64_t start = page_down(patches[first].address);
+    const uint64_t size = page_up(patches[last - 1].address + patches[last - 1].instruction.length) - start;
+    const int closed = mapping == nullptr ? PROT_NONE : host_protection(mapping->prot);
+    const bool open = together && mprotect(pointer(start), size, PROT_READ | PROT_WRITE) == 0;
+    opened_ = open ? Range{start, start + size} : Range{};
+    for (const CodePatch& patch : patches.subspan(first, last - first))
+      if (apply_patch(patch)) applied.push_back(patch.address);
+    opened_ = {};
+    if (open) mprotect(pointer(start), size, closed);
+    first = last;
+  }
+  return applied;
 }
 
 const CodePatch* AddressSpace::patch_at(uint64_t address) const {

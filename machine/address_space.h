@@ -229,6 +229,9 @@ class AddressSpace {
   // their mapping, move with remap, are put back after discard, and give way to the original bytes where
   // memory stops being executable: a program may read its code as data then.
   bool apply_patch(const CodePatch& patch);
+  // As apply_patch() for each of them, by ascending address: the addresses of those that were applied. Memory
+  // that the guest can't write is opened once for all that lie in one mapping.
+  std::vector<uint64_t> apply_patches(std::span<const CodePatch> patches);
   // The patch at exactly this address, or null.
   const CodePatch* patch_at(uint64_t address) const;
   const std::map<uint64_t, CodePatch>& patches() const { return patches_; }
@@ -238,6 +241,7 @@ class AddressSpace {
   std::map<uint64_t, CodePatch> patches_;  // by address
   std::vector<SpaceObserver*> observers_;
   std::vector<Range> lent_;
+  Range opened_;  // writable for the host at the moment, whatever its mapping says (apply_patches)
 
   bool is_lent(Range range) const;
   // A stretch of claimed memory holds something from now on: false if it did before.

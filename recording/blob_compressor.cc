@@ -32,8 +32,10 @@ bool room_for_copy(int blob) {
 
 }  // namespace
 
-BlobCompressor::BlobCompressor(std::filesystem::path store)
-    : store_(std::move(store)), thread_(start_without_signals([this] { run(); })) {
+BlobCompressor::BlobCompressor(std::filesystem::path store, std::chrono::milliseconds patience)
+    : store_(std::move(store)),
+      begin_(Clock::now() + patience),
+      thread_(start_without_signals([this] { run(); })) {
   started_.get_future().wait();
 }
 
@@ -56,11 +58,21 @@ bool BlobCompressor::add(const Digest128& name, bool compressed) {
   {
     const std::lock_guard lock(mutex_);
     apart = apart_;
-    if (apart) unsynced_.push_back(name);
+    if (apart) unsynced_.push_back((store_ / to_hex(name)).string());
     if (compressed) waiting_.push_back(name);
   }
   changed_.notify_all();
   return apart;
+}
+
+bool BlobCompressor::add_file(const std::filesystem::path& path) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!apart_) return false;
+    unsynced_.push_back(path.string());
+  }
+  changed_.notify_all();
+  return true;
 }
 
 void BlobCompressor::sync() {
@@ -88,14 +100,23 @@ void BlobCompressor::run() {
   started_.set_value();
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock,
-                  [this] { return !unsynced_.empty() || !waiting_.empty() || finishing_ || stopping_; });
+    const auto asked = [this] { return !unsynced_.empty() || finishing_ || stopping_; };
+    const bool early = Clock::now() < begin_;
+    if (early && !waiting_.empty())
+      changed_.wait_until(lock, begin_, asked);
+    else
+      changed_.wait(lock, [&] { return !waiting_.empty() || asked(); });
     if (stopping_) return;
     if (!unsynced_.empty()) {
       sync_one(lock);
       continue;
     }
-    if (waiting_.empty()) return;
+    if (waiting_.empty() && finishing_) return;
+    if (Clock::now() < begin_) {
+      if (finishing_) return;
+      continue;
+    }
+    if (waiting_.empty()) continue;
     const Digest128 name = waiting_.front();
     waiting_.pop_front();
     lock.unlock();
@@ -111,15 +132,15 @@ void BlobCompressor::run() {
 }
 
 void BlobCompressor::sync_one(std::unique_lock<std::mutex>& lock) {
-  const std::string blob = (store_ / to_hex(unsynced_.front())).string();
+  const std::string path = std::move(unsynced_.front());
   unsynced_.pop_front();
   syncing_ = true;
   lock.unlock();
-  const UniqueFd file(open(blob.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   const int error = file && fdatasync(file.get()) == 0 ? 0 : errno;
   lock.lock();
   syncing_ = false;
-  if (error != 0 && sync_error_.empty()) sync_error_ = fmt::format("{}: {}", blob, errno_text(error));
+  if (error != 0 && sync_error_.empty()) sync_error_ = fmt::format("{}: {}", path, errno_text(error));
   changed_.notify_all();
 }
 

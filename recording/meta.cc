@@ -185,7 +185,7 @@ json parse(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-void write_meta(const std::filesystem::path& directory, const Meta& meta) {
+void write_meta(const std::filesystem::path& directory, const Meta& meta, bool synced) {
   json object = {
       {"format_version", meta.format_version},   {"writer", encode(meta.writer)},
       {"command", encode(meta.command)},         {"working_directory", encode(meta.working_directory)},
@@ -216,12 +216,12 @@ void write_meta(const std::filesystem::path& directory, const Meta& meta) {
     // The name first: a disk may take a tenth of a second to say that it has the bytes, and whoever dies
     // meanwhile leaves a recording.
     if (rename(temporary.c_str(), path.c_str()) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
-    if (fsync(fd.get()) != 0) fail(ErrorKind::io, "{}: fsync: {}", path, errno_text(errno));
+    if (synced && fsync(fd.get()) != 0) fail(ErrorKind::io, "{}: fsync: {}", path, errno_text(errno));
   } catch (const Error&) {
     unlink(temporary.c_str());
     throw;
   }
-  sync_directory(directory);
+  if (synced) sync_directory(directory);
 }
 
 Meta read_meta(const std::filesystem::path& directory) {

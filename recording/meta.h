@@ -39,9 +39,10 @@ struct Meta {
   std::string stopped_at;
 };
 
-// Throws Error(io). Written atomically (temporary file, fsync, rename): before the first event, and again
-// when there is something to add.
-void write_meta(const std::filesystem::path& directory, const Meta& meta);
+// Throws Error(io). Written atomically (temporary file, rename, fsync): before the first event, and again
+// when there is something to add. `synced` false: whoever calls sees to it that file and folder get to the
+// disk (Store::bring_to_disk).
+void write_meta(const std::filesystem::path& directory, const Meta& meta, bool synced = true);
 // Throws Error(bad_input) naming file and field, Error(unsupported) for a newer format version (naming both
 // versions), Error(bad_input) "not a recording" when `directory` has no meta. Reads at most 64 MiB.
 Meta read_meta(const std::filesystem::path& directory);

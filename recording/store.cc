@@ -28,7 +28,7 @@
 namespace aftercheck::recording {
 namespace {
 
-constexpr size_t kBufferBytes = 1 << 20;
+constexpr size_t kBufferBytes = 256 << 10;
 constexpr uint64_t kWorthCompressing = 4096;
 // FICLONERANGE (ioctl_ficlonerange(2)) wants block-aligned ranges; no supported file system has smaller
 // blocks, and one with larger blocks refuses, which is handled.
@@ -93,26 +93,15 @@ void write_piece(const TemporaryFile& to, const std::byte* bytes, size_t size, u
   }
 }
 
-// In the kernel, as far as it goes; returns how many bytes it copied. Special files and some file systems
-// refuse, and files of procfs seem empty to it: the caller goes on by hand, which also meets the true end or
-// the true error.
-uint64_t copy_in_kernel(int from, uint64_t offset, uint64_t length, const TemporaryFile& to) {
-  uint64_t done = 0;
-  while (done < length) {
-    auto in = static_cast<off64_t>(offset + done), out = static_cast<off64_t>(done);
-    const auto piece = static_cast<size_t>(std::min<uint64_t>(length - done, 1 << 30));
-    const ssize_t n = copy_file_range(from, &in, to.fd.get(), &out, piece, 0);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
-      fail(ErrorKind::io, "{}: {}", to.path, errno_text(errno));
-    if (n <= 0) break;
-    done += static_cast<uint64_t>(n);
-  }
-  return done;
+std::unique_ptr<std::byte[]> buffer_for(uint64_t length) {
+  return std::make_unique_for_overwrite<std::byte[]>(std::min<uint64_t>(length, kBufferBytes));
 }
 
-void copy_by_hand(int from, uint64_t offset, uint64_t length, uint64_t done, const TemporaryFile& to) {
-  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kBufferBytes);
+// By hand, because the copy must be hashed, and those are the bytes that are at hand; returns their number.
+// Special files and files of procfs have no size that could be trusted: reading meets the true end.
+uint64_t copy_and_hash(int from, uint64_t offset, uint64_t length, const TemporaryFile& to, BlobHash& hash) {
+  const auto buffer = buffer_for(length);
+  uint64_t done = 0;
   while (done < length) {
     const auto piece = static_cast<size_t>(std::min<uint64_t>(length - done, kBufferBytes));
     const ssize_t n = pread(from, buffer.get(), piece, static_cast<off_t>(offset + done));
@@ -120,10 +109,12 @@ void copy_by_hand(int from, uint64_t offset, uint64_t length, uint64_t done, con
     if (n < 0)
       fail(ErrorKind::io, "{}: reading offset {} of the file to keep: {}", to.path, offset + done,
            errno_text(errno));
-    if (n == 0) return;
+    if (n == 0) break;
     write_piece(to, buffer.get(), static_cast<size_t>(n), done);
+    hash.update({buffer.get(), static_cast<size_t>(n)});
     done += static_cast<uint64_t>(n);
   }
+  return done;
 }
 
 // Hashes all of `fd` with a fixed buffer; `size` gets the number of bytes.
@@ -236,8 +227,8 @@ bool same_bytes(int one, int other) {
 
 // A blob must outlive a power loss together with the events that name it. The compressor, where there is one,
 // takes care of that in its own time.
-void bring_to_disk(BlobCompressor* compressor, const Digest128& name, uint64_t size, int file,
-                   const std::string& path) {
+void bring_blob_to_disk(BlobCompressor* compressor, const Digest128& name, uint64_t size, int file,
+                        const std::string& path) {
   if (compressor != nullptr && compressor->add(name, size >= kWorthCompressing)) return;
   if (fdatasync(file) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
 }
@@ -275,10 +266,14 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   length = std::min(length, kMaxOffset - offset);
   TemporaryFile copy;
   create_temporary(directory_, copy);
-  if (!clone_range(fd, offset, length, copy))
-    copy_by_hand(fd, offset, length, copy_in_kernel(fd, offset, length, copy), copy);
   Blob blob;
-  blob.name = hash_file(copy.fd.get(), copy.path, blob.size);
+  if (clone_range(fd, offset, length, copy)) {
+    blob.name = hash_file(copy.fd.get(), copy.path, blob.size);
+  } else {
+    BlobHash hash;
+    blob.size = copy_and_hash(fd, offset, length, copy, hash);
+    blob.name = hash.value();
+  }
   const std::string path = (directory_ / to_hex(blob.name)).string();
   if (access(path.c_str(), F_OK) == 0) {
     try {
@@ -293,14 +288,22 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   copy.path.clear();
   struct stat status {};
   if (fstat(blob.fd.get(), &status) == 0) verified_files().add(file_key(status, blob.name));
-  bring_to_disk(compressor_.get(), blob.name, blob.size, copy.fd.get(), path);
+  bring_blob_to_disk(compressor_.get(), blob.name, blob.size, copy.fd.get(), path);
   return blob;
 }
 
-void Store::compress() { compressor_ = std::make_shared<BlobCompressor>(directory_); }
+void Store::compress(std::chrono::milliseconds patience) {
+  compressor_ = std::make_shared<BlobCompressor>(directory_, patience);
+}
 
 void Store::sync() {
   if (compressor_) compressor_->sync();
+}
+
+void Store::bring_to_disk(const std::filesystem::path& path) {
+  if (compressor_ && compressor_->add_file(path)) return;
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd || fsync(fd.get()) != 0) fail(ErrorKind::io, "{}: fsync: {}", path.string(), errno_text(errno));
 }
 
 void Store::finish() {
@@ -337,7 +340,7 @@ Digest128 Store::NewBlob::keep() {
   if (rename(impl_->file.path.c_str(), path.c_str()) != 0)
     fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
   impl_->file.path.clear();
-  bring_to_disk(impl_->compressor.get(), name, impl_->size, impl_->file.fd.get(), path);
+  bring_blob_to_disk(impl_->compressor.get(), name, impl_->size, impl_->file.fd.get(), path);
   return name;
 }
 

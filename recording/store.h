@@ -2,6 +2,7 @@
 // recording replays after they changed or on another machine.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -42,10 +43,14 @@ class Store {
   Blob add(int fd, uint64_t offset, uint64_t length);
   // From now on blobs that are kept go to the disk and are compressed beside whoever keeps them. sync() waits
   // until all are on the disk: to be called before that is said of events which name them. finish() waits for
-  // the rest, and puts the compressed ones in their place. Both throw Error(io).
-  void compress();
+  // the rest, and puts the compressed ones in their place. Both throw Error(io). Before `patience` is over
+  // nothing is compressed, and what is finished by then stays as it is: a short run is not to wait for that.
+  void compress(std::chrono::milliseconds patience = {});
   void sync();
   void finish();
+  // Brings another file of the recording, or its folder, to the disk: as blobs, beside the caller, and sync()
+  // waits for it; where they are not, at once. Absolute path. Throws Error(io).
+  void bring_to_disk(const std::filesystem::path& path);
   // Opens a blob and verifies its hash (once per blob and process); one that lies compressed is unpacked into
   // memory. Throws Error(bad_input) naming the file when missing or damaged.
   Blob open(const Digest128& name);

@@ -336,16 +336,21 @@ void Guest::apply(const Event& event) {
     if (!space_.write(write.address, write.bytes.data(), write.bytes.size()))
       bad(fmt::format("write of {} bytes to {:#x}, which is not mapped", write.bytes.size(), write.address));
   }
+  std::vector<CodePatch> patches;
   for (const recording::CodePatch& patch : event.patches) {
-    CodePatch applied;
+    CodePatch& applied = patches.emplace_back();
     applied.address = patch.address;
     applied.instruction = {static_cast<TrappedKind>(patch.kind), patch.length, patch.operand,
                            patch.operand_bits};
     applied.original = patch.original;
     breakpoints_->lift({patch.address, patch.address + patch.length});
-    if (patch.kind > static_cast<uint8_t>(kLastTrappedKind) || !space_.apply_patch(applied))
-      bad(fmt::format("code patch at {:#x} does not fit the code there", patch.address));
+    if (patch.kind > static_cast<uint8_t>(kLastTrappedKind))
+      bad(fmt::format("code patch at {:#x} of unknown kind {}", patch.address, patch.kind));
   }
+  const std::vector<uint64_t> applied = space_.apply_patches(patches);
+  for (size_t i = 0; i < patches.size(); ++i)
+    if (i == applied.size() || applied[i] != patches[i].address)
+      bad(fmt::format("code patch at {:#x} does not fit the code there", patches[i].address));
   breakpoints_->rearm();
   apply_registers(thread, event);
 }

@@ -10,6 +10,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <thread>
 
@@ -66,7 +69,7 @@ TEST_CASE("what lies in a protected folder is the recorder's, whatever leads the
   CHECK(guest.call(SYS_open, guest.text(old), O_RDONLY) == -EACCES);
   struct stat blob_status {};
   REQUIRE(stat(old.c_str(), &blob_status) == 0);
-  CHECK(guest.process.own_files.may_be_ours(blob_status.st_dev, blob_status.st_ino, 0));
+  CHECK(guest.process.own_files.may_be_ours(blob_status.st_dev, blob_status.st_ino, timespec{}));
 }
 
 TEST_CASE("an old file is not looked at twice", "[reach]") {
@@ -77,10 +80,53 @@ TEST_CASE("an old file is not looked at twice", "[reach]") {
   // With a clock that was set, it is.
   struct stat status {};
   REQUIRE(stat(log.c_str(), &status) == 0);
-  CHECK(guest.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim.tv_sec));
-  CHECK_FALSE(guest.process.own_files.may_be_ours(status.st_dev, 1, status.st_ctim.tv_sec - 1000));
+  CHECK(guest.process.own_files.may_be_ours(status.st_dev, status.st_ino, status.st_ctim));
+  const timespec long_ago{status.st_ctim.tv_sec - 1000, 0};
+  CHECK_FALSE(guest.process.own_files.may_be_ours(status.st_dev, 1, long_ago));
   guest.process.own_files.distrust_times();
-  CHECK(guest.process.own_files.may_be_ours(status.st_dev, 1, status.st_ctim.tv_sec - 1000));
+  CHECK(guest.process.own_files.may_be_ours(status.st_dev, 1, long_ago));
+}
+
+TEST_CASE("an old file beside the recording is looked at once", "[reach]") {
+  const std::filesystem::path here = std::filesystem::canonical("/proc/self/exe").parent_path();
+  const UniqueFd old(open((here / "CTestTestfile.cmake").c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat status {};
+  if (!old || fstat(old.get(), &status) != 0 || status.st_ctim.tv_sec > time(nullptr) - 10) {
+    std::puts("SKIPPED: no old file beside the test");
+    return;
+  }
+  SystemCalls guest;
+  OwnFiles& files = guest.process.own_files;
+  const std::filesystem::path recording = here / ("recording-" + std::to_string(getpid()));
+  std::filesystem::create_directory(recording);
+  files.protect(recording, false);  // so that no file is too old
+  std::ofstream(recording / "events") << "x";
+  const auto may_be_ours = [&](const struct stat& file) {
+    return files.may_be_ours(file.st_dev, file.st_ino, file.st_ctim);
+  };
+  CHECK(may_be_ours(status));
+  CHECK(refusal(guest.process, old.get()) == 0);
+  CHECK_FALSE(may_be_ours(status));
+  CHECK(refusal(guest.process, old.get()) == 0);
+  // A change makes it another, and so does the inode's number for another file.
+  struct stat other = status;
+  other.st_ctim.tv_nsec ^= 1;
+  CHECK(may_be_ours(other));
+  other = status;
+  other.st_ino += 64;
+  CHECK(may_be_ours(other));
+  // A file as young as the recording's own could get away, and one of them come in its place.
+  const UniqueFd young(
+      open((here / (recording.filename().string() + "-young")).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  CHECK(refusal(guest.process, young.get()) == 0);
+  CHECK((fstat(young.get(), &other) == 0 && may_be_ours(other)));
+  const UniqueFd log(open((recording / "events").c_str(), O_RDONLY | O_CLOEXEC));
+  CHECK(refusal(guest.process, log.get()) == EACCES);
+  CHECK((fstat(log.get(), &other) == 0 && may_be_ours(other)));
+  files.distrust_times();
+  CHECK(may_be_ours(status));
+  std::filesystem::remove_all(recording);
+  std::filesystem::remove(here / (recording.filename().string() + "-young"));
 }
 
 TEST_CASE("a thread of the recorder's is not there", "[reach]") {
@@ -137,6 +183,7 @@ TEST_CASE("another procfs leads to the same threads, whatever its folder is call
     const UniqueFd own = move_out_of_guest_reach(UniqueFd(open("/dev/null", O_RDWR)));
     // The thread that makes the calls is the guest's here, and so is the first one; the fixture has another.
     int other = 0;
+    guest.memory.host_thread().keep_apart();
     guest.memory.host_thread().run([&] { other = gettid(); });
     const std::string first = proc + "/" + std::to_string(getpid()),
                       recorder = proc + "/" + std::to_string(other);

@@ -5,9 +5,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <set>
 #include <thread>
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "syscall_fixture.h"
 
@@ -210,6 +212,38 @@ TEST_CASE("signals that the guest sends to itself do not reach the recorder", "[
   CHECK(guest.signals.deliverable());
   CHECK(guest.call(SYS_tgkill, getpid(), gettid(), 0) == 0);
   CHECK(guest.call(SYS_tgkill, getpid(), gettid(), 65) == -EINVAL);
+}
+
+TEST_CASE("work for the recorder is the caller's until that could have other rights", "[guards]") {
+  SystemCalls guest;
+  HostThread& host = guest.memory.host_thread();
+  const auto worker = [&] {
+    pid_t thread = 0;
+    host.run([&] { thread = gettid(); });
+    return thread;
+  };
+  const auto throws = [&] { host.run([] { fail(ErrorKind::io, "of the work"); }); };
+  CHECK(guest.call(SYS_getuid) == getuid());
+  CHECK(worker() == gettid());
+  CHECK_THROWS_WITH(throws(), "of the work");
+  sigset_t before, during, after;
+  pthread_sigmask(SIG_BLOCK, nullptr, &before);
+  host.run([&] { pthread_sigmask(SIG_BLOCK, nullptr, &during); });
+  pthread_sigmask(SIG_BLOCK, nullptr, &after);
+  CHECK(sigismember(&during, SIGUSR1) == 1);
+  CHECK(sigismember(&during, SIGSEGV) == sigismember(&before, SIGSEGV));
+  CHECK(sigismember(&after, SIGUSR1) == sigismember(&before, SIGUSR1));
+  const long mask = guest.call(SYS_umask, 0077);
+  CHECK(worker() != gettid());
+  CHECK(worker() == worker());
+  CHECK_THROWS_WITH(throws(), "of the work");
+  mode_t of_host = 0;
+  host.run([&] {
+    of_host = umask(0);
+    umask(of_host);
+  });
+  CHECK(of_host == static_cast<mode_t>(mask));
+  guest.call(SYS_umask, mask);
 }
 
 TEST_CASE("the recorder keeps the rights that the guest gives up", "[guards]") {

@@ -113,6 +113,23 @@ TEST_CASE("files are mapped as their descriptors allow", "[memory]") {
   CHECK(guest.messages.size() == 1);
 }
 
+TEST_CASE("a kept file that somebody changed in the store is not mapped again", "[memory]") {
+  SystemCalls guest;
+  const std::filesystem::path store = guest.scratch.path() / "store";
+  const long file = guest.call(SYS_open, guest.text(guest.directory.write("mapped", "1111")), O_RDONLY);
+  const auto map = [&] { return guest.call(SYS_mmap, 0, 4096, PROT_READ, MAP_PRIVATE, file, 0); };
+  REQUIRE(map() > 0);
+  REQUIRE(map() > 0);
+  for (const auto& blob : std::filesystem::directory_iterator(store)) {
+    SECTION("changed") {
+      std::filesystem::permissions(blob, std::filesystem::perms::owner_all);
+      std::ofstream(blob.path()) << "22222";
+    }
+    SECTION("removed") { std::filesystem::remove(blob); }
+  }
+  CHECK_THROWS_AS(map(), Error);
+}
+
 TEST_CASE("brk grows and shrinks the heap", "[memory]") {
   SystemCalls guest;
   const uint64_t heap = kMainWindow.start + (1ULL << 34) + 0x123;

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/guarded_copy.h"
 
 namespace {
 
@@ -218,6 +219,34 @@ TEST_CASE("patches go with code that moves, whole ones only, and away when it be
   CHECK(space.patches().empty());
   CHECK(byte_at(space, moved + 64) == 0x0f);
   CHECK(byte_at(space, moved + 65) == 0x31);
+}
+
+TEST_CASE("many patches are applied at once, and the memory is closed again") {
+  AddressSpace space;
+  const UniqueFd fd = file_of(4 * kPageSize, 0x90);
+  const uint8_t rdtsc[2] = {0x0f, 0x31};
+  std::vector<CodePatch> patches;
+  for (const uint64_t at :
+       {uint64_t{64}, uint64_t{66}, kPageSize - 1, 2 * kPageSize, 3 * kPageSize, 4 * kPageSize}) {
+    REQUIRE(pwrite(fd.get(), rdtsc, at == 66 ? 1 : 2, static_cast<off_t>(at)) > 0);
+    CodePatch& patch = patches.emplace_back();
+    patch.address = kBase + at;
+    patch.instruction = {TrappedKind::rdtsc, 2, 0, 0};
+    patch.original = {0x0f, 0x31};
+  }
+  REQUIRE(space.map_file(pages(0, 3), PROT_READ | PROT_EXEC, fd.get(), 0, false) == 0);
+  REQUIRE(space.map_file(pages(3, 1), PROT_READ | PROT_WRITE | PROT_EXEC, fd.get(), 3 * kPageSize, false) ==
+          0);
+  // The second one's bytes are others, and where the last one's were there is nothing.
+  CHECK(space.apply_patches(patches) ==
+        std::vector{kBase + 64, kBase + kPageSize - 1, kBase + 2 * kPageSize, kBase + 3 * kPageSize});
+  for (const CodePatch& patch : patches)
+    CHECK((space.patch_at(patch.address) != nullptr) ==
+          (patch.address != kBase + 66 && patch.address != kBase + 4 * kPageSize));
+  CHECK(byte_at(space, kBase + kPageSize) == kTrapBytes[1]);
+  for (const uint64_t page : {0, 1, 2, 3})
+    CHECK(guarded_copy(reinterpret_cast<void*>(kBase + page * kPageSize), rdtsc, 2) == (page == 3));
+  CHECK(space.apply_patches({}).empty());
 }
 
 TEST_CASE("find_free: highest place below, always free") {

@@ -290,6 +290,31 @@ TEST_CASE("blobs are compressed once the recording is finished") {
   REQUIRE(content(store.open(names[2])) == odd);
 }
 
+TEST_CASE("a file that can't be brought to the disk is named") {
+  TemporaryDirectory directory;
+  Store store(directory.path(), true);
+  REQUIRE_THROWS_WITH(store.bring_to_disk(directory / "missing"), Catch::Contains("missing"));
+  store.compress();
+  store.bring_to_disk(directory / "gone");
+  REQUIRE_THROWS_WITH(store.sync(), Catch::Contains("gone: No such file"));
+}
+
+TEST_CASE("what is finished before there was time for it is not compressed") {
+  TemporaryDirectory directory;
+  const auto text = squeezable(3 << 20);
+  write_file(directory / "file", text);
+  Store store(directory.path(), true);
+  store.compress(std::chrono::hours(1));
+  const Digest128 name = store.add(open_file(directory / "file").get(), 0, text.size()).name;
+  store.bring_to_disk(directory / "file");
+  store.bring_to_disk(directory.path());
+  store.sync();
+  store.finish();
+  CHECK(store.size() == text.size());
+  CHECK(count_files(directory / "store") == 1);
+  CHECK(content(store.open(name)) == text);
+}
+
 TEST_CASE("a damaged compressed blob is named or right, whatever byte it is") {
   const CompressedBlob blob;
   const auto& path = blob.path;
