@@ -13,4 +13,8 @@ enum class Counting : uint8_t {
 // vector where processor and system have AVX-512VL.
 Counting best_counting();
 
+// Is LOOP no slower than any branch? So on AMD's processors; found out where these have AVX-512 (Zen 5).
+// Intel's take some five cycles.
+bool fast_loop(Counting counting);
+
 }  // namespace aftercheck::translated

@@ -481,30 +481,40 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
   return true;
 }
 
-uint8_t* Writer::write_table_entry(Table table, uint64_t guest) {
+// LOOP, which changes no flags, goes on where RCX is one: then no branch is taken where the target is the
+// right one. JRCXZ, of which that is not true, is for processors whose LOOP is slow.
+Writer::TableEntry Writer::write_table_entry(Table table, uint64_t guest) {
   const unsigned other = table == Table::jumps ? kRax : kR11;
   // LEA RCX, [RCX + other]
   const auto add = [other](Emitter& at) {
     at.bytes({other == kRax ? 0x48U : 0x4aU, 0x8d, 0x0c, other == kRax ? 0x01U : 0x19U});
   };
-  if (guest < kLow) {
-    hot_.bytes({0x48, 0x8d, 0x89});  // lea rcx, [rcx - guest]
-    hot_.word32(-guest);
-  } else {
-    hot_.set(other, -guest);
-    add(hot_);
-  }
+  TableEntry entry;
   const uint64_t mismatch = cold_.here();
   cold_.set(other, guest);
   add(cold_);
   cold_.byte(0xe9);
-  uint8_t* const next = cold_.at();
+  entry.next = cold_.at();
   cold_.word32(0);
-  hot_.bytes({0xe3, 0x05});  // jrcxz over the next
+  const uint64_t out = hot_.here(), match = style_.loop ? 1 : 0;
   hot_.jump(mismatch);
+  entry.start = hot_.here();
+  if (guest < kLow) {
+    hot_.bytes({0x48, 0x8d, 0x89});  // lea rcx, [rcx - guest + match]
+    hot_.word32(match - guest);
+  } else {
+    hot_.set(other, match - guest);
+    add(hot_);
+  }
+  if (style_.loop) {
+    hot_.bytes({0xe2, static_cast<unsigned>(out - (hot_.here() + 2))});  // loop out
+  } else {
+    hot_.bytes({0xe3, 0x02});                                            // jrcxz over the next
+    hot_.bytes({0xeb, static_cast<unsigned>(out - (hot_.here() + 2))});  // jmp out
+  }
   hot_.load(other, places_.of(&Context::other_spill));
   hot_.load(kRcx, places_.of(&Context::rcx_spill));
-  return next;
+  return entry;
 }
 
 }  // namespace aftercheck::translated

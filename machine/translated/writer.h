@@ -46,6 +46,7 @@ struct Style {
   bool stopping = false;   // count down Context::left at each branch, and leave before the last
   bool alone = false;      // one instruction, which goes nowhere but out
   bool journaled = false;  // note stores in the journal, and count down Context::code_left at each block
+  bool loop = false;       // LOOP is fast
 };
 
 // Writes the routines at `at`.
@@ -77,8 +78,13 @@ class Writer {
   void write_jump(uint64_t target);
 
   // How a block is entered by a table, its target in RCX: leaves RCX and the other register as they were, and
-  // continues right behind. Returns where the jump to the next block of the slot is written.
-  uint8_t* write_table_entry(Table table, uint64_t guest);
+  // continues right behind.
+  struct TableEntry {
+    uint64_t start = 0;       // where it is executed
+    uint8_t* next = nullptr;  // where the jump to the next block of the slot is written
+  };
+  TableEntry write_table_entry(Table table, uint64_t guest);
+  static constexpr uint64_t kBeforeTableEntry = 5;  // bytes that it writes before its start
 
  private:
   Emitter& hot_;
