@@ -6,7 +6,7 @@
 namespace aftercheck::translated {
 
 enum class Counting : uint8_t {
-  vector,  // in XMM31, which only AVX-512 has and the portable CPU model does not: the cheapest by far
+  vector,  // in XMM31 and XMM29, which only AVX-512 has and our CPU models do not: the cheapest by far
   memory,  // in slots of the context, on every processor
 };
 

@@ -23,7 +23,17 @@ bool is_prefix(uint8_t byte) {
   return std::ranges::find(kPrefixes, byte) != kPrefixes.end();
 }
 
-// EVEX-encoded (SDM vol. 2, 2.7): with an absolute operand, and XMM31 or XMM30.
+// Where branches are counted in vectors: an addition may take two cycles, so that each branch had to wait for
+// the one before if there were one counter. Their sum counts; what leaves translated code adds them up.
+constexpr std::array<unsigned, 2> kCounters = {31, 29};
+constexpr unsigned kMainCounter = 31, kOne = 30;
+
+// EVEX-encoded (SDM vol. 2, 2.7), of XMM24 to XMM31: VPADDQ and VPXORQ first, first, second; and with an
+// absolute operand.
+constexpr unsigned kAdd = 0xd4, kXor = 0xef;
+void operate(Emitter& at, unsigned opcode, unsigned first, unsigned second) {
+  at.bytes({0x62, 0x01, 0x85 | (~first & 15) << 3, 0x00, opcode, 0xc0 | (first & 7) << 3 | (second & 7)});
+}
 void load_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ xmm, [address]
   at.bytes({0x62, 0x61, 0xfe, 0x08, 0x7e, 0x04 | (number & 7) << 3, 0x25});
   at.word32(address);
@@ -50,8 +60,10 @@ void write_enter(Emitter& at, const Places& places, const Style& style) {
   }
   at.word32(places.of(&Context::fpu));
   if (style.counting == Counting::vector) {
-    load_vector(at, 31, places.of(&Context::branches));
-    load_vector(at, 30, places.of(&Context::one));
+    load_vector(at, kMainCounter, places.of(&Context::branches));
+    load_vector(at, kOne, places.of(&Context::one));
+    for (const unsigned number : kCounters)
+      if (number != kMainCounter) operate(at, kXor, number, number);
   }
   at.bytes({0xff, 0x34, 0x25});  // push [flags]
   at.word32(places.of(&Context::flags));
@@ -82,7 +94,11 @@ void write_leave(Emitter& at, const Places& places, const Style& style) {
     at.bytes({0x48, 0x0f, 0xae, 0x04, 0x25});  // fxsave64
     at.word32(places.of(&Context::fpu));
   }
-  if (style.counting == Counting::vector) store_vector(at, 31, places.of(&Context::branches));
+  if (style.counting == Counting::vector) {
+    for (const unsigned number : kCounters)
+      if (number != kMainCounter) operate(at, kAdd, kMainCounter, number);
+    store_vector(at, kMainCounter, places.of(&Context::branches));
+  }
   at.bytes({0x0f, 0xae, 0x14, 0x25});  // ldmxcsr
   at.word32(places.of(&Context::host_mxcsr));
   at.bytes({0xdb, 0xe3});                                                        // fninit
@@ -145,8 +161,10 @@ void Writer::write_jump(uint64_t target) {
 
 // Changes no flags.
 void Writer::count() {
-  if (style_.counting == Counting::vector) return hot_.bytes({0x62, 0x01, 0x85, 0x00, 0xd4, 0xfe});  // vpaddq
-  const uint64_t slot = places_.slot(counted_++ + block_ * 3);
+  const size_t number = counted_++ + block_ * 3;
+  if (style_.counting == Counting::vector)
+    return operate(hot_, kAdd, kCounters[number % kCounters.size()], kOne);
+  const uint64_t slot = places_.slot(number);
   hot_.store(kRcx, places_.of(&Context::count_spill));
   hot_.load(kRcx, slot);
   hot_.bytes({0x48, 0x8d, 0x49, 0x01});  // lea rcx, [rcx + 1]
