@@ -152,8 +152,12 @@ uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
   writer.begin_block(number);
   if (style_.journaled) writer.write_code_left(guest, instructions_.back().next() - guest);
   bool ended = false;
-  for (size_t i = 0; i < instructions_.size(); ++i)
-    ended = writer.write(instructions_[i], i + 1 < instructions_.size());
+  for (size_t i = 0; i < instructions_.size(); ++i) {
+    const bool goes_on = i + 1 < instructions_.size();
+    if (goes_on && !style_.stopping && fuse(instructions_[i], instructions_[i + 1]))
+      writer.count_ahead(instructions_[i]);
+    ended = writer.write(instructions_[i], goes_on);
+  }
   if (!ended) writer.write_jump(instructions_.back().next());
   block.end = area.hot.here();
   block.marks = static_cast<uint32_t>(marks_.size()) - block.first_mark;

@@ -1,6 +1,7 @@
 #include "machine/translated/writer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "machine/store_journal.h"
 #include "x86/decode.h"
@@ -440,8 +441,17 @@ void Writer::write_indirect(const Instruction& instruction) {
   write_lookup(instruction, Table::jumps);
 }
 
-bool Writer::write(const Instruction& instruction, bool goes_on) {
+void Writer::count_ahead(const Instruction& instruction) {
   mark(Held::boundary, instruction.address);
+  count();
+  ahead_ = true;
+}
+
+bool Writer::write(const Instruction& instruction, bool goes_on) {
+  if (!ahead_)
+    mark(Held::boundary, instruction.address);
+  else
+    mark(instruction.form == Form::copied ? Held::counted : Held::inside, instruction.address);
   const auto counted = [&] {
     if (style_.stopping) {
       stop_if_last(instruction.address);
@@ -456,7 +466,7 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
       return false;
     case Form::conditional:
       counted();
-      count();
+      if (!std::exchange(ahead_, false)) count();
       hot_.bytes({0x0f, 0x80U | (instruction.decoded.opcode & 15U)});
       link(instruction.target);
       if (goes_on) return false;

@@ -72,6 +72,8 @@ class Writer {
   }
   // Leaves at `guest`, where a block of so many bytes begins, when no more code may be executed.
   void write_code_left(uint64_t guest, uint64_t bytes);
+  // `instruction` is written next, and behind it the branch of this block that is counted here, before both.
+  void count_ahead(const Instruction& instruction);
   // `goes_on`: a jump's target, or what is behind a branch, is written next. True where it ends the block.
   bool write(const Instruction& instruction, bool goes_on);
   // Goes on at `target`.
@@ -95,6 +97,7 @@ class Writer {
   uint32_t block_ = 0;
   uint64_t start_ = 0;
   uint32_t counted_ = 0;  // for the slots
+  bool ahead_ = false;    // count_ahead() has counted the next branch
 
   void mark(Held held, uint64_t guest, unsigned reg = 0);
   uint32_t add_exit(ExitPoint::Kind kind, uint64_t target);
