@@ -15,6 +15,7 @@ namespace aftercheck::translated {
 enum class Held : uint8_t {
   boundary,  // all in place, and an instruction of the guest begins here
   inside,    // all in place
+  counted,   // all in place, but the branch behind the instruction is counted already
   rcx,       // RCX is in Context::rcx_spill
   scratch,   // register Mark::reg is in Context::scratch
   journal,   // RAX and RCX are in Context::journal_rax and journal_rcx; a fault here is a store's

@@ -39,9 +39,9 @@ struct alignas(64) Context {
   uint64_t note = 0, noted_target = 0, noted_address = 0;  // where paths and accesses are noted next
   uint64_t note_spill = 0, note_rax = 0;                   // RCX and RAX while that is done
   uint64_t four = 4, eight = 8;
-  uint64_t target = 0;                        // where entry jumps to
-  uint64_t x87_spill = 0;                     // RCX while x87 state is loaded, if need be
-  uint64_t x87_resume = 0;                    // and where that goes on
+  uint64_t target = 0;      // where entry jumps to
+  uint64_t x87_spill = 0;   // RCX while x87 state is loaded, if need be
+  uint64_t x87_resume = 0;  // and where that goes on
   // Not 0: the guest's x87 state (and MMX, the same registers) is in `fpu` only, and the processor has the
   // host's. It is loaded before the first instruction that touches any of it, and saved where translated code
   // is left: most code is left without one, and FXSAVE, FXRSTOR and FNINIT take longer than all the rest. Set

@@ -122,6 +122,27 @@ void classify(Instruction& instruction, CpuModelKind model) {
 
 }  // namespace
 
+bool fuse(const Instruction& first, const Instruction& second) {
+  if (first.form != Form::copied || second.form != Form::conditional || first.rip_relative()) return false;
+  const ZydisDecodedInstruction& decoded = first.decoded;
+  const bool in_memory = decoded.raw.modrm.offset != 0 && decoded.raw.modrm.mod != 3;
+  switch (decoded.mnemonic) {
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_TEST:
+      return true;
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_DEC:
+      return !in_memory;
+    default:
+      return false;
+  }
+}
+
 bool CodeReader::fetchable(uint64_t address) {
   if (executable_.contains(address)) return true;
   const Mapping* mapping = space_.find(address);

@@ -68,6 +68,10 @@ struct Instruction {
   }
 };
 
+// Do processors make one of the two where they stand side by side: what compares or tests, stores nothing and
+// borrows no register in translated code, and the branch on it?
+bool fuse(const Instruction& first, const Instruction& second);
+
 // Reads code out of an address space. Remembers the mapping that it read last: to be told of changes.
 class CodeReader {
  public:

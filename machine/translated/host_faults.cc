@@ -138,7 +138,8 @@ bool take_fault(Running& running, int signal, const siginfo_t& info, const Inter
   if (place->mark->held == Held::scratch)
     at.registers[kSaved[place->mark->reg]] = static_cast<greg_t>(context.scratch);
   running.fault() = {signal, static_cast<uint64_t>(at.registers[REG_TRAPNO]),
-                     static_cast<uint64_t>(at.registers[REG_ERR]), reinterpret_cast<uint64_t>(info.si_addr)};
+                     static_cast<uint64_t>(at.registers[REG_ERR]), reinterpret_cast<uint64_t>(info.si_addr),
+                     place->mark->held == Held::counted};
   // It reads what is about to be stored to.
   constexpr uint64_t kWrite = 2;  // SDM vol. 3, figure 4-12
   if (notes) running.fault().error_code |= kWrite;

@@ -16,6 +16,7 @@ struct HostFault {
   uint64_t number = 0;      // of the exception
   uint64_t error_code = 0;  // as the processor gives it
   uint64_t address = 0;     // CR2
+  bool counted = false;     // a branch behind it too
 };
 
 // How far into a block translated code came that was left by a fault or a kick.

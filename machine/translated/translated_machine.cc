@@ -55,7 +55,8 @@ TranslatedMachine::TranslatedMachine(AddressSpace& space, const CpuModel& cpu, C
   if (journaled) journal_.emplace(low_->context.journal);
   translator_ = std::make_unique<Translator>(
       space_, Places{&low_->context, &low_->tables}, low_->tables,
-      Style{.model = cpu_.kind(), .counting = counting_, .journaled = journaled},
+      Style{
+          .model = cpu_.kind(), .counting = counting_, .journaled = journaled, .loop = fast_loop(counting_)},
       journaled ? kJournaledAreaSize : kAreaSize, [this](uint64_t page) { guards_.executed(page); });
   space_.add_observer(this);
   AFTERCHECK_LOG_TO(LogTopic::machine, "translated: context at {:#x}, branches counted in {}",
@@ -70,10 +71,10 @@ std::unique_ptr<Vcpu> TranslatedMachine::create_vcpu() { return std::make_unique
 Translator& TranslatedMachine::stopping_translator() {
   if (stopping_ != nullptr) return *stopping_;
   Tables& tables = *stopping_tables_.emplace(space_);
-  stopping_ =
-      std::make_unique<Translator>(space_, Places{&low_->context, &tables}, tables,
-                                   Style{.model = cpu_.kind(), .counting = counting_, .stopping = true},
-                                   kStoppingAreaSize, [this](uint64_t page) { guards_.executed(page); });
+  stopping_ = std::make_unique<Translator>(
+      space_, Places{&low_->context, &tables}, tables,
+      Style{.model = cpu_.kind(), .counting = counting_, .stopping = true, .loop = fast_loop(counting_)},
+      kStoppingAreaSize, [this](uint64_t page) { guards_.executed(page); });
   stopping_->forgets = forgets_;
   stopping_->set_notes(noted_);
   return *stopping_;

@@ -162,6 +162,14 @@ void TranslatedVcpu::count() {
                   : std::accumulate(c.slots.begin(), c.slots.end(), uint64_t{0});
 }
 
+// One branch.
+void TranslatedVcpu::uncount() {
+  Context& c = context();
+  --c.branches;
+  --c.slots[0];
+  count();
+}
+
 // What the last x87 instruction was the processor tells by where its translation is.
 void TranslatedVcpu::translate_x87_pointer() {
   uint64_t pointer = 0;
@@ -336,7 +344,10 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_block(Translator& translator) {
   const auto why = static_cast<uint32_t>(c.exit);
   if (!machine_.intact() || why == kLeftAstray) went_astray();
   if (why == kLeftByKick) return std::nullopt;
-  if (why == kLeftByFault) return fault();
+  if (why == kLeftByFault) {
+    if (fault_.counted) uncount();
+    return fault();
+  }
   if (why == kLeftUnnoted) return unnoted(translator);
   if (why == kLeftByTable) return left_by_table(translator);
   const ExitPoint exit = translator.exit(why);
@@ -403,9 +414,7 @@ TranslatedVcpu::Outcome TranslatedVcpu::left_by_table(Translator& translator, bo
     teller_->went(path);
   }
   c.rip = site.address;
-  --c.branches;
-  --c.slots[0];
-  count();
+  uncount();
   return exception(vector::kGeneralProtection);
 }
 

@@ -102,6 +102,7 @@ class TranslatedVcpu final : public Vcpu {
   // Executes translated code until it is left. `goes_on`: even where somebody wants the vCPU out.
   void enter(const Translator& translator, uint64_t entry, bool goes_on);
   void count();
+  void uncount();
   void load();
   void store();
   void translate_x87_pointer();

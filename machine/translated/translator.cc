@@ -159,18 +159,20 @@ uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
   block.first_conditional = static_cast<uint32_t>(paths_.conditionals.size());
   block.first_access = static_cast<uint32_t>(paths_.accesses.size());
   constexpr uint64_t kAligned = 16;
-  while (area.hot.here() % kAligned != 0) area.hot.byte(0xcc);
-  if (by_table) {
-    block.by_table[static_cast<size_t>(*by_table)] = area.hot.here();
-    block.next_in_slot[static_cast<size_t>(*by_table)] = writer.write_table_entry(*by_table, guest);
-  }
+  const uint64_t before = by_table ? Writer::kBeforeTableEntry : 0;
+  while ((area.hot.here() + before) % kAligned != 0) area.hot.byte(0xcc);
+  if (by_table) write_table_entry(writer, *by_table, block);
   block.entry = area.hot.here();
   by_guest_[guest] = number;
   writer.begin_block(number, guest);
   if (style_.journaled) writer.write_code_left(guest, instructions_.back().next() - guest);
   bool ended = false;
-  for (size_t i = 0; i < instructions_.size(); ++i)
-    ended = writer.write(instructions_[i], i + 1 < instructions_.size());
+  for (size_t i = 0; i < instructions_.size(); ++i) {
+    const bool goes_on = i + 1 < instructions_.size();
+    if (goes_on && !style_.stopping && !style_.accesses && fuse(instructions_[i], instructions_[i + 1]))
+      writer.count_ahead(instructions_[i]);
+    ended = writer.write(instructions_[i], goes_on);
+  }
   if (!ended) writer.write_behind(instructions_.back().next());
   writer.finish_block();
   block.end = area.hot.here();
@@ -276,14 +278,19 @@ uint64_t Translator::bridge(Area& area, uint64_t target, uint64_t otherwise) {
   return start;
 }
 
+void Translator::write_table_entry(Writer& writer, Table table, Block& block) {
+  const Writer::TableEntry entry = writer.write_table_entry(table, block.guest);
+  block.by_table[static_cast<size_t>(table)] = entry.start;
+  block.next_in_slot[static_cast<size_t>(table)] = entry.next;
+}
+
 void Translator::add_to_table(Table table, uint32_t number) {
   Block& block = blocks_[number];
   const auto which = static_cast<size_t>(table);
   if (block.by_table[which] != 0 || full()) return;
   Area& area = *areas_[block.area];
   Writer writer = writer_for(area, style_);
-  block.by_table[which] = area.hot.here();
-  block.next_in_slot[which] = writer.write_table_entry(table, block.guest);
+  write_table_entry(writer, table, block);
   area.hot.jump(block.entry);
   slots_[which][slot_of(block.guest)].push_back(number);
   chain(table, block.guest);

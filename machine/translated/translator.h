@@ -111,6 +111,7 @@ class Translator {
   uint64_t entry_for_link(uint64_t target, uint32_t exit, uint8_t area);
   void put_displacement(uint8_t* at, uint64_t target, const Area& area);
   void link(uint32_t number, Block& block);
+  static void write_table_entry(Writer& writer, Table table, Block& block);
   void add_to_table(Table table, uint32_t number);
   static uint64_t bridge(Area& area, uint64_t target, uint64_t otherwise);
   void invalidate(uint32_t number);

@@ -25,11 +25,25 @@ bool is_prefix(uint8_t byte) {
   return std::ranges::find(kPrefixes, byte) != kPrefixes.end();
 }
 
+// Where branches are counted in vectors: an addition may take two cycles, so that each branch had to wait for
+// the one before if there were one counter. Their sum counts; what leaves translated code adds them up.
+constexpr std::array<unsigned, 2> kCounters = {31, 29};
+constexpr unsigned kMainCounter = 31, kOne = 30;
+// And of what is noted.
+constexpr unsigned kNote = 28, kFour = 27, kNotedTarget = 26, kEight = 25, kSpill = 24, kSpilledRax = 23,
+                   kNotedAddress = 22;
+
 // EVEX-encoded (SDM vol. 2, 2.7), all of XMM16 to XMM31. Bits in the first of its bytes are inverted: R,
 // which is bit 3 of the vector register's number, and B, bit 3 of the other operand's.
 constexpr unsigned evex_register(unsigned vector) { return vector < 24 ? 0x80 : 0; }
 constexpr unsigned kEvexB = 0x20;
 
+constexpr unsigned kAdd = 0xd4, kXor = 0xef;
+void operate(Emitter& at, unsigned opcode, unsigned first,
+             unsigned second) {  // VPADDQ, VPXORQ first, first, second
+  at.bytes({0x62, 0x01 | evex_register(first) | (second < 24 ? kEvexB : 0), 0x85U | (~first & 15U) << 3, 0x00,
+            opcode, 0xc0U | (first & 7) << 3 | (second & 7)});
+}
 void load_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ xmm, [address]
   at.bytes({0x62, 0x61 | evex_register(number), 0xfe, 0x08, 0x7e, 0x04 | (number & 7) << 3, 0x25});
   at.word32(address);
@@ -38,19 +52,11 @@ void store_vector(Emitter& at, unsigned number, uint64_t address) {  // VMOVQ [a
   at.bytes({0x62, 0x61 | evex_register(number), 0xfd, 0x08, 0xd6, 0x04 | (number & 7) << 3, 0x25});
   at.word32(address);
 }
-void add_vector(Emitter& at, unsigned to, unsigned from) {  // VPADDQ to, to, from
-  at.bytes({0x62, 0x01 | evex_register(to) | (from < 24 ? kEvexB : 0), 0x85U | (~to & 15U) << 3, 0x00, 0xd4,
-            0xc0U | (to & 7) << 3 | (from & 7)});
-}
 // VMOVQ from a register of the guest's, and to it.
 void move_vector(Emitter& at, bool to_vector, unsigned vector, unsigned reg) {
   at.bytes({0x62, 0x41 | evex_register(vector) | (reg < 8 ? kEvexB : 0), 0xfd, 0x08,
             to_vector ? 0x6eU : 0x7eU, 0xc0U | (vector & 7) << 3 | (reg & 7)});
 }
-
-// What vector registers have while translated code counts in them: the guest has no AVX-512.
-constexpr unsigned kCount = 31, kOne = 30, kNote = 29, kFour = 28, kNotedTarget = 27, kEight = 26,
-                   kSpill = 25, kSpilledRax = 24, kNotedAddress = 23;
 
 // XMM0-15, or YMM0-15 of the v3 model, to the context or from it.
 enum class Way : uint8_t { load, store };
@@ -91,8 +97,10 @@ void write_enter(Emitter& at, const Places& places, const Style& style) {
   move_vectors(at, places, style, Way::load);
   load_mxcsr(at, places.of(&Context::fpu) + xsave::kMxcsr);
   if (style.counting == Counting::vector) {
-    load_vector(at, kCount, places.of(&Context::branches));
+    load_vector(at, kMainCounter, places.of(&Context::branches));
     load_vector(at, kOne, places.of(&Context::one));
+    for (const unsigned number : kCounters)
+      if (number != kMainCounter) operate(at, kXor, number, number);
     if (style.flow) {
       load_vector(at, kNote, places.of(&Context::note));
       load_vector(at, kFour, places.of(&Context::four));
@@ -140,7 +148,9 @@ void write_leave(Emitter& at, const Places& places, const Style& style) {
   // Intel's processors are slow with SSE where upper halves are in use.
   if (style.model == CpuModelKind::v3) at.bytes({0xc5, 0xf8, 0x77});  // vzeroupper
   if (style.counting == Counting::vector) {
-    store_vector(at, kCount, places.of(&Context::branches));
+    for (const unsigned number : kCounters)
+      if (number != kMainCounter) operate(at, kAdd, kMainCounter, number);
+    store_vector(at, kMainCounter, places.of(&Context::branches));
     if (style.flow) {
       store_vector(at, kNote, places.of(&Context::note));
       store_vector(at, kNotedTarget, places.of(&Context::noted_target));
@@ -311,7 +321,7 @@ void Writer::load_place(unsigned reg, unsigned vector, uint64_t address) {
 
 // Behind it, by what `size` has; `reg` is what load_place() loaded, and may be changed.
 void Writer::advance_place(unsigned reg, unsigned vector, unsigned size, uint64_t address) {
-  if (style_.counting == Counting::vector) return add_vector(hot_, vector, size);
+  if (style_.counting == Counting::vector) return operate(hot_, kAdd, vector, size);
   const unsigned low = reg & 7;
   hot_.bytes({reg >= 8 ? 0x4dU : 0x48U, 0x8d, 0x40 | low << 3 | low, size == kFour ? 4U : 8U});  // lea
   hot_.store(reg, address);
@@ -368,8 +378,10 @@ void Writer::link(uint64_t target) {
 
 // Changes no flags.
 void Writer::count() {
-  if (style_.counting == Counting::vector) return add_vector(hot_, kCount, kOne);
-  const uint64_t slot = places_.slot(counted_++ + block_ * 3);
+  const size_t number = counted_++ + block_ * 3;
+  if (style_.counting == Counting::vector)
+    return operate(hot_, kAdd, kCounters[number % kCounters.size()], kOne);
+  const uint64_t slot = places_.slot(number);
   hot_.store(kRcx, places_.of(&Context::count_spill));
   hot_.load(kRcx, slot);
   hot_.bytes({0x48, 0x8d, 0x49, 0x01});  // lea rcx, [rcx + 1]
@@ -692,9 +704,18 @@ void Writer::write_indirect(const Instruction& instruction) {
   write_lookup(instruction, Table::jumps);
 }
 
+void Writer::count_ahead(const Instruction& instruction) {
+  mark(Held::boundary, instruction.address);
+  count();
+  ahead_ = true;
+}
+
 bool Writer::write(const Instruction& instruction, bool goes_on) {
   accesses_ = static_cast<uint8_t>(accesses_ + std::exchange(own_, uint8_t{0}));
-  mark(Held::boundary, instruction.address);
+  if (!ahead_)
+    mark(Held::boundary, instruction.address);
+  else
+    mark(instruction.form == Form::copied ? Held::counted : Held::inside, instruction.address);
   if (instruction.form == Form::copied && touches_x87(instruction)) load_x87(instruction.address);
   const auto counted = [&] {
     if (style_.stopping) {
@@ -711,7 +732,7 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
       return false;
     case Form::conditional:
       counted();
-      count();
+      if (!std::exchange(ahead_, false)) count();
       hot_.bytes({0x0f, 0x80U | (instruction.decoded.opcode & 15U)});
       jump_if_taken(instruction);
       ++passed_;
@@ -751,30 +772,40 @@ bool Writer::write(const Instruction& instruction, bool goes_on) {
   return true;
 }
 
-uint8_t* Writer::write_table_entry(Table table, uint64_t guest) {
+// LOOP, which changes no flags, goes on where RCX is one: then no branch is taken where the target is the
+// right one. JRCXZ, of which that is not true, is for processors whose LOOP is slow.
+Writer::TableEntry Writer::write_table_entry(Table table, uint64_t guest) {
   const unsigned other = table == Table::jumps ? kRax : kR11;
   // LEA RCX, [RCX + other]
   const auto add = [other](Emitter& at) {
     at.bytes({other == kRax ? 0x48U : 0x4aU, 0x8d, 0x0c, other == kRax ? 0x01U : 0x19U});
   };
-  if (guest < kLow) {
-    hot_.bytes({0x48, 0x8d, 0x89});  // lea rcx, [rcx - guest]
-    hot_.word32(-guest);
-  } else {
-    hot_.set(other, -guest);
-    add(hot_);
-  }
+  TableEntry entry;
   const uint64_t mismatch = cold_.here();
   cold_.set(other, guest);
   add(cold_);
   cold_.byte(0xe9);
-  uint8_t* const next = cold_.at();
+  entry.next = cold_.at();
   cold_.word32(0);
-  hot_.bytes({0xe3, 0x05});  // jrcxz over the next
+  const uint64_t out = hot_.here(), match = style_.loop ? 1 : 0;
   hot_.jump(mismatch);
+  entry.start = hot_.here();
+  if (guest < kLow) {
+    hot_.bytes({0x48, 0x8d, 0x89});  // lea rcx, [rcx - guest + match]
+    hot_.word32(match - guest);
+  } else {
+    hot_.set(other, match - guest);
+    add(hot_);
+  }
+  if (style_.loop) {
+    hot_.bytes({0xe2, static_cast<unsigned>(out - (hot_.here() + 2))});  // loop out
+  } else {
+    hot_.bytes({0xe3, 0x02});                                            // jrcxz over the next
+    hot_.bytes({0xeb, static_cast<unsigned>(out - (hot_.here() + 2))});  // jmp out
+  }
   hot_.load(other, places_.of(&Context::other_spill));
   hot_.load(kRcx, places_.of(&Context::rcx_spill));
-  return next;
+  return entry;
 }
 
 }  // namespace aftercheck::translated

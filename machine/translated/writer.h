@@ -55,6 +55,7 @@ struct Style {
   bool flow = false;       // note paths, but for those that go through no branch that a trace would tell
   bool code = false;       // with `flow`: note all paths
   bool accesses = false;   // with `code`: note the addresses of what is accessed
+  bool loop = false;       // LOOP is fast
 };
 
 // Writes the routines at `at`.
@@ -86,6 +87,8 @@ class Writer {
   }
   // Leaves at `guest`, where a block of so many bytes begins, when no more code may be executed.
   void write_code_left(uint64_t guest, uint64_t bytes);
+  // `instruction` is written next, and behind it the branch of this block that is counted here, before both.
+  void count_ahead(const Instruction& instruction);
   // `goes_on`: a jump's target, or what is behind a branch, is written next. True where it ends the block.
   bool write(const Instruction& instruction, bool goes_on);
   // Goes on behind the last instruction, which ends at `target`.
@@ -94,8 +97,13 @@ class Writer {
   void finish_block();
 
   // How a block is entered by a table, its target in RCX: leaves RCX and the other register as they were, and
-  // continues right behind. Returns where the jump to the next block of the slot is written.
-  uint8_t* write_table_entry(Table table, uint64_t guest);
+  // continues right behind.
+  struct TableEntry {
+    uint64_t start = 0;       // where it is executed
+    uint8_t* next = nullptr;  // where the jump to the next block of the slot is written
+  };
+  TableEntry write_table_entry(Table table, uint64_t guest);
+  static constexpr uint64_t kBeforeTableEntry = 5;  // bytes that it writes before its start
 
  private:
   Emitter& hot_;
@@ -119,6 +127,7 @@ class Writer {
     uint32_t path = 0;
   };
   std::vector<Taken> taken_;
+  bool ahead_ = false;  // count_ahead() has counted the next branch
 
   void mark(Held held, uint64_t guest, unsigned reg = 0);
   uint32_t add_exit(ExitPoint::Kind kind, uint64_t target);

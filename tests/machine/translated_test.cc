@@ -177,6 +177,30 @@ void exact_counts() {
   }
 }
 
+// What is compared can't be read: the branch behind it has not been executed, though it may be counted by
+// then.
+void counts_before_faults() {
+  // cmp [rax], ecx; jne 1f; 1: test [rdx], cl; je 2f; 2: syscall
+  Guest guest(kKind, {0x39, 0x08, 0x75, 0x00, 0x84, 0x0a, 0x74, 0x00, 0x0f, 0x05});
+  constexpr uint64_t kNonCanonical = uint64_t{1} << 63, kSecond = kCode + 4, kNothing = 0x10;
+  guest.regs().rax = kNonCanonical;
+  for (int time = 0; time < 3; ++time) {
+    REQUIRE(guest.vcpu->run().kind == ExitKind::exception);
+    CHECK(guest.regs().rip == kCode);
+    CHECK(guest.vcpu->branches() == 0);
+  }
+  guest.regs().rax = Guest::kData;
+  guest.regs().rdx = kNothing;
+  const Exit exit = guest.vcpu->run();
+  CHECK(exit.kind == ExitKind::memory_fault);
+  CHECK(exit.address == kNothing);
+  CHECK(guest.regs().rip == kSecond);
+  CHECK(guest.vcpu->branches() == 1);
+  guest.regs().rdx = Guest::kData;
+  REQUIRE(guest.vcpu->run().kind == ExitKind::syscall);
+  CHECK(guest.vcpu->branches() == 2);
+}
+
 void counts_go_on() {
   // 1: dec ecx; jnz 1b; syscall; jmp to the start
   Guest guest(kKind, {0xff, 0xc9, 0x75, 0xfc, 0x0f, 0x05, 0xeb, 0xf8});
@@ -411,6 +435,7 @@ TRANSLATED_TEST("the translated machine gives the agreed exits",
 TRANSLATED_TEST("the translated machine gives the agreed exits that emulated processors do not",
                 [] { exit_cases::check_all(MachineKind::translated, exit_cases::emulators_differ); })
 TRANSLATED_TEST("branches are counted exactly, run or stepped", exact_counts)
+TRANSLATED_TEST("branches are counted not before faults", counts_before_faults)
 TRANSLATED_TEST("branches are counted on, for each vCPU", counts_go_on)
 TRANSLATED_TEST("a hundred million branches", huge_counts)
 TRANSLATED_TEST("every place of a loop is reached by its branches", every_place)
