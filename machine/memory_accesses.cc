@@ -216,13 +216,20 @@ bool is_gather(std::span<const uint8_t> code) {
   return x86::decode(code, instruction) && instruction.meta.isa_ext == ZYDIS_ISA_EXT_AVX2GATHER;
 }
 
-uint64_t port_access_length(std::span<const uint8_t> code) {
-  constexpr std::array kCategories = {ZYDIS_CATEGORY_IO, ZYDIS_CATEGORY_IOSTRINGOP};
+std::optional<PortAccess> port_access(std::span<const uint8_t> code) {
   ZydisDecodedInstruction instruction;
-  if (!x86::decode(code, instruction) ||
-      std::find(kCategories.begin(), kCategories.end(), instruction.meta.category) == kCategories.end())
-    return 0;
-  return instruction.length;
+  if (!x86::decode(code, instruction)) return std::nullopt;
+  const bool string = instruction.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+  if (!string && instruction.meta.category != ZYDIS_CATEGORY_IO) return std::nullopt;
+  // SDM vol. 2: the lowest bit of the opcode tells bytes from words; there are no quadwords. The second tells
+  // IN from OUT.
+  const uint64_t word = instruction.operand_width == 16 ? 2 : 4;
+  return PortAccess{.length = instruction.length,
+                    .size = (instruction.opcode & 1) == 0 ? 1 : word,
+                    .out = (instruction.opcode & 2) != 0,
+                    .string = string,
+                    .repeated = x86::is_repeated(instruction),
+                    .wide = instruction.address_width == 64};
 }
 
 bool protection_fault(std::span<const uint8_t> code, const Registers& registers, const FpuState* fpu) {

@@ -42,8 +42,17 @@ bool protection_fault(std::span<const uint8_t> code, const Registers& registers,
 // still on it (SDM vol. 2, VPGATHERDD).
 bool is_gather(std::span<const uint8_t> code);
 
-// Bytes of the instruction at the start of `code` if it is IN, OUT, INS or OUTS; 0 otherwise.
-uint64_t port_access_length(std::span<const uint8_t> code);
+// IN, OUT, INS or OUTS.
+struct PortAccess {
+  uint64_t length = 0;  // of the instruction, in bytes
+  uint64_t size = 0;    // of what it moves at once
+  bool out = false;
+  bool string = false;
+  bool repeated = false;
+  bool wide = true;  // RSI, RDI and RCX count, not ESI, EDI and ECX
+};
+// The instruction at the start of `code`, if it is one.
+std::optional<PortAccess> port_access(std::span<const uint8_t> code);
 
 // Instructions that KVM emulates, or replaces by others, although the guest has none of them (XSAVE without
 // CR4.OSXSAVE; hypercalls), and then fails for want of memory. To ring 3 they are undefined.

@@ -267,21 +267,49 @@ Exit KvmVcpu::syscall_exit() {
 // one needs it. To the guest they are what every port is.
 Exit KvmVcpu::port_access_exit() {
   registers_.rflags &= ~(hidden_trap_flag_ | rflags::kResume);
-  // KVM reports the access with RIP on the instruction, or past it where it emulates.
-  constexpr uint64_t kLongest = 3;  // but for more prefixes than one
-  for (const uint64_t back : {uint64_t{0}, kLongest, uint64_t{2}, uint64_t{1}}) {
-    std::array<uint8_t, kLongestInstruction> buffer{};
-    const uint64_t length = port_access_length(code_at(machine_.space(), registers_.rip - back, buffer));
-    if (length == 0 || (back != 0 && length != back)) continue;
-    registers_.rip -= back;
-    break;
-  }
-  // An IN is completed when KVM is run next: now, lest it be taken for done when it is tried again.
   kvm_run& run = fd_.run_area();
+  const auto access_at = [&](uint64_t rip) {
+    std::array<uint8_t, kLongestInstruction> buffer{};
+    auto access = port_access(code_at(machine_.space(), rip, buffer));
+    if (access && (access->size != run.io.size || access->out != (run.io.direction == KVM_EXIT_IO_OUT)))
+      access.reset();
+    return access;
+  };
+  // KVM reports the access with RIP on the instruction, or past it where it emulates; so bytes before it that
+  // could be prefixes are taken for some.
+  std::optional<PortAccess> access = access_at(registers_.rip);
+  for (uint64_t back = kLongestInstruction; !access && back != 0; --back) {
+    access = access_at(registers_.rip - back);
+    if (access && access->length != back) access.reset();
+    if (access) registers_.rip -= back;
+  }
+  if (access && access->string) access->out ? take_back_output(*access) : give_back_input(*access);
+  // An IN is completed when KVM is run next: now, lest it be taken for done when it is tried again.
   run.immediate_exit = 1;
   static_cast<void>(fd_.run());
   run.immediate_exit = kicked_.load() ? 1 : 0;
   return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
+}
+
+// INS is going to store what it gets, in some turns at once: what is there already.
+void KvmVcpu::give_back_input(const PortAccess& access) {
+  const kvm_run& run = fd_.run_area();
+  auto* to = reinterpret_cast<std::byte*>(&fd_.run_area()) + run.io.data_offset;
+  const bool down = (registers_.rflags & rflags::kDirection) != 0;
+  for (uint64_t turn = 0; turn < run.io.count; ++turn) {
+    const uint64_t address = registers_.rdi + (down ? -turn : turn) * access.size;
+    machine_.space().read(access.wide ? address : static_cast<uint32_t>(address), to + turn * access.size,
+                          access.size);
+  }
+}
+
+// One turn of OUTS, which KVM has taken already. With 32-bit addresses the upper halves are lost.
+void KvmVcpu::take_back_output(const PortAccess& access) {
+  const auto change = [&access](uint64_t& value, uint64_t by) {
+    value = access.wide ? value + by : static_cast<uint32_t>(value + by);
+  };
+  change(registers_.rsi, (registers_.rflags & rflags::kDirection) != 0 ? access.size : -access.size);
+  if (access.repeated) change(registers_.rcx, 1);
 }
 
 bool KvmVcpu::in_syscall_stub() const {

@@ -6,6 +6,7 @@
 
 #include "machine/kvm/kvm_api.h"
 #include "machine/kvm/monitor.h"
+#include "machine/memory_accesses.h"
 #include "machine/vcpu.h"
 
 namespace aftercheck::kvm {
@@ -49,6 +50,8 @@ class KvmVcpu final : public Vcpu {
   bool only_ours(Exit& exit);
   Exit syscall_exit();
   Exit port_access_exit();
+  void take_back_output(const PortAccess& access);
+  void give_back_input(const PortAccess& access);
   Exit exception_exit(unsigned number);
   Exit memory_fault_exit();
   Exit classify_page_fault(uint32_t error_code);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <set>
@@ -16,6 +17,20 @@ namespace {
 
 using R = Registers;
 namespace v = vector;
+
+// One that ring 3 has on the host, because the monitor's stubs need it (machine/kvm/monitor.h); to the guest
+// it is as any other.
+void at_port(Registers& r) {
+  r.rdx = 0x44;
+  r.rcx = 3;
+  r.rsi = r.rdi = kData + 0x100;
+}
+
+std::vector<uint8_t> data_of(const AddressSpace& space) {
+  std::vector<uint8_t> bytes(kDataEnd - kData);
+  REQUIRE(space.read(kData, bytes.data(), bytes.size()));
+  return bytes;
+}
 
 }  // namespace
 
@@ -55,6 +70,137 @@ std::vector<Case> memory_cases() {
       {"hlt", {0x90, 0xf4}, nothing, exception(v::kGeneralProtection), 1, nothing},
       {"cli", {0xfa}, nothing, exception(v::kGeneralProtection), 0, nothing},
       {"in al, dx", {0xec}, nothing, exception(v::kGeneralProtection), 0, nothing},
+      {"outsb at a port of the monitor's", {0x6e}, at_port, exception(v::kGeneralProtection), 0, nothing},
+      {"outsb at a port of the monitor's, downwards",
+       {0x6e},
+       [](R& r) {
+         at_port(r);
+         r.rflags |= rflags::kDirection;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"rep outsb at a port of the monitor's",
+       {0xf3, 0x6e},
+       at_port,
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"rep outsb at a port of the monitor's, once",
+       {0xf3, 0x6e},
+       [](R& r) {
+         at_port(r);
+         r.rcx = 1;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"rep outsb at a port of the monitor's, downwards",
+       {0xf3, 0x6e},
+       [](R& r) {
+         at_port(r);
+         r.rflags |= rflags::kDirection;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"repne outsd at a port of the monitor's",
+       {0xf2, 0x6f},
+       at_port,
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"repne outsd at a port of the monitor's, once",
+       {0xf2, 0x6f},
+       [](R& r) {
+         at_port(r);
+         r.rcx = 1;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"repne outsd at a port of the monitor's, downwards",
+       {0xf2, 0x6f},
+       [](R& r) {
+         at_port(r);
+         r.rflags |= rflags::kDirection;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"outsw at a port of the monitor's",
+       {0x66, 0x6f},
+       at_port,
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"outsw at a port of the monitor's, downwards",
+       {0x66, 0x6f},
+       [](R& r) {
+         at_port(r);
+         r.rflags |= rflags::kDirection;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"insb at a port of the monitor's", {0x6c}, at_port, exception(v::kGeneralProtection), 0, nothing},
+      {"insb at a port of the monitor's, downwards",
+       {0x6c},
+       [](R& r) {
+         at_port(r);
+         r.rflags |= rflags::kDirection;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"rep insd at a port of the monitor's",
+       {0xf3, 0x6d},
+       at_port,
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"rep insd at a port of the monitor's, once",
+       {0xf3, 0x6d},
+       [](R& r) {
+         at_port(r);
+         r.rcx = 1;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"rep insd at a port of the monitor's, downwards",
+       {0xf3, 0x6d},
+       [](R& r) {
+         at_port(r);
+         r.rflags |= rflags::kDirection;
+       },
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"in eax, dx at a port of the monitor's",
+       {0xed},
+       at_port,
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"out dx, al at a port of the monitor's",
+       {0xee},
+       at_port,
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"in al, 0x46 at a port of the monitor's",
+       {0xe4, 0x46},
+       at_port,
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
+      {"out 0x44, eax at a port of the monitor's",
+       {0xe7, 0x44},
+       at_port,
+       exception(v::kGeneralProtection),
+       0,
+       nothing},
       {"out 0x80, al", {0xe6, 0x80}, nothing, exception(v::kGeneralProtection), 0, nothing},
       {"mov rax, cr0", {0x0f, 0x20, 0xc0}, nothing, exception(v::kGeneralProtection), 0, nothing},
       {"wrmsr", {0x0f, 0x30}, nothing, exception(v::kGeneralProtection), 0, nothing},
@@ -365,6 +511,8 @@ void lay_out(AddressSpace& space, const Case& test) {
   REQUIRE(space.map_anonymous({kReadOnly, kReadOnly + kPageSize}, PROT_READ, false) == 0);
   REQUIRE(space.map_anonymous({kNone, kNone + kPageSize}, PROT_NONE, false) == 0);
   REQUIRE(space.map_anonymous({kStack, kStackTop}, kRw, false) == 0);
+  constexpr std::array<uint8_t, 32> kFilled = {0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac};
+  REQUIRE(space.write(kData + 0x100, kFilled.data(), kFilled.size()));
   REQUIRE(space.write(test.at, test.code.data(), test.code.size()));
 }
 
@@ -377,6 +525,9 @@ bool needs_cpu_mask(const Case& test) {
   return test.name == "xgetbv without OSXSAVE" || test.name == "vaddps without AVX" ||
          test.name == "rdfsbase without FSGSBASE";
 }
+
+// AMD's processors lose it where the host switches to another task in between.
+bool is_x87_pointer(const Case& test) { return test.name.starts_with("the x87 instruction pointer"); }
 
 bool emulators_differ(const Case& test) {
   static const std::set<std::string_view> names = {
@@ -397,6 +548,7 @@ void check_all(MachineKind kind, bool (*wanted)(const Case&)) {
     if (wanted != nullptr && !wanted(test)) continue;
     if (kind == MachineKind::soft && test.soft_differs) continue;
     if (kind == MachineKind::translated && test.translated_differs && is_amd()) continue;
+    if (kind == MachineKind::kvm && is_x87_pointer(test) && is_amd()) continue;
     INFO("case: " << test.name << " on " << name(kind));
     AddressSpace space;
     const CpuModel cpu(CpuModelKind::portable);
@@ -406,6 +558,7 @@ void check_all(MachineKind kind, bool (*wanted)(const Case&)) {
     vcpu->set_fpu(FpuState::initial());
     const Registers before = initial_registers(test);
     vcpu->registers() = before;
+    const std::vector<uint8_t> data = data_of(space);
     const Exit exit = vcpu->run();
     INFO("exit: " << describe(exit));
     Registers expected = before;
@@ -413,6 +566,8 @@ void check_all(MachineKind kind, bool (*wanted)(const Case&)) {
     expected.rip = test.at + test.rip;
     const Registers& after = vcpu->registers();
     CHECK(exit == test.exit);
+    // The first instruction of all cases that end like this.
+    if (exit == exception(v::kGeneralProtection) && test.rip == 0) CHECK((data_of(space) == data));
     const auto* want = reinterpret_cast<const uint64_t*>(&expected);
     const auto* have = reinterpret_cast<const uint64_t*>(&after);
     for (size_t i = 0; i < kRegisterCount; ++i) {
