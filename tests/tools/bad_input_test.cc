@@ -98,7 +98,7 @@ const std::vector<Case> kCases = {
     {"unknown machine", nothing, {"record", "--machine", "vax", "ls"}, 2, {"--machine", "vax", "kvm"}},
     {"unknown cpu", nothing, {"record", "--cpu=z80", "ls"}, 2, {"--cpu", "z80", "portable"}},
     {"a processor that the soft vCPU lacks", nothing, {"record", "--cpu", "v3", "--machine", "soft", "true"}, 4, {"--cpu v3"}},
-    {"a trace by the soft vCPU of a processor that it lacks", nothing, {"record", "--cpu=v3", "--pt=soft", "true"}, 4, {"--cpu v3"}},
+    {"a trace by the soft vCPU of a processor that it lacks", nothing, {"record", "--cpu=v3", "--pt=soft", "--machine=soft", "true"}, 4, {"--cpu v3"}},
     {"unknown answer to calls that can't be recorded", nothing, {"record", "--on-unsupported", "cry", "ls"}, 2, {"--on-unsupported", "stop"}},
     {"unknown permission", nothing, {"record", "--allow", "everything", "ls"}, 2, {"--allow", "kill-all"}},
     {"unknown answer to log errors", nothing, {"record", "--on-log-error", "cry", "ls"}, 2, {"--on-log-error", "stop"}},
