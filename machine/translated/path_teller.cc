@@ -144,18 +144,20 @@ void PathTeller::clear() {
   if (instrument_) instrument_->begin(notes_);
 }
 
-void PathTeller::drain() {
+// Addresses of a path that is not noted yet may be left.
+void PathTeller::tell_notes() {
   if (notes_.notes() == notes_.notes_end()) return;
   if (flow_) flow_->tell(notes_, *paths_);
   if (instrument_) instrument_->tell(notes_, *paths_);
+}
+
+void PathTeller::drain() {
+  tell_notes();
   clear();
 }
 
 void PathTeller::went(const Path& path, uint64_t target) {
-  if (notes_.notes() != notes_.notes_end()) {
-    if (flow_) flow_->tell(notes_, *paths_);
-    if (instrument_) instrument_->tell(notes_, *paths_);
-  }
+  tell_notes();
   if (path.start != path.end) {
     if (flow_) flow_->tell(path, target);
     if (instrument_) instrument_->tell(path, target, *paths_);

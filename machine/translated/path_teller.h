@@ -113,6 +113,7 @@ class PathTeller {
   NoteBuffer& notes_;
   const Paths* paths_ = nullptr;
 
+  void tell_notes();
   void clear();
 };
 
