@@ -37,12 +37,13 @@ extern HIDDEN struct vassert_ghost_state vassert_ghost_state_;
 /* Checks of this module around the current place. 0 in the run; what an excursion adds is undone with it. */
 extern HIDDEN int vassert_depth_;
 
-/* A check of this module begins, or ends, in an excursion. Not 0: there is more to do about stdout and
- * stderr, by the functions below. Ended quickly, the outermost check does not go on. They keep all registers
- * but RAX and the flags. */
+/* A check of this module begins, or ends, in an excursion. Afterwards vassert_more_ is not 0 where there is
+ * more to do about stdout and stderr, by the functions below. (Not a result: clang 14 gives RAX its old value
+ * back, too.) Ended quickly, the outermost check does not go on. They keep all registers but the flags. */
+extern HIDDEN int vassert_more_;
 #define VASSERT_KEEPS_ __attribute__((no_caller_saved_registers))
-HIDDEN VASSERT_KEEPS_ int vassert_begin_quickly_(void);
-HIDDEN VASSERT_KEEPS_ int vassert_end_quickly_(void);
+HIDDEN VASSERT_KEEPS_ void vassert_begin_quickly_(void);
+HIDDEN VASSERT_KEEPS_ void vassert_end_quickly_(void);
 HIDDEN void vassert_begin_slowly_(const struct vassert_entry* record);
 HIDDEN void vassert_end_slowly_(const struct vassert_entry* record);
 

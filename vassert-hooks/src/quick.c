@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * How most checks begin and end. Compiled to use general registers only, and to keep all but the result's, so
+ * How most checks begin and end. Compiled to use general registers only, and to keep them all, so
  * that a thunk need not save them: each store of a check is undone when it ends, one after the other. */
 #include <stdio.h>
 
 #include "internal.h"
 
-int vassert_depth_ = 0;
+int vassert_depth_ = 0, vassert_more_ = 0;
 
 /* Has it nothing to write or to read on? Then neither __fpurge nor fflush would do anything. */
 static inline int is_idle(FILE* stream) {
@@ -19,15 +19,15 @@ static inline int is_idle(FILE* stream) {
 #endif
 }
 
-int vassert_begin_quickly_(void) {
+void vassert_begin_quickly_(void) {
   vassert_depth_++;
-  return !is_idle(stdout) || !is_idle(stderr);
+  vassert_more_ = !is_idle(stdout) || !is_idle(stderr);
 }
 
-int vassert_end_quickly_(void) {
+void vassert_end_quickly_(void) {
   vassert_depth_--;
-  if (!is_idle(stdout) || !is_idle(stderr)) return 1;
+  vassert_more_ = !is_idle(stdout) || !is_idle(stderr);
+  if (vassert_more_) return;
   long result = VASSERT_SYSCALL;
   __asm__ volatile("syscall" : "+a"(result) : "D"((long)VASSERT_OP_END) : "rcx", "r11", "memory");
-  return 0;
 }

@@ -30,11 +30,15 @@ void vassert_end_slowly_(const struct vassert_entry* record) {
 }
 
 void vassert_begin_(const struct vassert_entry* record) {
-  if (!vassert_control_.eager && vassert_begin_quickly_()) vassert_begin_slowly_(record);
+  if (vassert_control_.eager) return;
+  vassert_begin_quickly_();
+  if (vassert_more_) vassert_begin_slowly_(record);
 }
 
 void vassert_end_(const struct vassert_entry* record) {
-  if (!vassert_control_.eager && vassert_end_quickly_()) vassert_end_slowly_(record);
+  if (vassert_control_.eager) return;
+  vassert_end_quickly_();
+  if (vassert_more_) vassert_end_slowly_(record);
 }
 
 /* The head of what the C++ runtime keeps for each thread (Itanium C++ ABI, exception handling, 2.2.2). Weak:

@@ -22,12 +22,8 @@
         jne     1f
         .endif
         .ifnb \quickly
-        pushq   %rax
-        .cfi_adjust_cfa_offset 8
         call    \quickly
-        testl   %eax, %eax
-        popq    %rax
-        .cfi_adjust_cfa_offset -8
+        cmpl    $0, vassert_more_(%rip)
         je      1f
         .endif
         pushq   %rbp
