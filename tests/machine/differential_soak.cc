@@ -51,6 +51,12 @@ uint64_t number(const char* text) {
   return value;
 }
 
+CpuModelKind model(const char* text) {
+  const auto kind = cpu_model_named(text);
+  if (!kind || *kind == CpuModelKind::host) fail(ErrorKind::usage, "--cpu is portable or v3, not {}", text);
+  return *kind;
+}
+
 ComparisonOptions parse(int argc, char** argv) {
   ComparisonOptions options;
   options.seed = std::random_device{}();
@@ -59,6 +65,10 @@ ComparisonOptions parse(int argc, char** argv) {
     const std::string_view option = argv[i];
     if (option == "--counts-in-memory") {
       options.counts = BranchCounts::in_memory;
+      continue;
+    }
+    if (option == "--cpu" && i + 1 != argc) {
+      options.model = model(argv[++i]);
       continue;
     }
     uint64_t* const value = option == "--seed"           ? &options.seed

@@ -43,6 +43,15 @@ bool is_portable(ZydisISAExt extension) {
   return std::ranges::find(kPortable, extension) != std::end(kPortable);
 }
 
+bool is_more_in_v3(ZydisISAExt extension) {
+  static constexpr ZydisISAExt kMore[] = {
+      ZYDIS_ISA_EXT_AVX,   ZYDIS_ISA_EXT_AVX2,  ZYDIS_ISA_EXT_AVX2GATHER, ZYDIS_ISA_EXT_AVXAES,
+      ZYDIS_ISA_EXT_BMI1,  ZYDIS_ISA_EXT_BMI2,  ZYDIS_ISA_EXT_F16C,       ZYDIS_ISA_EXT_FMA,
+      ZYDIS_ISA_EXT_LZCNT, ZYDIS_ISA_EXT_MOVBE,
+  };
+  return std::ranges::find(kMore, extension) != std::end(kMore);
+}
+
 bool is_prefix(unsigned opcode) {
   constexpr unsigned kOthers[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3};
   return (opcode & 0xf0) == 0x40 || std::ranges::find(kOthers, opcode) != std::end(kOthers);

@@ -96,9 +96,22 @@ constexpr uint64_t kMostSteps = 20'000;
 // What is done about an exit: as a kernel and its signal handlers might. False: the program ends there.
 class Host {
  public:
-  explicit Host(const Laid& laid) : laid_(laid) {}
+  Host(const Laid& laid, CpuModelKind model) : laid_(laid), upper_(model == CpuModelKind::v3) {}
 
   bool resumes(Vcpu& vcpu, const Exit& exit) {
+    const bool goes_on = answers(vcpu, exit);
+    if (goes_on && upper_) change_upper(vcpu);
+    return goes_on;
+  }
+  const std::optional<Range>& pushed() const { return pushed_; }
+
+ private:
+  const Laid& laid_;
+  bool upper_;  // halves of vector registers are there
+  unsigned traps_ = 0, stops_ = 0;
+  std::optional<Range> pushed_;
+
+  bool answers(Vcpu& vcpu, const Exit& exit) {
     Registers& r = vcpu.registers();
     switch (exit.kind) {
       case ExitKind::breakpoint:
@@ -122,12 +135,19 @@ class Host {
         return false;
     }
   }
-  const std::optional<Range>& pushed() const { return pushed_; }
-
- private:
-  const Laid& laid_;
-  unsigned traps_ = 0;
-  std::optional<Range> pushed_;
+  // As a handler does that returns with another state: to the first of three stops each register has that of
+  // the one before it, to the second none has any.
+  void change_upper(Vcpu& vcpu) {
+    const unsigned which = stops_++ % 3;
+    if (which == 2) return;
+    FpuState fpu = vcpu.fpu();
+    constexpr size_t kHalf = 16;
+    if (which == 0)
+      std::rotate(fpu.upper.begin(), fpu.upper.end() - kHalf, fpu.upper.end());
+    else
+      fpu.upper.fill(std::byte{0});
+    vcpu.set_fpu(fpu);
+  }
 
   bool calls(uint64_t rip) const {
     if (rip < laid_.start || rip >= laid_.start + laid_.code.size()) return false;
@@ -186,6 +206,11 @@ std::string differences(const Stop& a, const Stop& b) {
       text += fmt::format("    fxsave+{}: {:#04x} | {:#04x}\n", at, std::to_integer<unsigned>(p[at]),
                           std::to_integer<unsigned>(q[at]));
   }
+  for (size_t at = 0; at < a.fpu.upper.size(); ++at)
+    if (a.fpu.upper[at] != b.fpu.upper[at] && text.size() < kMost)
+      text +=
+          fmt::format("    upper half of ymm{}+{}: {:#04x} | {:#04x}\n", at / 16, at % 16,
+                      std::to_integer<unsigned>(a.fpu.upper[at]), std::to_integer<unsigned>(b.fpu.upper[at]));
   return text;
 }
 
@@ -231,7 +256,8 @@ uint64_t mix(uint64_t seed, uint64_t number) {  // SplitMix64's finaliser
 class Bench {
  public:
   explicit Bench(const ComparisonOptions& options)
-      : translated_(create_translated_machine(space_, CpuModel(options.model), options.counts)),
+      : model_(options.model),
+        translated_(create_translated_machine(space_, CpuModel(options.model), options.counts)),
         kvm_(create_kvm_machine(space_, CpuModel(options.model))) {
     RandomNumbers random(mix(options.seed, UINT64_MAX));
     for (const Site& site : kSites) {
@@ -281,6 +307,7 @@ class Bench {
   Trace kvm(const Program& program, const Laid& laid) { return run(*vcpus_[1], program, laid, false); }
 
  private:
+  CpuModelKind model_;
   AddressSpace space_;
   std::unique_ptr<Machine> translated_, kvm_;
   std::array<std::unique_ptr<Vcpu>, 2> vcpus_;
@@ -327,7 +354,7 @@ class Bench {
     vcpu.set_fpu(program.fpu);
     if (vcpu.counts_branches()) vcpu.reset_branches();
     Trace trace;
-    Host host(laid);
+    Host host(laid, model_);
     watchdog_.begin(vcpu);
     try {
       for (;;) {

@@ -10,12 +10,14 @@
 namespace aftercheck {
 namespace {
 
-void random_programs(BranchCounts counts, uint64_t instructions) {
-  if (lacking(MachineKind::translated) || lacking(MachineKind::kvm)) return;
+void random_programs(BranchCounts counts, uint64_t instructions,
+                     CpuModelKind model = CpuModelKind::portable) {
+  if (lacking(MachineKind::translated, model) || lacking(MachineKind::kvm, model)) return;
   ComparisonOptions options;
   options.seed = 20261127 + Catch::rngSeed();  // --rng-seed N: others
   options.instructions = test::kSanitized ? instructions / 60 : instructions;
   options.counts = counts;
+  options.model = model;
   const ComparisonResult result = compare_programs(options);
   std::cout << "seed " << options.seed << ": " << result.programs << " programs, " << result.instructions
             << " instructions, " << result.exits << " exits, " << result.refused << " refused, "
@@ -37,6 +39,14 @@ TEST_CASE("random programs give on the translated machine what they give on KVM"
 TEST_CASE(
     "random programs give on the translated machine what they give on KVM, with branches counted in memory") {
   random_programs(BranchCounts::in_memory, 150'000);
+}
+TEST_CASE("random programs of v3 give on the translated machine what they give on KVM") {
+  random_programs(BranchCounts::automatic, 150'000, CpuModelKind::v3);
+}
+TEST_CASE(
+    "random programs of v3 give on the translated machine what they give on KVM, with branches counted in "
+    "memory") {
+  random_programs(BranchCounts::in_memory, 150'000, CpuModelKind::v3);
 }
 
 }  // namespace aftercheck

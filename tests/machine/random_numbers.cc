@@ -81,4 +81,12 @@ FpuState RandomNumbers::fpu() {
   return state;
 }
 
+void RandomNumbers::fill_upper(FpuState& state) {
+  if (in(4)) return;
+  for (size_t at = 0; at < state.upper.size(); at += 8) {
+    const uint64_t word = number();
+    std::memcpy(&state.upper[at], &word, sizeof word);
+  }
+}
+
 }  // namespace aftercheck

@@ -26,6 +26,8 @@ class RandomNumbers {
   uint16_t control_word();
   // Invalid encodings in x87 registers too; now and then an x87 exception is pending.
   FpuState fpu();
+  // Upper halves of vector registers, as v3 has them; one time of four all are zero.
+  void fill_upper(FpuState& state);
 
  private:
   std::mt19937_64 engine_;

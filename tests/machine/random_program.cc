@@ -18,7 +18,7 @@ class Maker : private ProgramWriter {
   Maker(const FormTable& forms, uint64_t seed, size_t slot) : ProgramWriter(seed, slot), forms_(forms) {}
 
   Program make() {
-    make_state();
+    make_state(forms_.model);
     const size_t most = 50 + random_.below(150);
     while (program_.items.size() < most) piece();
     add({.bytes = {0xcc}, .keeps = true});
@@ -42,6 +42,7 @@ class Maker : private ProgramWriter {
                                             FormClass::x87,     FormClass::mmx,     FormClass::integer};
     FormClass kind = kShares[random_.below(std::size(kShares))];
     if (random_.in(30)) kind = FormClass::string;
+    if (has_vex() && random_.in(2)) kind = FormClass::vex;
     const auto& forms = forms_.by_class[static_cast<size_t>(kind)];
     instruction(forms[random_.below(forms.size())]);
   }
@@ -62,7 +63,7 @@ class Maker : private ProgramWriter {
         break;
       case Need::mask_store:
         if (is_reserved(kRdi)) return;
-        set(kRdi, offset(memory.prefixes, address(16, false)));
+        set(kRdi, offset(memory.prefixes, address(16, 0)));
         break;
       case Need::bit_offset:
         if (form.memory) {
@@ -78,6 +79,9 @@ class Maker : private ProgramWriter {
         if (within_ || is_reserved(kRbp)) return;
         set(kRbp, home_.stack().start + home_.stack().size() / 2 + 8 * random_.below(64));
         break;
+      case Need::gather:
+      case Need::gather_wide:
+        return gather(form);
       case Need::x87_pointers:
         return saved_x87(form);
     }
@@ -85,7 +89,8 @@ class Maker : private ProgramWriter {
     // out, and has read an MMX register then, which is an MMX instruction of its own. A form with an offset
     // for its address has no register in it.
     if (form.memory && form.modrm)
-      memory = operand(address(std::max<uint64_t>(form.size, 1), form.aligned, form.kind != FormClass::mmx));
+      memory =
+          operand(address(std::max<uint64_t>(form.size, 1), form.alignment, form.kind != FormClass::mmx));
     encode(form, memory, reg);
   }
 
@@ -106,6 +111,24 @@ class Maker : private ProgramWriter {
     if (form.repeated) set(kRcx, random_.below(24) | (narrow ? random_.bits() << 32 : 0));
     return true;
   }
+
+  // --- what v3 has more ---
+
+  bool has_vex() const { return !forms_.by_class[static_cast<size_t>(FormClass::vex)].empty(); }
+
+  void gather(const Form& form) {
+    const auto mask = static_cast<unsigned>(random_.below(16));
+    // All elements, or those that the mask happens to choose.
+    if (random_.in(2)) {
+      Code ones = vex_prefix({.map = 1, .prefix = 1}, kVexLong, {(mask >> 3) * 5, mask}, false);
+      append(ones, Code{0x76, byte(0xc0 | (mask & 7) * 9)});  // vpcmpeqd
+      put(ones);
+    }
+    const Operand memory = gathered(form.need == Need::gather_wide, mask);
+    encode(form, memory, std::nullopt, mask);
+  }
+
+  // --- forms ---
 
   // What it stores of the last x87 instruction is overwritten.
   void saved_x87(const Form& form) {
@@ -158,13 +181,19 @@ class Maker : private ProgramWriter {
     return {kSome[random_.below(std::size(kSome))]};
   }
 
-  void encode(const Form& form, const Operand& memory, std::optional<unsigned> reg) {
+  // `reg`: in ModRM.reg; `source`: in VVVV.
+  void encode(const Form& form, const Operand& memory, std::optional<unsigned> reg,
+              std::optional<unsigned> source = std::nullopt) {
     constexpr int kTries = 4;
     for (int attempt = 0; attempt < kTries; ++attempt)
-      if (encode_once(form, memory, reg, attempt)) return;
+      if (encode_once(form, memory, {reg, source}, attempt)) return;
   }
 
-  bool encode_once(const Form& form, const Operand& memory, std::optional<unsigned> reg, int attempt) {
+  struct Fixed {
+    std::optional<unsigned> reg, source;
+  };
+  bool encode_once(const Form& form, const Operand& memory, const Fixed& fixed, int attempt) {
+    const auto& reg = fixed.reg;
     Code code = attempt == 0 ? superfluous() : Code{};
     append(code, memory.prefixes);
     append(code, form.prefixes);
@@ -175,7 +204,14 @@ class Maker : private ProgramWriter {
     if (!last && !by_modrm) rex |= static_cast<unsigned>(random_.below(2));
     if (!last && !reg) rex |= static_cast<unsigned>(random_.below(2)) << 2;
     if (reg && *reg >= 8) rex |= 4;
-    if (rex != 0 || (!last && random_.in(16))) code.push_back(byte(0x40 | rex));
+    if (form.vex) {
+      unsigned source = fixed.source.value_or(0);
+      if (form.vex->source && !fixed.source) source = static_cast<unsigned>(random_.below(16));
+      const unsigned choice = one_of(form.vex->choices);
+      append(code, vex_prefix(*form.vex, choice, {rex, source}, random_.in(4)));
+    } else if (rex != 0 || (!last && random_.in(16))) {
+      code.push_back(byte(0x40 | rex));
+    }
     append(code, form.escape);
     code.push_back(form.opcode);
     size_t relative_at = 0;
@@ -185,7 +221,7 @@ class Maker : private ProgramWriter {
       relative_at = code.size();
       append(code, memory.rest);
     } else if (form.memory) {
-      append(code, address(form.size, false));  // its offset; no segment
+      append(code, address(form.size, 0));  // its offset; no segment
     } else if (form.need == Need::frame) {
       append(code, static_cast<uint16_t>(random_.below(128)));  // ENTER
       code.push_back(byte(random_.in(2) ? 0 : random_.bits()));
@@ -248,7 +284,12 @@ class Maker : private ProgramWriter {
     Code store = with_pointer({}, false, {0xc7}, 0, reg);
     append(store, random_.in(40) ? static_cast<uint32_t>(random_.bits()) : random_.mxcsr());
     needs_.push_back(add({.bytes = store, .needs = needs_}));
-    add({.bytes = with_pointer({}, false, {0x0f, 0xae}, 2, reg), .needs = needs_});
+    Code load = with_pointer({}, false, {0x0f, 0xae}, 2, reg);
+    if (has_vex() && random_.in(2)) {
+      load = vex_prefix({.map = 1}, 0, {reg >> 3, 0}, random_.in(2));
+      append(load, Code{0xae, byte(2 << 3 | (reg & 7))});
+    }
+    add({.bytes = load, .needs = needs_});
   }
 
   void x87_control() {
@@ -343,6 +384,10 @@ class Maker : private ProgramWriter {
         {{0xfa}, 0},        // cli
         {{0xe4, 0x60}, 0},  // in al, 0x60
     };
+    if (has_vex() && random_.in(3)) {
+      put(undefined_vex());
+      return;
+    }
     const Trap& chosen = kTraps[random_.below(std::size(kTraps))];
     if ((chosen.changes & reserved_) != 0) return;
     begin_instruction();
@@ -489,6 +534,10 @@ class Maker : private ProgramWriter {
   }
 
   void piece() {
+    if (has_vex() && random_.in(40)) {
+      put({0xc5, byte(random_.in(4) ? 0xfc : 0xf8), 0x77});  // VZEROALL, VZEROUPPER
+      return;
+    }
     const uint64_t which = random_.below(200);
     if (which < 8) return forward_jump();
     if (which < 12) return loop();

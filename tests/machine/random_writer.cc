@@ -4,7 +4,7 @@
 
 namespace aftercheck {
 
-void ProgramWriter::make_state() {
+void ProgramWriter::make_state(CpuModelKind model) {
   Registers& r = program_.registers;
   for (const auto reg : kByEncoding) r.*reg = random_.integer();
   r.rsp = home_.stack().start + home_.stack().size() / 2 + 8 * random_.below(64);
@@ -12,6 +12,7 @@ void ProgramWriter::make_state() {
   r.fs_base = random_.in(4) ? 0 : any_site().writable().start + 8 * random_.below(0x200);
   r.gs_base = random_.in(4) ? 0 : any_site().writable().start + random_.below(0x1000);
   program_.fpu = random_.fpu();
+  if (model == CpuModelKind::v3) random_.fill_upper(program_.fpu);
   constexpr size_t kWords = 48;
   for (size_t i = 0; i < kWords; ++i) {
     const Range range = random_.in(4) ? any_site().stack() : any_site().writable();
@@ -85,7 +86,7 @@ uint64_t ProgramWriter::safe_address(uint64_t size) {
   return range.start + 16 * random_.below((range.size() - size) / 16);
 }
 
-uint64_t ProgramWriter::address(uint64_t size, bool aligned, bool odd) {
+uint64_t ProgramWriter::address(uint64_t size, uint64_t alignment, bool odd) {
   const Site& site = any_site();
   const Range range = random_.in(8) ? site.stack() : site.writable();
   switch (random_.below(100)) {
@@ -103,12 +104,12 @@ uint64_t ProgramWriter::address(uint64_t size, bool aligned, bool odd) {
     case 5:
     case 6:
     case 7:  // two pages
-      return range.start + kPageSize - (aligned && !random_.in(8) ? 0 : random_.below(size + 1));
+      return range.start + kPageSize - (alignment != 0 && !random_.in(8) ? 0 : random_.below(size + 1));
     default:
       break;
   }
   const uint64_t at = range.start + random_.below(range.size() - std::min(size, range.size() - 1));
-  if (aligned) return random_.in(24) ? at : at & ~uint64_t{15};
+  if (alignment != 0) return random_.in(24) ? at : at & ~(alignment - 1);
   return random_.in(2) ? at & ~uint64_t{7} : at;
 }
 

@@ -16,6 +16,8 @@ namespace aftercheck {
 // By number in encoding.
 inline constexpr unsigned kRcx = 1, kRbx = 3, kRsp = 4, kRbp = 5, kRsi = 6, kRdi = 7, kR11 = 11;
 inline constexpr unsigned kRegisters = 16;
+// Of VEX, as VexFields::choices has them.
+inline constexpr unsigned kVexWide = 1, kVexLong = 2;
 // Where no guest has anything.
 inline constexpr uint64_t kNotCanonical = 0x8000'1234'5678'9abc, kKernel = 0xffff'8000'0000'1000;
 
@@ -70,7 +72,7 @@ class ProgramWriter {
   uint32_t used_ = 0;
 
   // The program's state at the start.
-  void make_state();
+  void make_state(CpuModelKind model);
   // The program's own, mostly.
   const Site& any_site();
 
@@ -96,9 +98,9 @@ class ProgramWriter {
 
   // Writable, aligned, with room for what is stored whole.
   uint64_t safe_address(uint64_t size);
-  // One of 25 may not be accessed, or not all of it, or not so. `odd`: it may be where no guest has
-  // anything.
-  uint64_t address(uint64_t size, bool aligned, bool odd = true);
+  // One of 25 may not be accessed, or not all of it, or not so. `alignment`: a power of two, or 0 where it
+  // need not be aligned. `odd`: it may be where no guest has anything.
+  uint64_t address(uint64_t size, uint64_t alignment, bool odd = true);
 
   // Of the segment: its base. AMD's processors raise #GP where the offset by itself is not canonical, though
   // the sum with the base is; to KVM, which emulates an access that fails so, the sum counts.
@@ -123,6 +125,26 @@ class ProgramWriter {
   // Instruction with [reg] or [reg + distance].
   static Code with_pointer(Code prefixes, bool wide, const Code& opcode, unsigned extension, unsigned reg,
                            uint8_t distance = 0);
+
+  // --- VEX ---
+
+  struct VexOperands {
+    unsigned extensions;  // R, X and B, as REX has them
+    unsigned source;      // VVVV; 0 where it has to be 1111
+  };
+  // `choice`: W + 2 L. The prefix of two bytes where that can be, unless it is to be the long one.
+  static Code vex_prefix(const VexFields& form, unsigned choice, const VexOperands& operands, bool is_long);
+
+  // The vector register has four elements of 64 bits, or eight of 32, before the instruction that is being
+  // made.
+  void set_vector(unsigned vector, const std::array<uint64_t, 4>& words);
+
+  // Of a gather: a base, and indices of 32 or 64 bits in another register than the mask. Some KiB to either
+  // side of one place; now and then an element is where nothing is mapped.
+  Operand gathered(bool wide, unsigned mask);
+
+  // An instruction that is none.
+  Code undefined_vex();
 };
 
 }  // namespace aftercheck
