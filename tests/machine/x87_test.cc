@@ -82,7 +82,12 @@ void add_st0(FpuState& state) {
 }
 
 void check_same(const FpuState& a, const FpuState& b) {
-  CHECK(std::memcmp(a.fxsave.data(), b.fxsave.data(), FpuState::kUsed) == 0);
+  std::string differing;
+  for (size_t i = 0; i < FpuState::kUsed; ++i)
+    if (a.fxsave[i] != b.fxsave[i])
+      differing += fmt::format(" {}: {:02x} {:02x}", i, std::to_integer<unsigned>(a.fxsave[i]),
+                               std::to_integer<unsigned>(b.fxsave[i]));
+  CHECK(differing == "");
   CHECK(a.upper == b.upper);
 }
 
