@@ -26,14 +26,9 @@ uint64_t value_of(ZydisRegister reg, const ZydisRegisterContext& context) {
   return context.values[enclosing];
 }
 
-// BT, BTC, BTR, BTS with a register as bit offset reach beyond their operand (SDM vol. 2, BT).
 uint64_t bit_string_displacement(const Decoded& decoded, const ZydisRegisterContext& context) {
-  const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
-  if (mnemonic != ZYDIS_MNEMONIC_BT && mnemonic != ZYDIS_MNEMONIC_BTC && mnemonic != ZYDIS_MNEMONIC_BTR &&
-      mnemonic != ZYDIS_MNEMONIC_BTS)
-    return 0;
+  if (!x86::is_bit_string(decoded)) return 0;
   const ZydisDecodedOperand& offset = decoded.operands[1];
-  if (offset.type != ZYDIS_OPERAND_TYPE_REGISTER) return 0;
   auto bits = static_cast<int64_t>(value_of(offset.reg.value, context));
   if (offset.size == 32) bits = static_cast<int32_t>(bits);
   if (offset.size == 16) bits = static_cast<int16_t>(bits);

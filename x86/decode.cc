@@ -53,6 +53,18 @@ bool is_repeated(const ZydisDecodedInstruction& instruction) {
   return (instruction.attributes & kRepeats) != 0;
 }
 
+bool is_bit_string(const WithOperands& decoded) {
+  switch (decoded.instruction.mnemonic) {
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS:
+      return decoded.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+    default:
+      return false;
+  }
+}
+
 bool requires_alignment(const WithOperands& decoded) {
   const ZydisDecodedInstruction& instruction = decoded.instruction;
   // To Zydis those with MMX registers are of no class.

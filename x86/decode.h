@@ -37,6 +37,10 @@ std::string disassemble(std::span<const uint8_t> code, uint64_t address);
 // Has it a REP, REPE or REPNE prefix that counts?
 bool is_repeated(const ZydisDecodedInstruction& instruction);
 
+// BT, BTC, BTR or BTS with a register for bit offset: in memory they reach beyond their operand (SDM vol. 2,
+// BT).
+bool is_bit_string(const WithOperands& decoded);
+
 // Has it a memory operand of 16 bytes (or, VEX-encoded, 32) that raises #GP unless it is aligned? True of
 // legacy SSE with few exceptions, and of few VEX-encoded instructions (SDM vol. 1, 10.8.4 and 12.10.3 (string
 // comparisons); vol. 2, 2.4, exception types 1, 2 and 4). CMPXCHG16B, FXSAVE and FXRSTOR, which check by

@@ -8,19 +8,6 @@
 namespace aftercheck::translated {
 namespace {
 
-// The address may lie beyond the operand (SDM vol. 2, BT).
-bool is_bit_string(const x86::WithOperands& full) {
-  switch (full.instruction.mnemonic) {
-    case ZYDIS_MNEMONIC_BT:
-    case ZYDIS_MNEMONIC_BTS:
-    case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC:
-      return full.operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE;
-    default:
-      return false;
-  }
-}
-
 std::optional<AccessShape> shape_of(const x86::WithOperands& full, const ZydisDecodedOperand& operand) {
   using Place = AccessShape::Place;
   const ZydisDecodedInstruction& decoded = full.instruction;
@@ -40,7 +27,7 @@ std::optional<AccessShape> shape_of(const x86::WithOperands& full, const ZydisDe
                      operand.mem.type == ZYDIS_MEMOP_TYPE_MEM && decoded.raw.modrm.offset != 0 &&
                      decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
   // POP counts with the RSP that it leaves.
-  if (!plain || decoded.mnemonic == ZYDIS_MNEMONIC_POP || is_bit_string(full)) return std::nullopt;
+  if (!plain || decoded.mnemonic == ZYDIS_MNEMONIC_POP || x86::is_bit_string(full)) return std::nullopt;
   return shape;
 }
 

@@ -8,17 +8,6 @@ namespace {
 
 constexpr unsigned kWrites = ZYDIS_OPERAND_ACTION_MASK_WRITE;
 
-bool is_bit_string(const x86::WithOperands& full) {
-  switch (full.instruction.mnemonic) {
-    case ZYDIS_MNEMONIC_BTS:
-    case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC:
-      return full.operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE;
-    default:
-      return false;
-  }
-}
-
 bool has_size(unsigned bytes) {
   return bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8 || bytes == 10 || bytes == 16;
 }
@@ -45,7 +34,7 @@ StoreShape store_shape(const Instruction& instruction) {
   // POP counts with the RSP that it leaves.
   if (stored->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT || decoded.raw.modrm.offset == 0 ||
       decoded.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || decoded.mnemonic == ZYDIS_MNEMONIC_POP ||
-      is_bit_string(full) || x86::is_repeated(decoded))
+      x86::is_bit_string(full) || x86::is_repeated(decoded))
     return kOther;
   const unsigned bytes = stored->size / 8U;
   return has_size(bytes) ? StoreShape{StoreKind::operand, static_cast<uint8_t>(bytes)} : kOther;
