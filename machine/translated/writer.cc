@@ -251,23 +251,14 @@ void Writer::note_accesses(const Instruction& instruction) {
 }
 
 void Writer::note_access(const Instruction& instruction, const AccessShape& shape) {
-  const bool in_vector = style_.counting == Counting::vector;
   const uint64_t rcx = places_.of(&Context::note_spill), rax = places_.of(&Context::note_rax);
-  if (in_vector) {
-    move_vector(hot_, true, kSpill, kRcx);
-    move_vector(hot_, true, kSpilledRax, kRax);
-  } else {
-    hot_.store(kRcx, rcx);
-    hot_.store(kRax, rax);
-  }
+  keep(kRcx, kSpill, rcx);
+  keep(kRax, kSpilledRax, rax);
   mark(Held::address, instruction.address);
   switch (shape.place) {
     case AccessShape::Place::operand:
       write_operand_address(instruction);
-      if (instruction.in_fs()) {
-        hot_.load(kRcx, places_.of(&Context::fs_base));
-        hot_.bytes({0x48, 0x8d, 0x04, 0x08});  // lea rax, [rax + rcx]
-      }
+      if (instruction.in_fs()) add_fs_base();
       break;
     case AccessShape::Place::stack:
       hot_.bytes({0x48, 0x8d, 0x44, 0x24, static_cast<uint8_t>(shape.displacement)});  // lea rax, [rsp + ...]
@@ -276,50 +267,50 @@ void Writer::note_access(const Instruction& instruction, const AccessShape& shap
       hot_.bytes({0x48, 0x89, 0xe8});  // mov rax, rbp
       break;
   }
-  load_place(kRcx, kNotedAddress, places_.of(&Context::noted_address));
+  load_kept(kRcx, kNotedAddress, places_.of(&Context::noted_address));
   hot_.bytes({0x48, 0x89, 0x01});  // mov [rcx], rax
   advance_place(kRcx, kNotedAddress, kEight, places_.of(&Context::noted_address));
-  if (in_vector) {
-    move_vector(hot_, false, kSpilledRax, kRax);
-    move_vector(hot_, false, kSpill, kRcx);
-  } else {
-    hot_.load(kRax, rax);
-    hot_.load(kRcx, rcx);
-  }
+  load_kept(kRax, kSpilledRax, rax);
+  load_kept(kRcx, kSpill, rcx);
 }
 
 // Changes no flags. A fault here is that there is no room.
 void Writer::note(uint32_t path) {
-  const bool in_vector = style_.counting == Counting::vector;
-  if (in_vector)
-    move_vector(hot_, true, kSpill, kRcx);
-  else
-    hot_.store(kRcx, places_.of(&Context::note_spill));
+  const uint64_t rcx = places_.of(&Context::note_spill);
+  keep(kRcx, kSpill, rcx);
   mark(Held::note, path, kRcx);
   note_number(kRcx, path);
-  if (in_vector)
-    move_vector(hot_, false, kSpill, kRcx);
-  else
-    hot_.load(kRcx, places_.of(&Context::note_spill));
+  load_kept(kRcx, kSpill, rcx);
   mark(Held::inside, guest_);
 }
 
 // `reg` is free.
 void Writer::note_number(unsigned reg, uint32_t path) {
-  load_place(reg, kNote, places_.of(&Context::note));
+  load_kept(reg, kNote, places_.of(&Context::note));
   if (reg >= 8) hot_.byte(0x41);
   hot_.bytes({0xc7, reg & 7});  // mov dword [reg], note
   hot_.word32(PathNote(path, (*paths)[path]).word());
   advance_place(reg, kNote, kFour, places_.of(&Context::note));
 }
 
-// Where a note goes, which is in a vector register or at `address`.
-void Writer::load_place(unsigned reg, unsigned vector, uint64_t address) {
+// To the address in RAX. RCX is free.
+void Writer::add_fs_base() {
+  hot_.load(kRcx, places_.of(&Context::fs_base));
+  hot_.bytes({0x48, 0x8d, 0x04, 0x08});  // lea rax, [rax + rcx]
+}
+
+// What is kept while something is noted, or from one note to the next, is in a vector register, or where
+// there are none at `address`.
+void Writer::keep(unsigned reg, unsigned vector, uint64_t address) {
+  if (style_.counting == Counting::vector) return move_vector(hot_, true, vector, reg);
+  hot_.store(reg, address);
+}
+void Writer::load_kept(unsigned reg, unsigned vector, uint64_t address) {
   if (style_.counting == Counting::vector) return move_vector(hot_, false, vector, reg);
   hot_.load(reg, address);
 }
 
-// Behind it, by what `size` has; `reg` is what load_place() loaded, and may be changed.
+// Behind it, by what `size` has; `reg` is what load_kept() loaded, and may be changed.
 void Writer::advance_place(unsigned reg, unsigned vector, unsigned size, uint64_t address) {
   if (style_.counting == Counting::vector) return operate(hot_, kAdd, vector, size);
   const unsigned low = reg & 7;
@@ -330,11 +321,11 @@ void Writer::advance_place(unsigned reg, unsigned vector, unsigned size, uint64_
 // The target is in RCX, and RAX or R11 is free.
 void Writer::note_indirect(uint32_t path, unsigned other) {
   mark(Held::note, path, other);
-  load_place(other, kNotedTarget, places_.of(&Context::noted_target));
+  load_kept(other, kNotedTarget, places_.of(&Context::noted_target));
   hot_.bytes({other >= 8 ? 0x49U : 0x48U, 0x89, 0x08 | (other & 7)});  // mov [other], rcx
   // The number comes last: without it a target that is noted counts for nothing.
   note_number(other, path);
-  load_place(other, kNotedTarget, places_.of(&Context::noted_target));
+  load_kept(other, kNotedTarget, places_.of(&Context::noted_target));
   advance_place(other, kNotedTarget, kEight, places_.of(&Context::noted_target));
 }
 
@@ -471,10 +462,7 @@ void Writer::note_store(const Instruction& instruction) {
   hot_.store(kRcx, places_.of(&Context::journal_rcx));
   write_address(instruction);
   mark(Held::journal, instruction.address);
-  if (instruction.in_fs() && instruction.store.kind == StoreKind::operand) {
-    hot_.load(kRcx, places_.of(&Context::fs_base));
-    hot_.bytes({0x48, 0x8d, 0x04, 0x08});  // lea rax, [rax + rcx]
-  }
+  if (instruction.in_fs() && instruction.store.kind == StoreKind::operand) add_fs_base();
   hot_.load(kRcx, places_.of(&Context::journal));
   hot_.bytes({0x48, 0x89, 0x01});                                        // mov [rcx], rax
   hot_.bytes({0x48, 0xc7, 0x41, offsetof(Entry, size), size, 0, 0, 0});  // mov qword [rcx + ...], size

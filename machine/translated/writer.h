@@ -138,7 +138,9 @@ class Writer {
   uint32_t add_path(uint64_t end, uint64_t next, PathEnd how, uint64_t last = 0);
   void note(uint32_t path);
   void note_number(unsigned reg, uint32_t path);
-  void load_place(unsigned reg, unsigned vector, uint64_t address);
+  void keep(unsigned reg, unsigned vector, uint64_t address);
+  void load_kept(unsigned reg, unsigned vector, uint64_t address);
+  void add_fs_base();
   void advance_place(unsigned reg, unsigned vector, unsigned size, uint64_t address);
   void note_indirect(uint32_t path, unsigned other);
   void jump_if_taken(const Instruction& instruction);
