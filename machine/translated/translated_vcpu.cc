@@ -196,7 +196,7 @@ void TranslatedVcpu::enter(const Translator& translator, uint64_t entry, bool go
   if (x87_unsettled_) settle_x87();
   Context& c = context();
   if (teller_) teller_->change_paths(translator.paths());
-  left_ = {};
+  left_.inside = false;
   c.target = entry;
   c.exit = kLeftByKick;
   {
