@@ -6,7 +6,8 @@
 namespace aftercheck {
 
 // `count` conditional branches in a row, then, if `indirect`, an indirect jump or call, a return or a far
-// transfer. Execution goes on at `next`.
+// transfer. Execution goes on at `next`; if not `indirect`, that is where it is between these branches and
+// what comes then, be it a SYSCALL.
 struct BranchRun {
   static constexpr unsigned kMost = 48;  // conditional branches
 

@@ -4,8 +4,13 @@
 #include <pthread.h>
 
 #include <csignal>
+#ifdef AFTERCHECK_SANITIZED
+#include <latch>
+#endif
 #include <thread>
 #include <utility>
+
+#include "base/fork_gate.h"
 
 namespace aftercheck {
 
@@ -35,7 +40,17 @@ std::thread start_without_signals(Run run) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
+#ifdef AFTERCHECK_SANITIZED
+    // What a sanitizer does at a thread's start is over before the caller can fork.
+    std::latch began(1);
+    std::thread thread([run = std::move(run), &began]() mutable {
+      began.count_down();
+      run();
+    });
+    began.wait();
+#else
     std::thread thread(std::move(run));
+#endif
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return thread;
   } catch (...) {

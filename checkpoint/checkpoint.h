@@ -55,6 +55,7 @@ struct PageRun {
 };
 
 constexpr uint32_t kFramePages = 16;
+constexpr size_t kMaxCheckpointThreads = 1 << 16;
 
 struct Checkpoint : CheckpointSummary {
   std::vector<CheckpointThread> threads;

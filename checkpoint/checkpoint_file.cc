@@ -36,7 +36,6 @@ constexpr recording::ChunkKind kChunks =
     recording::chunk_kind<ChunkHeader>(kMagic, kVersion, kMaxPayload, "checkpoint version",
                                        ": not a checkpoint of Aftercheck (wrong magic at offset 0)");
 
-constexpr uint64_t kMaxThreads = 1 << 16;
 constexpr uint64_t kMaxFileLength = uint64_t{1} << 43;
 
 // --- writing ---
@@ -174,7 +173,8 @@ class Message {
   }
 
  private:
-  // Everything is read once, so this suffices for every honest message.
+  // Everything is read once, so this suffices for every honest message. (Each get of a list counts as reading
+  // it.)
   static capnp::ReaderOptions options(std::span<const uint64_t> payload) {
     capnp::ReaderOptions options;
     options.traversalLimitInWords = payload.size() + 1024;
@@ -190,9 +190,10 @@ class BodyDecoder {
   BodyDecoder(const FileReader& file, Checkpoint& checkpoint) : file_(file), out_(checkpoint) {}
 
   void decode(schema::Body::Reader in) {
-    if (in.getThreads().size() == 0 || in.getThreads().size() > kMaxThreads)
-      file_.damaged("it has {} threads", in.getThreads().size());
-    for (const auto thread : in.getThreads()) out_.threads.push_back(take(thread));
+    const auto threads = in.getThreads();
+    if (threads.size() == 0 || threads.size() > kMaxCheckpointThreads)
+      file_.damaged("it has {} threads", threads.size());
+    for (const auto thread : threads) out_.threads.push_back(take(thread));
     for (const auto mapping : in.getMappings()) out_.mappings.push_back(take(mapping));
     for (const auto patch : in.getPatches()) out_.patches.push_back(take(patch));
     for (const auto file : in.getFiles()) out_.files.push_back(take(file));
@@ -216,15 +217,18 @@ class BodyDecoder {
   CheckpointThread take(schema::Thread::Reader in) const {
     CheckpointThread thread;
     thread.number = in.getNumber();
-    if (thread.number != out_.threads.size()) file_.damaged("thread {} is out of order", thread.number);
+    if (!out_.threads.empty() && thread.number <= out_.threads.back().number)
+      file_.damaged("thread {} is out of order", thread.number);
     RegisterWords words{};
-    if (in.getRegisters().size() != words.size())
-      file_.damaged("thread {} has {} registers", thread.number, in.getRegisters().size());
-    for (unsigned i = 0; i < words.size(); ++i) words[i] = in.getRegisters()[i];
+    const auto registers = in.getRegisters();
+    if (registers.size() != words.size())
+      file_.damaged("thread {} has {} registers", thread.number, registers.size());
+    for (unsigned i = 0; i < words.size(); ++i) words[i] = registers[i];
     thread.registers = from_words(words);
+    const capnp::Data::Reader bytes = in.getFpu();
     const std::optional<FpuState> fpu =
-        FpuState::of_bytes(std::as_bytes(std::span(in.getFpu().begin(), in.getFpu().size())));
-    if (!fpu) file_.damaged("an FPU state has {} bytes instead of 512 or 768", in.getFpu().size());
+        FpuState::of_bytes(std::as_bytes(std::span(bytes.begin(), bytes.size())));
+    if (!fpu) file_.damaged("an FPU state has {} bytes instead of 512 or 768", bytes.size());
     thread.fpu = *fpu;
     thread.digest = in.getDigest();
     return thread;

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/fork_gate.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "recording/digest.h"
@@ -229,6 +230,7 @@ class CheckpointWriter::Impl {
       changed_.notify_all();
       lock.unlock();
       if (failed_) continue;
+      const NoForkMeanwhile works;
       try {
         process(work);
       } catch (const std::exception& error) {

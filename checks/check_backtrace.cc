@@ -139,15 +139,26 @@ void Backtraces::Unwinder::run(const Registers& registers, Visit visit) {
   if (frames == 0) visit(registers.rip, false);
 }
 
-Backtraces::Backtraces(const Replay& replay)
-    : replay_(replay), space_(replay.guest().space()), store_(replay.directory(), false) {}
+Backtraces::Backtraces(Replay& replay)
+    : replay_(replay),
+      space_(replay.guest().space()),
+      store_(replay.directory(), false),
+      process_(replay.meta().process) {}
 
 Backtraces::~Backtraces() = default;
 
 void Backtraces::applied(const recording::Event& event, uint64_t number) {
   using recording::SpaceOpKind;
-  if (event.kind == recording::EventKind::start && number != 0)
-    start_ = RecordedCode::Start{number, replay_.log_place(), event.space_ops};
+  const bool begins = event.kind == recording::EventKind::start;
+  if (begins && replay_.meta().process != process_) {
+    process_ = replay_.meta().process;
+    code_.reset();
+  }
+  // A child has what its parent had, of which its own log says nothing.
+  if (begins && (number != 0 || replay_.meta().parent))
+    start_ =
+        RecordedCode::Start{number, replay_.log_place(),
+                            number != 0 ? event.space_ops : replay_.guest().describe().front().space_ops};
   for (const recording::SpaceOp& op : event.space_ops) {
     if (op.kind == SpaceOpKind::clear) files_.clear();
     if (op.kind == SpaceOpKind::map_blob) {

@@ -24,10 +24,10 @@ namespace aftercheck {
 class Backtraces {
  public:
   // `replay` must outlive this.
-  explicit Backtraces(const Replay& replay);
+  explicit Backtraces(Replay& replay);
   ~Backtraces();
 
-  // Keeps track of what is mapped.
+  // Keeps track of what is mapped, also where the replay goes on with another process.
   void applied(const recording::Event& event, uint64_t number);
   // Innermost frame first. `event` is the last one applied.
   std::vector<CheckFrame> at(const Registers& registers, uint64_t event);
@@ -37,10 +37,11 @@ class Backtraces {
  private:
   class Unwinder;
 
-  const Replay& replay_;
+  Replay& replay_;
   const AddressSpace& space_;
   recording::Store store_;
-  std::optional<RecordedCode::Start> start_;        // where the replay does not start at the start
+  uint32_t process_;                                // whose log code_ reads
+  std::optional<RecordedCode::Start> start_;        // where that log does not say all that is mapped
   std::map<uint64_t, recording::Digest128> files_;  // by the address at which their first byte was mapped
   std::unique_ptr<Unwinder> unwinder_;              // of what is mapped now; null: to be made
   std::unique_ptr<RecordedCode> code_;              // made when first needed

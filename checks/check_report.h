@@ -26,14 +26,17 @@ struct CheckHit {
   // Of the site's hits within the range of events that is checked, from 1. Of a nested one: of all visits.
   uint64_t number = 0;
   uint64_t event = 0;       // the hit is in the segment after this event
+  uint32_t process = 0;     // whose segment that is, by its number in the recording
+  uint32_t thread = 0;      // and which thread's of it
   uint64_t in_segment = 0;  // of the site's hits in that segment, from 1
   // Where the program was: at its arrival-th arrival at this address in that segment, from 1. Of a nested
   // hit that is the place of the check around all others.
   uint64_t program_at = 0, arrival = 0;
-  uint64_t time_ns = 0;  // of the event
-  uint64_t address = 0;  // of the site
-  bool nested = false;   // reached by another check, not by the program
-  SiteText reached_by;   // for a nested hit: the site that the program was at
+  uint64_t time_ns = 0;   // of the event: a call's is when it was made, however long it then took
+  uint64_t until_ns = 0;  // of the event that ends the segment
+  uint64_t address = 0;   // of the site
+  bool nested = false;    // reached by another check, not by the program
+  SiteText reached_by;    // for a nested hit: the site that the program was at
   Verdict verdict = Verdict::passed;
   std::string detail;
   std::vector<std::string> failures, logs;
@@ -67,6 +70,7 @@ struct CheckReport {
   std::vector<SiteText> found;    // of all sites, wanted or not, in the order in which they were found
   bool ghost_used = false;        // some check wrote ghost memory
   bool ghost_there = false;       // some module has ghost variables, which earlier hits may have written
+  bool several_threads = false;   // the program had more than one, before or in what was replayed
   Excursions::Counts excursions;
   uint64_t stops = 0;  // of the guest at breakpoints
   ReplayResult replay;

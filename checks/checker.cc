@@ -9,6 +9,11 @@ namespace {
 // to those of the program only.
 constexpr uint64_t kLibraryGhosts = 4096;
 
+bool replaces_program(const recording::Event& event) {
+  return std::any_of(event.space_ops.begin(), event.space_ops.end(),
+                     [](const recording::SpaceOp& op) { return op.kind == recording::SpaceOpKind::clear; });
+}
+
 bool has_ghosts(const SiteModule& module) {
   return std::any_of(module.ghosts.begin(), module.ghosts.end(),
                      [](const Range& range) { return range.size() > kLibraryGhosts; });
@@ -18,6 +23,7 @@ bool has_ghosts(const SiteModule& module) {
 
 void Checker::attach(Replay& replay) {
   replay_ = &replay;
+  process_ = replay.meta().process;
   Guest& guest = replay.guest();
   tables_ = std::make_unique<SiteTables>(guest.space(), guest.breakpoints());
   backtraces_ = std::make_unique<Backtraces>(replay);
@@ -26,14 +32,59 @@ void Checker::attach(Replay& replay) {
       plan_ = std::make_unique<CheckPlan>(std::move(trace));
 }
 
+void Checker::forked() {
+  if (excursions_) excursions_->forked();
+}
+
+// What was found so far is the parent's.
+void Checker::enter_process() {
+  process_ = replay_->meta().process;
+  for (SiteReport& site : sites_) {
+    SiteReport fresh;
+    fresh.text = std::move(site.text);
+    fresh.module = std::move(site.module);
+    fresh.places = std::move(site.places);
+    site = std::move(fresh);
+  }
+  std::fill(own_hits_.begin(), own_hits_.end(), 0);
+  several_threads_ = false;
+  stops_ = 0;
+  counts_ = {};
+  if (excursions_) excursions_->reset_counts();
+  result_ = {};
+}
+
+// Ghost memory goes with them.
+void Checker::end_excursions() noexcept {
+  if (!excursions_) return;
+  ghost_used_ = ghost_used_ || excursions_->memory().ghost_used();
+  const Excursions::Counts& counts = excursions_->counts();
+  counts_.excursions += counts.excursions;
+  counts_.written += counts.written;
+  counts_.opened_pages += counts.opened_pages;
+  excursions_.reset();
+  ghosts_.clear();
+}
+
 void Checker::applied(const recording::Event& event, uint64_t number) {
+  const bool entered = event.kind == recording::EventKind::start && replay_->meta().process != process_;
+  if (entered) enter_process();
   event_ = number;
   time_ns_ = event.time_ns;
   in_segment_.clear();
   arrivals_.clear();
   backtraces_->applied(event, number);
-  const bool changed = tables_->update(event.space_ops);
+  const bool replaced = replaces_program(event);
+  if (replaced) end_excursions();
+  bool changed = tables_->update(event.space_ops) || replaced;
   if (changed) take_tables();
+  const bool is_threads = event.kind == recording::EventKind::thread_start || event.thread != 0;
+  several_threads_ = several_threads_ || is_threads;
+  // A trace is one thread's, of one process.
+  if (is_threads || entered) {
+    changed |= plan_ != nullptr;
+    plan_.reset();
+  }
   if (!plan_) arm(changed);
 }
 
@@ -167,6 +218,13 @@ bool Checker::count(uint64_t address, const Place& place) {
   const bool selected = in && options_.hits.includes(number) &&
                         (!options_.at || *options_.at == recording::Arrival{address, arrival});
   const bool reported = selected && wanted_[place.site] != 0;
+  if (selected && options_.at_thread) {
+    recording::Position position;
+    position.event = event_;
+    position.thread = options_.at_thread;
+    position.instant = *options_.at;
+    check_thread(position, replay_->guest().running().number());
+  }
   if ((!reported && !place.feeds) || site.endless >= kMostEndless) return false;
   under_way_.push_back({number, in_segment, address, arrival, selected, reported});
   return true;
@@ -178,7 +236,7 @@ void Checker::stopped(uint64_t address) {
   if (planned_) return stopped_by_plan(address);
   const auto found = places_.find(address);
   if (found == places_.end() || !count(address, found->second)) return;
-  excursions_->run(replay_->guest().thread().vcpu(), address, found->second.check, time_ns_);
+  excursions_->run(replay_->guest().vcpu(), address, found->second.check, time_ns_);
 }
 
 void Checker::stopped_by_plan(uint64_t address) {
@@ -187,7 +245,7 @@ void Checker::stopped_by_plan(uint64_t address) {
     set_armed(all_places());  // a check may come by other sites
     const uint64_t in_segment = wanted->number - plan_hits_[wanted->place].hits_before;
     under_way_.push_back({wanted->number, in_segment, address, in_segment});
-    excursions_->run(replay_->guest().thread().vcpu(), address, places_.at(address).check, time_ns_);
+    excursions_->run(replay_->guest().vcpu(), address, places_.at(address).check, time_ns_);
   }
   const std::optional<uint64_t> stop = plan_->next_stop();
   set_armed(stop ? std::vector{*stop} : std::vector<uint64_t>());
@@ -232,10 +290,13 @@ void Checker::keep(SiteReport& site, const CheckVisit& visit, const Hit& which) 
   CheckHit hit;
   hit.number = which.number;
   hit.event = event_;
+  hit.process = process_;
+  hit.thread = replay_->guest().running().number();
   hit.in_segment = which.in_segment;
   hit.program_at = which.program_at;
   hit.arrival = which.arrival;
   hit.time_ns = time_ns_;
+  hit.until_ns = replay_->next_time_ns();
   hit.address = visit.site;
   hit.nested = visit.nested;
   if (visit.nested) hit.reached_by = sites_[places_.at(which.program_at).site].text;
@@ -253,11 +314,7 @@ void Checker::keep(SiteReport& site, const CheckVisit& visit, const Hit& which) 
 void Checker::finished(const ReplayResult& result) { result_ = result; }
 
 void Checker::detach() noexcept {
-  if (excursions_) {
-    ghost_used_ = excursions_->memory().ghost_used();
-    counts_ = excursions_->counts();
-  }
-  excursions_.reset();
+  end_excursions();
   backtraces_.reset();
   tables_.reset();
   replay_ = nullptr;
@@ -275,6 +332,7 @@ CheckReport Checker::report() const {
             [](const SiteReport& a, const SiteReport& b) { return a.text < b.text; });
   report.ghost_used = ghost_used_;
   report.ghost_there = ghost_there_;
+  report.several_threads = several_threads_;
   report.excursions = counts_;
   report.stops = stops_;
   report.replay = result_;

@@ -23,10 +23,13 @@ namespace aftercheck {
 struct CheckOptions {
   ExcursionOptions excursion;
   HitSelection hits;
+  // Hits are those in this process; nothing: in whichever is replayed.
+  std::optional<uint32_t> process;
   // Hits are those in the segments after these events, both included.
   uint64_t first_event = 0, last_event = UINT64_MAX;
   // Only this hit: the segment is first_event's.
   std::optional<recording::Arrival> at;
+  std::optional<uint32_t> at_thread;  // whose it must be then; Error(usage) where it is another's
   // Which sites. Null: all.
   std::function<bool(const SiteText&)> wanted;
   // Hits with details that are kept for each site.
@@ -36,7 +39,9 @@ struct CheckOptions {
   bool plan = true;
 };
 
-// Register it as a participant of one replay.
+// Register it as a participant of one replay. Where that goes on with a child process (Replay::enter()) it
+// counts and reports anew, and the report is of that process alone; ghost state is as the parent's was at the
+// fork, as all memory is. A program that is executed has none yet.
 class Checker : public Participant, private ExcursionSites {
  public:
   explicit Checker(CheckOptions options) : options_(std::move(options)) {}
@@ -47,6 +52,7 @@ class Checker : public Participant, private ExcursionSites {
   void reached(const recording::Event& event, uint64_t number) override;
   void stopped(uint64_t address) override;
   void finished(const ReplayResult& result) override;
+  void forked() override;
   void detach() noexcept override;
 
   // Is, or was, a module there that has ghost variables of its own?
@@ -78,6 +84,7 @@ class Checker : public Participant, private ExcursionSites {
   bool any_feeds_ = false;                      // among them
   std::unordered_set<uint64_t> armed_;
   std::vector<Range> ghosts_;
+  uint32_t process_ = 0;
   std::vector<SiteReport> sites_;  // by number; of unwanted sites too
   std::vector<char> wanted_;       // by number of the site
   // Site and address: libraries that come and go may have sites at the same address.
@@ -86,6 +93,7 @@ class Checker : public Participant, private ExcursionSites {
   std::vector<Hit> under_way_;                         // the checks that have not ended yet
   std::unordered_map<uint64_t, uint64_t> arrivals_;    // since event_, by address
   uint64_t event_ = 0, time_ns_ = 0;
+  bool several_threads_ = false;
   std::vector<uint64_t> own_hits_;           // by site: without those that other checks reached
   std::unique_ptr<CheckPlan> plan_;          // where a trace may spare stops
   bool planned_ = false;                     // the segment under way is
@@ -95,7 +103,12 @@ class Checker : public Participant, private ExcursionSites {
   Excursions::Counts counts_;
   bool ghost_used_ = false, ghost_there_ = false;
 
-  bool in_range() const { return event_ >= options_.first_event && event_ <= options_.last_event; }
+  bool in_range() const {
+    return event_ >= options_.first_event && event_ <= options_.last_event &&
+           options_.process.value_or(process_) == process_;
+  }
+  void enter_process();
+  void end_excursions() noexcept;
   void take_tables();
   void follow_ghosts();
   void arm(bool changed);

@@ -60,6 +60,14 @@ Excursions::Excursions(AddressSpace& space, const CpuModel& cpu, Breakpoints& br
 
 Excursions::~Excursions() = default;
 
+void Excursions::forked() {
+  vcpu_.reset();
+  machine_.reset();
+  machine_ = machine_for(options_, space_, cpu_);
+  vcpu_ = machine_->create_vcpu();
+  memory_->move_to(*machine_);
+}
+
 void Excursions::run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_ns) {
   ++counts_.excursions;
   time_ns_ = time_ns;

@@ -74,6 +74,10 @@ class Excursions {
   // more than the soft vCPU has, these say none of that while a check runs: it changes its own copy only.
   void set_vector_words(std::vector<uint64_t> addresses) { vector_words_ = std::move(addresses); }
 
+  // This process is a child that goes on with the guest: ghost memory is as the parent's was. Throws as the
+  // constructor.
+  void forked();
+
   // `guest` stands at `site`. `time_ns` is what clocks show.
   void run(Vcpu& guest, uint64_t site, uint64_t check, uint64_t time_ns);
 
@@ -83,6 +87,7 @@ class Excursions {
     uint64_t opened_pages = 0;  // faults of first stores that they had
   };
   const Counts& counts() const { return counts_; }
+  void reset_counts() { counts_ = {}; }
 
  private:
   struct SystemCalls;
@@ -93,8 +98,8 @@ class Excursions {
   Breakpoints& breakpoints_;
   AddressSpace& space_;
   const CpuModel cpu_;
-  const std::unique_ptr<Machine> machine_;
-  const std::unique_ptr<Vcpu> vcpu_;
+  std::unique_ptr<Machine> machine_;
+  std::unique_ptr<Vcpu> vcpu_;
   const std::unique_ptr<ExcursionMemory> memory_;
   std::vector<uint64_t> vector_words_;
   std::vector<CheckVisit> visits_;  // the check under way; before it the one that it is nested in, and so on

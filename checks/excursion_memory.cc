@@ -39,6 +39,13 @@ ExcursionMemory::~ExcursionMemory() {
   host_map(kGhostWindow, PROT_NONE);
 }
 
+// The machine has to hear of changes first.
+void ExcursionMemory::move_to(Machine& machine) {
+  space_.remove_observer(this);
+  moved_to(machine);
+  space_.add_observer(this);
+}
+
 void ExcursionMemory::on_map(Range range, int) {
   mappings_changed_ = true;
   remapped(range);

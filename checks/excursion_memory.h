@@ -31,6 +31,10 @@ class ExcursionMemory : private SpaceObserver {
   virtual void add_ghost_variables(Range bytes) = 0;
   virtual void forget_ghost_variables(Range bytes) = 0;
 
+  // Between excursions: from now on they are on this machine, one of the same kind and of the same space.
+  // The old one may be gone already. Ghost memory stays as it is.
+  void move_to(Machine& machine);
+
   virtual void begin() = 0;
   // After a fault: true when the access may be tried again.
   virtual bool open(uint64_t address, Access access) = 0;
@@ -59,6 +63,8 @@ class ExcursionMemory : private SpaceObserver {
 
   // Of the guest's mappings: where it may change its code without anybody's notice.
   const std::vector<Range>& writable_code();
+  // Nothing is open or shown on the new machine but what the guest has mapped, of which remapped() follows.
+  virtual void moved_to(Machine& machine) = 0;
   // The guest's mappings there have changed; the machine knows.
   virtual void remapped(Range) {}
 

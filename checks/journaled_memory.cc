@@ -25,7 +25,7 @@ Range around(Range a, Range b) {
 }  // namespace
 
 JournaledMemory::JournaledMemory(AddressSpace& space, Machine& machine, StoreJournal& journal)
-    : ExcursionMemory(space), machine_(machine), journal_(journal) {}
+    : ExcursionMemory(space), machine_(&machine), journal_(&journal) {}
 
 void JournaledMemory::add_ghost_variables(Range bytes) {
   ghosts_.push_back(
@@ -39,10 +39,15 @@ void JournaledMemory::forget_ghost_variables(Range bytes) {
   for (const Ghosts& ghosts : ghosts_) around_ghosts_ = around(around_ghosts_, ghosts.bytes);
 }
 
+void JournaledMemory::moved_to(Machine& machine) {
+  machine_ = &machine;
+  journal_ = machine.journal();
+}
+
 // --- one excursion ---
 
 void JournaledMemory::begin() {
-  for (const Range& range : writable_code()) machine_.code_changed(range);
+  for (const Range& range : writable_code()) machine_->code_changed(range);
   for (Ghosts& ghosts : ghosts_) {
     if (ghosts.kept.size() == 0) continue;
     std::byte* const memory = pointer(ghosts.kept.start);
@@ -53,7 +58,7 @@ void JournaledMemory::begin() {
 }
 
 bool JournaledMemory::end() {
-  const bool written = !journal_.empty();
+  const bool written = !journal_->empty();
   if (written) undo();
   for (const Ghosts& ghosts : ghosts_)
     if (ghosts.kept.size() != 0)
@@ -67,14 +72,14 @@ void JournaledMemory::undo() {
   for (Ghosts& ghosts : ghosts_) ghosts.stored = {};
   changed_code_.clear();
   const Range looked_at = around_ghosts_;
-  journal_.visit([&](Range changed) {
+  journal_->visit([&](Range changed) {
     if (!overlap(changed, looked_at)) return;
     for (Ghosts& ghosts : ghosts_)
       if (overlap(changed, ghosts.bytes))
         ghosts.stored = around(ghosts.stored, common(changed, ghosts.bytes));
   });
   for (const Range& range : writable_code())
-    journal_.visit([&](Range changed) {
+    journal_->visit([&](Range changed) {
       if (overlap(changed, range)) changed_code_.push_back(changed);
     });
   for (Ghosts& ghosts : ghosts_) {
@@ -83,8 +88,8 @@ void JournaledMemory::undo() {
     const std::byte* const memory = pointer(ghosts.after.start);
     ghosts.seen.assign(memory, memory + ghosts.after.size());
   }
-  journal_.undo();
-  for (const Range& range : changed_code_) machine_.code_changed(range);
+  journal_->undo();
+  for (const Range& range : changed_code_) machine_->code_changed(range);
   for (Ghosts& ghosts : ghosts_) {
     if (ghosts.stored.size() == 0) continue;
     std::byte* const memory = pointer(ghosts.after.start);
@@ -114,7 +119,7 @@ bool JournaledMemory::read(uint64_t address, void* destination, size_t size) {
 }
 
 bool JournaledMemory::write(uint64_t address, const void* source, size_t size) {
-  return can_access(address, size, Access::write) && journal_.note(address, size) && !journal_.full() &&
+  return can_access(address, size, Access::write) && journal_->note(address, size) && !journal_->full() &&
          guarded_copy(pointer(address), source, size);
 }
 

@@ -22,7 +22,7 @@ class JournaledMemory final : public ExcursionMemory {
   void begin() override;
   bool open(uint64_t, Access) override { return false; }
   bool end() override;
-  bool full() const override { return journal_.full(); }
+  bool full() const override { return journal_->full(); }
   bool read(uint64_t address, void* destination, size_t size) override;
   bool write(uint64_t address, const void* source, size_t size) override;
 
@@ -37,8 +37,8 @@ class JournaledMemory final : public ExcursionMemory {
     std::vector<std::byte> seen;
   };
 
-  Machine& machine_;
-  StoreJournal& journal_;
+  Machine* machine_;
+  StoreJournal* journal_;
   std::vector<Ghosts> ghosts_;
   Range around_ghosts_{};  // all of them lie in it
 
@@ -46,6 +46,7 @@ class JournaledMemory final : public ExcursionMemory {
   std::vector<Range> changed_code_;
 
   void show(Range) override {}
+  void moved_to(Machine& machine) override;
   void undo();
   bool can_access(uint64_t address, size_t size, Access access);
 };

@@ -26,7 +26,8 @@ std::byte* pointer(uint64_t address) { return reinterpret_cast<std::byte*>(addre
 
 }  // namespace
 
-PagedMemory::PagedMemory(AddressSpace& space, Machine& machine) : ExcursionMemory(space), machine_(machine) {}
+PagedMemory::PagedMemory(AddressSpace& space, Machine& machine)
+    : ExcursionMemory(space), machine_(&machine) {}
 
 // `machine_` has taken back what was opened there.
 void PagedMemory::remapped(Range range) {
@@ -37,7 +38,7 @@ void PagedMemory::remapped(Range range) {
 // Pages with ghost contents are not to be seen as the guest has them.
 void PagedMemory::hide_ghosts(Range range) {
   for (auto it = ghost_.lower_bound(range.start); it != ghost_.end() && it->first < range.end; ++it)
-    if (!it->second.contents.empty()) machine_.show({it->first, it->first + kPageSize}, PROT_NONE);
+    if (!it->second.contents.empty()) machine_->show({it->first, it->first + kPageSize}, PROT_NONE);
 }
 
 void PagedMemory::add_ghost_variables(Range bytes) {
@@ -49,6 +50,12 @@ void PagedMemory::forget_ghost_variables(Range bytes) {
   const Range pages{page_down(bytes.start), page_up(bytes.end)};
   ghost_.erase(ghost_.lower_bound(pages.start), ghost_.lower_bound(pages.end));
   std::erase_if(open_, [&](const auto& page) { return pages.contains(page->address); });
+}
+
+void PagedMemory::moved_to(Machine& machine) {
+  machine_ = &machine;
+  for (const Range& range : {ghost_heap(), scratch()})
+    if (range.size() != 0) show(range);
 }
 
 // --- one excursion ---
@@ -78,7 +85,7 @@ bool PagedMemory::put_back(Page& page) {
   if (std::memcmp(memory, page.saved.data(), kPageSize) != 0) {
     written = written || !page.ghost;
     std::memcpy(memory, page.saved.data(), kPageSize);
-    if (page.runs) machine_.code_changed({page.address, page.address + kPageSize});
+    if (page.runs) machine_->code_changed({page.address, page.address + kPageSize});
   }
   page.idle = written ? 0 : page.idle + 1;
   return written;
@@ -86,7 +93,7 @@ bool PagedMemory::put_back(Page& page) {
 
 void PagedMemory::begin() {
   full_ = false;
-  for (const Range& range : writable_code()) machine_.code_changed(range);
+  for (const Range& range : writable_code()) machine_->code_changed(range);
   for (const auto& page : open_) set_aside(*page);
 }
 
@@ -111,8 +118,8 @@ void PagedMemory::close_idle() {
     patience_[page->address] = std::min(2 * page->patience, kMostPatience);
     const Mapping* mapping = space_.find(page->address);
     const bool hidden = mapping == nullptr || page->ghost;
-    machine_.show({page->address, page->address + kPageSize},
-                  hidden ? PROT_NONE : (mapping->prot & ~PROT_WRITE) | PROT_READ);
+    machine_->show({page->address, page->address + kPageSize},
+                   hidden ? PROT_NONE : (mapping->prot & ~PROT_WRITE) | PROT_READ);
     return true;
   });
 }
@@ -126,7 +133,7 @@ bool PagedMemory::open(uint64_t address, Access access) {
   const bool writable = (mapping->prot & PROT_WRITE) != 0;
   if (!hidden && (access != Access::write || !writable)) return false;
   // Open already, or behind the end of its file.
-  if (machine_.allows(start, Access::write) || (!hidden && !machine_.allows(start, Access::read)))
+  if (machine_->allows(start, Access::write) || (!hidden && !machine_->allows(start, Access::read)))
     return false;
   if (open_.size() >= kMostPages) {
     full_ = true;
@@ -140,14 +147,14 @@ bool PagedMemory::open(uint64_t address, Access access) {
   page->patience = patience == patience_.end() ? kFirstPatience : patience->second;
   set_aside(*page);
   open_.push_back(std::move(page));
-  machine_.show({start, start + kPageSize}, mapping->prot);
+  machine_->show({start, start + kPageSize}, mapping->prot);
   return true;
 }
 
 bool PagedMemory::can_access(uint64_t address, size_t size, Access access) {
   if (size > UINT64_MAX - address) return false;
   for (uint64_t at = address; at < address + size; at = page_down(at) + kPageSize)
-    if (!machine_.allows(at, access) && !open(at, access)) return false;
+    if (!machine_->allows(at, access) && !open(at, access)) return false;
   return true;
 }
 

@@ -51,14 +51,15 @@ class PagedMemory final : public ExcursionMemory {
     std::vector<std::byte> contents;
   };
 
-  Machine& machine_;
+  Machine* machine_;
   std::vector<std::unique_ptr<Page>> open_;  // in the order in which they were set aside
   std::map<uint64_t, GhostPage> ghost_;      // by address of the page
   // Of pages that were closed and had to be opened again, by address: stores that change nothing look idle.
   std::unordered_map<uint64_t, unsigned> patience_;
   bool full_ = false;
 
-  void show(Range range) override { machine_.show(range, PROT_READ | PROT_WRITE); }
+  void show(Range range) override { machine_->show(range, PROT_READ | PROT_WRITE); }
+  void moved_to(Machine& machine) override;
   void remapped(Range range) override;
   void hide_ghosts(Range range);
   void set_aside(Page& page);

@@ -25,14 +25,21 @@ struct Decoded {
   bool allowed = false, returns = false;
 };
 
+using Code = std::array<uint8_t, ZYDIS_MAX_INSTRUCTION_LENGTH>;
+
+// How many bytes of code there are at `rip`; 0: none.
+size_t read_code(const AddressSpace& space, uint64_t rip, Code& code) {
+  const size_t size = std::min<uint64_t>(code.size(), kPageSize - rip % kPageSize);
+  if (!space.read(rip, code.data(), size)) return 0;
+  const bool more = size < code.size() && space.read(rip + size, &code[size], code.size() - size);
+  return more ? code.size() : size;
+}
+
 Decoded decode(const Registers& registers, const AddressSpace& space, std::vector<uint64_t>& stores) {
-  const uint64_t rip = registers.rip;
-  std::array<uint8_t, ZYDIS_MAX_INSTRUCTION_LENGTH> code{};
-  size_t size = std::min<uint64_t>(code.size(), kPageSize - rip % kPageSize);
-  if (!space.read(rip, code.data(), size)) return {};
-  if (size < code.size() && space.read(rip + size, &code[size], code.size() - size)) size = code.size();
+  Code code{};
+  const size_t size = read_code(space, registers.rip, code);
   ZydisDecodedInstruction instruction;
-  if (!x86::decode({code.data(), size}, instruction)) return {};
+  if (size == 0 || !x86::decode({code.data(), size}, instruction)) return {};
   const bool string = instruction.meta.category == ZYDIS_CATEGORY_STRINGOP ||
                       instruction.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
   const bool special = std::ranges::any_of(
@@ -67,6 +74,50 @@ Approach step_to_position(Vcpu& vcpu, const AddressSpace& space) {
     }
     returned = here.returns;
   }
+}
+
+Approach step_to_counted_position(Vcpu& vcpu, const AddressSpace& space, unsigned further, bool* found) {
+  constexpr unsigned kSteps = 32;
+  Approach approach;
+  *found = false;
+  for (unsigned steps = 0; steps < further + kSteps; ++steps) {
+    *found = steps >= further && decode(vcpu.registers(), space, approach.stored).allowed;
+    if (*found) break;
+    const Exit exit = vcpu.step();
+    if (exit.kind == ExitKind::step || exit.kind == ExitKind::kick) continue;
+    approach.exit = exit;
+    break;
+  }
+  return approach;
+}
+
+bool comes_again_uncounted(uint64_t rip, const AddressSpace& space) {
+  // Loops of that kind are short: who spins forever does little.
+  constexpr int kLongest = 1000;
+  uint64_t at = rip;
+  for (int i = 0; i < kLongest; ++i) {
+    Code code{};
+    const size_t size = read_code(space, at, code);
+    ZydisDecodedInstruction instruction;
+    if (size == 0 || !x86::decode({code.data(), size}, instruction)) return false;
+    at += instruction.length;
+    switch (instruction.meta.category) {
+      case ZYDIS_CATEGORY_UNCOND_BR:
+      case ZYDIS_CATEGORY_CALL:
+        if (!instruction.raw.imm[0].is_relative) return false;
+        at += static_cast<uint64_t>(instruction.raw.imm[0].value.s);
+        break;
+      case ZYDIS_CATEGORY_COND_BR:
+      case ZYDIS_CATEGORY_RET:
+      case ZYDIS_CATEGORY_SYSCALL:
+      case ZYDIS_CATEGORY_INTERRUPT:
+        return false;
+      default:
+        break;
+    }
+    if (at == rip) return true;
+  }
+  return false;
 }
 
 std::vector<recording::MemoryDigest> sample_memory(const AddressSpace& space, const Registers& registers,

@@ -26,6 +26,15 @@ struct Approach {
 // if it is there already.
 Approach step_to_position(Vcpu& vcpu, const AddressSpace& space);
 
+// The same for a position that is known by how many branches were executed: the next instruction that can be
+// one. Stops without one, where `*found` is false, when it does not come within a few instructions (a long
+// string instruction). `further`: so many instructions behind the first.
+Approach step_to_counted_position(Vcpu& vcpu, const AddressSpace& space, unsigned further, bool* found);
+
+// Whether what executes at `rip` comes by there again before any branch that vCPUs count (machine/vcpu.h): an
+// endless loop of direct jumps, in which count and RIP are no position.
+bool comes_again_uncounted(uint64_t rip, const AddressSpace& space);
+
 // Digests of a few cache lines that tell this instant from others at the same place, for an asynchronous
 // event to have before those of all memory: a replay refuses nearly every wrong arrival by one of them. They
 // are what was stored last, what is near the stack pointer, and what registers point at.

@@ -23,7 +23,7 @@ CallBuffers::~CallBuffers() {
 void CallBuffers::begin() {
   regions_.clear();
   used_ = 0;
-  faults_ = false;
+  faults_ = lost_ = false;
   while (chunks_.size() > 1) {
     munmap(chunks_.back().start, chunks_.back().size);
     chunks_.pop_back();
@@ -124,7 +124,7 @@ const CallBuffers::Region* CallBuffers::find(uint64_t host) const {
 bool CallBuffers::deliver(Answer& answer, uint64_t host, uint64_t size) {
   const Region* region = find(host);
   if (region == nullptr) return false;
-  answer.write(region->address, region->host, std::min(size, region->accessible));
+  if (!answer.write(region->address, region->host, std::min(size, region->accessible))) lost_ = true;
   return true;
 }
 

@@ -43,6 +43,8 @@ class CallBuffers {
   // The kernel wrote `size` bytes at `host`, a stand-in's address: copies them to the guest's memory, as far
   // as both go, and notes them. False when `host` is none: the kernel had the guest's own memory.
   bool deliver(Answer& answer, uint64_t host, uint64_t size);
+  // Some of what the call wrote couldn't be copied: another thread has taken the memory away meanwhile.
+  bool lost() const { return lost_; }
   // The call failed with EFAULT: whatever of the stand-in the kernel may have written.
   bool deliver_reached(Answer& answer, uint64_t host);
 
@@ -69,6 +71,7 @@ class CallBuffers {
   std::vector<Region> regions_;
   std::vector<Chunk> chunks_;  // the first stays from call to call
   uint64_t used_ = 0;          // of the last chunk
+  bool lost_ = false;          // see lost()
   bool faults_ = false;        // some pointer of this call leads to what can't be accessed
 
   const Region* find(uint64_t host) const;

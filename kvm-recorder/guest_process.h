@@ -19,7 +19,9 @@ namespace aftercheck {
 
 class ProcessSignals;
 class Descriptors;
+class ProcessTree;
 class Seccomp;
+class GuestThreads;
 
 // getrlimit(2).
 struct ResourceLimit {
@@ -31,7 +33,8 @@ struct GuestProcess {
   ProcessSignals& signals;
   Descriptors& descriptors;
   const CpuModel& cpu;
-  OwnFiles own_files{};  // what no name of the guest's leads to
+  OwnFiles own_files{};             // what no name of the guest's leads to
+  GuestThreads* threads = nullptr;  // null: it has one, and can't have more
 
   // Set by the loader, and again by a guest's execve.
   std::string executable{};                // absolute, symlinks resolved: /proc/self/exe
@@ -43,8 +46,9 @@ struct GuestProcess {
   Range stack{};                           // as far as it has grown
   uint64_t mmap_top =
       0;  // below it mappings go where the guest does not say: above, the stack has room to grow
-  bool lock_future = false;  // mlockall(MCL_FUTURE)
-  Registers entry{};         // initial registers of the image
+  bool lock_future = false;     // mlockall(MCL_FUTURE)
+  Registers entry{};            // initial registers of the image
+  uint64_t placement_seed = 0;  // where images lie, if at random; children have their parent's
 
   // Lines for people (calls answered with a refusal, ...), without a prefix or newline; may be empty.
   std::function<void(const std::string&)> message{};
@@ -56,9 +60,14 @@ struct GuestProcess {
   uint32_t personality = 0;               // personality(2)
   uint64_t ipc_namespace = 0;             // how many unshare(2) made: tells equal identifiers apart
   int dumpable = 1;                       // prctl(2), PR_SET_DUMPABLE
-  bool forbids_tsc = false;               // PR_SET_TSC: RDTSC and RDTSCP fault
-  uint64_t clear_child_tid = 0;           // set_tid_address(2)
-  const Seccomp* seccomp = nullptr;       // of the first thread, which /proc/self/status shows
+  ProcessTree* tree = nullptr;            // null: the guest has no other processes
+  bool unrecorded = false;                // a child with --children=native: what it executes runs natively
+  bool children_unrecorded = false;       // record --children=native
+  bool refuses_children = false;          // record --children=refuse
+  // execve is about to take the old image away: whoever waits for that may go on (vfork(2)). May be empty.
+  std::function<void()> memory_is_left{};
+  bool forbids_tsc = false;          // PR_SET_TSC: RDTSC and RDTSCP fault
+  const Seccomp* seccomp = nullptr;  // of the first thread, which /proc/self/status shows
 
   // A name that leads to the program's file for the host's calls, whatever has become of its own.
   std::string executable_path() const;

@@ -3,11 +3,16 @@
 // does here.
 #pragma once
 
+#include <sys/types.h>
+
 #include <condition_variable>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
+
+#include "base/fd.h"
 
 namespace aftercheck {
 
@@ -28,19 +33,29 @@ class HostThread {
   // (SystemCall::changes_rights says which calls do). Throws Error(io) when no thread can be started.
   void keep_apart();
 
+  // In a child of fork(2), which has no other thread: a new one gets the root directory and the umask of the
+  // parent's, as far as the caller's rights allow; credentials are the caller's.
+  void forked();
+
   // Runs `work` and waits for it; what it throws is thrown here. One caller at a time.
   void run(const std::function<void()>& work);
 
  private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  const std::function<void()>* work_ = nullptr;
-  std::exception_ptr thrown_;
-  bool stopping_ = false;
-  std::thread thread_;
+  struct Apart {
+    std::mutex mutex;
+    std::condition_variable changed;
+    const std::function<void()>* work = nullptr;
+    std::exception_ptr thrown;
+    bool stopping = false;
+    std::thread thread;
+  };
+  std::unique_ptr<Apart> apart_;  // null: the caller does the work
+  mode_t umask_ = 0;              // the thread's,
+  UniqueFd root_;                 // and its root directory
 
+  void start();
   void hand_over(const std::function<void()>& work);
-  void loop();
+  static void loop(Apart& apart);
 };
 
 }  // namespace aftercheck

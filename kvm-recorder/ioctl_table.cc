@@ -255,6 +255,7 @@ long ioctl(Call& call) {
                                       CallBuffers::Use::contents);
       break;
   }
+  if (request->use == Use::clone || request->use == Use::clone_range) share_changed(call, call.fd(0));
   const bool writes = request->use == Use::out || request->use == Use::inout;
   FailedWrites watched;
   if (writes) watched.watch(args[2], request->size);

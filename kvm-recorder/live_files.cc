@@ -158,6 +158,16 @@ std::vector<Range> LiveFiles::mapped_parts(uint64_t number) const {
   return joined;
 }
 
+LiveFiles::File& LiveFiles::file(const Key& key, bool& fresh) {
+  if (const auto known = files_.find(key); known != files_.end()) {
+    fresh = false;
+    return known->second;
+  }
+  fresh = true;
+  const uint64_t number = group_ != nullptr ? group_->number_of(key, fresh) : files_.size() + 1;
+  return files_.try_emplace(key, File{.number = number}).first->second;
+}
+
 void LiveFiles::follow(File& file, bool followed) {
   if (file.followed != followed) followed_ += followed ? 1 : -1;
   file.followed = followed;
@@ -235,8 +245,8 @@ void LiveFiles::fill(Answer& answer, const File& file, const Source& source, Ran
 }
 
 uint64_t LiveFiles::show(Answer& answer, int fd, const struct stat& status, Range in_file) {
-  const auto [entry, fresh] = files_.try_emplace(key_of(status), File{.number = files_.size() + 1});
-  File& file = entry->second;
+  bool fresh = false;
+  File& file = this->file(key_of(status), fresh);
   const auto size = static_cast<uint64_t>(status.st_size);
   const bool known = file.whole && file.size == size && file.mtime_ns == nanoseconds(status.st_mtim) &&
                      file.ctime_ns == nanoseconds(status.st_ctim);
@@ -261,7 +271,8 @@ LiveFiles::Key key_of_segment(const Segment& segment) {
 }  // namespace
 
 uint64_t LiveFiles::number_of_segment(const Segment& segment) {
-  return files_.try_emplace(key_of_segment(segment), File{.number = files_.size() + 1}).first->second.number;
+  bool fresh = false;
+  return file(key_of_segment(segment), fresh).number;
 }
 
 bool LiveFiles::is_mapped(const Segment& segment) const {
@@ -284,11 +295,13 @@ void LiveFiles::show_segment(Answer& answer, const Segment& segment, uint64_t si
 }
 
 void LiveFiles::changed(Answer& answer, int fd, const struct stat& status, Range in_file) {
-  const auto entry = files_.find(key_of(status));
-  if (entry == files_.end() || !entry->second.followed) return;
-  File& file = entry->second;
+  // What others have mapped is in their replays' memory, too.
+  const bool shared = is_shared(key_of(status));
+  if (!shared && !is_followed(key_of(status))) return;
+  bool fresh = false;
+  File& file = this->file(key_of(status), fresh);
   const std::vector<Range> mapped = mapped_parts(file.number);
-  if (mapped.empty()) return follow(file, false);
+  if (mapped.empty() && !shared) return follow(file, false);
   const auto size = static_cast<uint64_t>(status.st_size);
   const uint64_t old_size = file.size;
   resize(answer, file, size);
@@ -300,10 +313,11 @@ void LiveFiles::changed(Answer& answer, int fd, const struct stat& status, Range
   std::vector<Range> parts;
   for (const Range& part : {in_file, tail}) {
     if (part.start >= part.end) continue;
-    if (file.whole) parts.push_back(part);
+    const bool all = file.whole || shared;
+    if (all) parts.push_back(part);
     for (const Range& shown : mapped)
       if (const Range both{std::max(part.start, shown.start), std::min(part.end, shown.end)};
-          !file.whole && both.start < both.end)
+          !all && both.start < both.end)
         parts.push_back(both);
   }
   if (parts.empty() || fd < 0) return;

@@ -12,6 +12,7 @@
 
 #include "kvm-recorder/answer.h"
 #include "kvm-recorder/host_thread.h"
+#include "kvm-recorder/memory_group.h"
 #include "machine/address_space.h"
 #include "recording/store.h"
 
@@ -32,12 +33,17 @@ struct Segment {
 // Throws Error(io) where the store or the file fails. One guest thread at a time (the token's holder).
 class LiveFiles {
  public:
-  using Key = std::pair<uint64_t, uint64_t>;  // device, inode
+  using Key = MemoryGroup::Key;
   static Key key_of(const struct stat& status) { return {status.st_dev, status.st_ino}; }
 
   // All must outlive this.
   LiveFiles(AddressSpace& space, recording::Store& store, HostThread& host_thread)
       : space_(space), store_(store), host_thread_(host_thread) {}
+
+  // Files have the same numbers in all processes of the recording from now on; before any has one.
+  void join(MemoryGroup& group) { group_ = &group; }
+  // Has another process mapped it in a way that this one would see what that does?
+  bool is_shared(const Key& key) const { return group_ != nullptr && group_->is_shared(key); }
 
   // The guest opened the file for writing.
   void opened_for_writing(const Key& key) { written_.insert(key); }
@@ -86,10 +92,12 @@ class LiveFiles {
   AddressSpace& space_;
   recording::Store& store_;
   HostThread& host_thread_;
+  MemoryGroup* group_ = nullptr;
   std::map<Key, File> files_;
   std::set<Key> written_;
   uint64_t followed_ = 0;
 
+  File& file(const Key& key, bool& fresh);
   std::vector<Range> mapped_parts(uint64_t number) const;
   void follow(File& file, bool followed);
   void note_times(File& file, const struct stat& status);

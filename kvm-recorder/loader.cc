@@ -1,5 +1,6 @@
 #include "kvm-recorder/loader.h"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -9,11 +10,13 @@
 #include <cerrno>
 #include <filesystem>
 #include <optional>
+#include <span>
 
 #include "kvm-recorder/elf_program.h"
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/proc_files.h"
 #include "kvm-recorder/process_stack.h"
+#include "recording/digest.h"
 
 namespace aftercheck {
 namespace {
@@ -43,6 +46,16 @@ uint64_t random_number() {
 
 uint64_t random_pages(uint64_t spread, bool randomize) {
   return randomize ? page_down(random_number() % spread) : 0;
+}
+
+// Where a program lies differs between recordings, but not between the processes of one: what machines have
+// prepared of its code can be used again (Machine::program_begins). `what` tells its parts apart.
+uint64_t lasting_random_pages(uint64_t spread, bool randomize, GuestProcess& process,
+                              const std::string& program, const char* what) {
+  if (!randomize) return 0;
+  if (process.placement_seed == 0) process.placement_seed = random_number() | 1;
+  const std::string place = fmt::format("{} {} {}", process.placement_seed, program, what);
+  return page_down(recording::digest64(std::as_bytes(std::span(place))) % spread);
 }
 
 constexpr uint64_t align_up(uint64_t address, uint64_t alignment) {
@@ -133,7 +146,8 @@ uint64_t load_interpreter(GuestTask& task, const ElfProgram& interpreter) {
 
 void map_stack(GuestTask& task, const ElfProgram& program, bool randomize) {
   GuestProcess& process = task.process;
-  const uint64_t top = kStackTop - random_pages(kStackSpread, randomize);
+  const uint64_t top =
+      kStackTop - lasting_random_pages(kStackSpread, randomize, process, program.path, "stack");
   const uint64_t limit = soft_limit(process, RLIMIT_STACK);
   process.stack = {top - stack_size(limit), top};
   process.mmap_top = top - page_up(std::clamp(limit, kLeastStackRoom, kMostStackRoom)) - kStackGuard;
@@ -172,9 +186,11 @@ void load_program(GuestTask& task, const Program& program, const std::vector<std
   process.memory.clear(task.answer);
   process.entry = Registers{};
   map_stack(task, file, options.randomize);
-  const uint64_t bias = file.position_independent
-                            ? bias_at(file, kProgramBase + random_pages(kProgramSpread, options.randomize))
-                            : 0;
+  const uint64_t bias =
+      file.position_independent
+          ? bias_at(file, kProgramBase + lasting_random_pages(kProgramSpread, options.randomize, process,
+                                                              file.path, "program"))
+          : 0;
   check_room(file, bias, process);
   map_image(task, file, bias);
   place_heap(process, file, bias, options.randomize);

@@ -8,10 +8,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
-#include "code-scan/code_scan.h"
 #include "machine/page_map.h"
 
 namespace aftercheck {
@@ -22,6 +23,28 @@ namespace {
 constexpr uint64_t kKeepWhole = 64 << 20;
 
 int64_t nanoseconds(const timespec& time) { return time.tv_sec * 1'000'000'000 + time.tv_nsec; }
+
+// Of the kernel's clock for times of files, and what a file system may round them to. A file that was changed
+// longer ago has another time of change after the next one.
+constexpr int64_t kTimesDiffer = 2'000'000'000;
+
+bool changed_lately(const struct stat& status) {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return nanoseconds(now) - std::max(nanoseconds(status.st_mtim), nanoseconds(status.st_ctim)) < kTimesDiffer;
+}
+
+// Keys of what processes tell each other; no padding.
+struct FileAtTime {
+  uint64_t is = 1;
+  uint64_t device = 0, inode = 0, size = 0;
+  int64_t mtime_ns = 0, ctime_ns = 0;
+};
+struct BlobCode {
+  uint64_t is = 2;
+  recording::Digest128 blob{};
+  uint64_t offset = 0, size = 0, model = 0;
+};
 
 recording::SpaceOp plain_op(recording::SpaceOpKind kind, Range range) {
   recording::SpaceOp op;
@@ -93,17 +116,51 @@ LoggedSpace::Kept LoggedSpace::keep(int fd, const struct stat& status, Range ran
   if (known != kept_.end() && known->second.mtime_ns == now.mtime_ns &&
       known->second.ctime_ns == now.ctime_ns && known->second.size == now.size)
     return {known->second.name, open_in_store(known->second.name), offset};
+  const FileAtTime file{.device = status.st_dev,
+                        .inode = status.st_ino,
+                        .size = now.size,
+                        .mtime_ns = now.mtime_ns,
+                        .ctime_ns = now.ctime_ns};
+  const bool lately = changed_lately(status);
+  KeptFile entry = now;
+  if (const auto told = lately ? std::nullopt : known_.find(SharedTable::bytes(file))) {
+    std::memcpy(&entry.name, told->data(), sizeof entry.name);
+    kept_[key] = entry;
+    return {entry.name, open_in_store(entry.name), offset};
+  }
   Kept kept = add_to_store(fd, 0, now.size);
   kept.offset = offset;
-  KeptFile entry = now;
   entry.name = kept.name;
   kept_[key] = entry;
+  if (!lately) known_.add(SharedTable::bytes(file), SharedTable::bytes(kept.name));
   return kept;
 }
 
 void LoggedSpace::store_failed(const Error& error) {
   if (error.kind() != ErrorKind::io) throw error;
   if (store_error_.empty()) store_error_ = error.what();
+}
+
+bool LoggedSpace::is_live(int fd, const struct stat& status) {
+  const bool writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+  // A copy of the holes would cost what the holes save.
+  const bool sparse =
+      static_cast<uint64_t>(status.st_blocks) * 512 + kKeepWhole < static_cast<uint64_t>(status.st_size);
+  const LiveFiles::Key key = LiveFiles::key_of(status);
+  return writable || sparse || live_.is_followed(key) || live_.is_shared(key) || live_.may_be_written(status);
+}
+
+LoggedSpace::Sees LoggedSpace::sees(int fd) {
+  struct stat status {};
+  if (group_ == nullptr || fstat(fd, &status) != 0 || !is_live(fd, status)) return Sees::nobody;
+  return group_->shown_by_copy_elsewhere(LiveFiles::key_of(status)) ? Sees::copy : Sees::others;
+}
+
+LoggedSpace::Sees LoggedSpace::sees(const struct stat& status) const {
+  const LiveFiles::Key key = LiveFiles::key_of(status);
+  if (group_ == nullptr) return Sees::nobody;
+  if (group_->shown_by_copy_elsewhere(key)) return Sees::copy;
+  return group_->is_shared(key) ? Sees::others : Sees::nobody;
 }
 
 int LoggedSpace::map_file(Answer& answer, Range range, int prot, int fd, uint64_t offset,
@@ -113,14 +170,15 @@ int LoggedSpace::map_file(Answer& answer, Range range, int prot, int fd, uint64_
   if (!S_ISREG(status.st_mode)) return -ENODEV;
   if (range.start >= range.end || offset % kPageSize != 0) return -EINVAL;
   if (!in_windows(range.start, range.size())) return -ENOMEM;
-  const bool writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
-  // A copy of the holes would cost what the holes save.
-  const bool sparse =
-      static_cast<uint64_t>(status.st_blocks) * 512 + kKeepWhole < static_cast<uint64_t>(status.st_size);
-  const bool live =
-      writable || sparse || live_.is_followed(LiveFiles::key_of(status)) || live_.may_be_written(status);
-  return live && !how.program ? map_live(answer, range, prot, fd, offset, name, how, status)
-                              : map_copy(answer, range, prot, fd, offset, name, how, status);
+  const bool live = !how.program && is_live(fd, status);
+  if (how.shared && group_ != nullptr) {
+    if (live)
+      group_->now_shared(LiveFiles::key_of(status));
+    else
+      group_->now_shown_by_copy(LiveFiles::key_of(status));
+  }
+  return live ? map_live(answer, range, prot, fd, offset, name, how, status)
+              : map_copy(answer, range, prot, fd, offset, name, how, status);
 }
 
 int LoggedSpace::map_live(Answer& answer, Range range, int prot, int fd, uint64_t offset,
@@ -167,6 +225,7 @@ int LoggedSpace::map_copy(Answer& answer, Range range, int prot, int fd, uint64_
                                      .copied_from = offset - source_offset,
                                      .may = how.may});
   if (error != 0) return error;
+  if (how.shared) space_.mark(range, &Mapping::copy_for_shared, true);
   copied_.insert(LiveFiles::key_of(status));
   answer.forget(range);
   recording::SpaceOp op = plain_op(recording::SpaceOpKind::map_blob, range);
@@ -175,7 +234,8 @@ int LoggedSpace::map_copy(Answer& answer, Range range, int prot, int fd, uint64_
   op.blob_offset = kept.offset;
   op.name = name;
   answer.add(std::move(op));
-  if ((prot & PROT_EXEC) != 0) patch_code(answer, range, source, source_offset);
+  if ((prot & PROT_EXEC) != 0)
+    patch_code(answer, range, source, source_offset, kept.fd >= 0 ? &kept.name : nullptr);
   return 0;
 }
 
@@ -281,9 +341,15 @@ void LoggedSpace::opened(Answer& answer, int fd, const struct stat& status, uint
   }
 }
 
+void LoggedSpace::about_to_fork() {
+  if (group_ == nullptr) return;
+  for (const auto& [start, mapping] : space_.mappings())
+    if (mapping.copy_for_shared) group_->copy_is_inherited({mapping.device, mapping.inode});
+}
+
 void LoggedSpace::file_changed(Answer& answer, int fd, Range in_file) {
   struct stat status {};
-  if (!live_.any() || fstat(fd, &status) != 0) return;
+  if (!may_change_files() || fstat(fd, &status) != 0) return;
   try {
     live_.changed(answer, fd, status, in_file);
   } catch (const Error& error) {
@@ -402,7 +468,28 @@ bool LoggedSpace::read_string(uint64_t address, std::string& text, size_t limit)
   return false;
 }
 
-void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_offset) {
+std::vector<CodePatch> LoggedSpace::find_patches(const CodeRange& code, const recording::Digest128* blob) {
+  if (blob == nullptr) return find_trapped_instructions(code);
+  const BlobCode key{.blob = *blob,
+                     .offset = code.file_offset,
+                     .size = code.bytes.size(),
+                     .model = static_cast<uint64_t>(code.model)};
+  std::vector<CodePatch> found;
+  if (const auto told = known_.find(SharedTable::bytes(key))) {
+    const auto* const first = reinterpret_cast<const CodePatch*>(told->data());
+    found.assign(first, first + told->size() / sizeof(CodePatch));
+    for (CodePatch& patch : found) patch.address += code.address;
+    return found;
+  }
+  found = find_trapped_instructions(code);
+  std::vector<CodePatch> relative = found;
+  for (CodePatch& patch : relative) patch.address -= code.address;
+  known_.add(SharedTable::bytes(key), std::as_bytes(std::span(relative)));
+  return found;
+}
+
+void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_offset,
+                             const recording::Digest128* blob) {
   // Pages past the end of the file can't be read.
   uint64_t size = range.size();
   if (fd >= 0) {
@@ -415,7 +502,7 @@ void LoggedSpace::patch_code(Answer& answer, Range range, int fd, uint64_t file_
                        .fd = fd,
                        .file_offset = file_offset,
                        .model = model_};
-  const std::vector<CodePatch> found = find_trapped_instructions(code);
+  const std::vector<CodePatch> found = find_patches(code, blob);
   const std::vector<uint64_t> applied = space_.apply_patches(found);
   size_t next = 0;
   for (const CodePatch& patch : found)

@@ -10,9 +10,12 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/shared_table.h"
+#include "code-scan/code_scan.h"
 #include "kvm-recorder/answer.h"
 #include "kvm-recorder/host_thread.h"
 #include "kvm-recorder/live_files.h"
@@ -30,6 +33,12 @@ class LoggedSpace {
   // `model`: whose trapped instructions are to be found in code.
   LoggedSpace(AddressSpace& space, recording::Store& store, CpuModelKind model = CpuModelKind::portable);
 
+  // Files and segments have the same numbers in all processes of the recording from now on.
+  void join(MemoryGroup& group) {
+    group_ = &group;
+    live_.join(group);
+  }
+
   // Executable mappings are scanned and patched (code_scan.h) before the call returns.
   int map_anonymous(Answer& answer, Range range, int prot, bool shared, const std::string& name = "");
   // How a file is to be mapped.
@@ -43,6 +52,18 @@ class LoggedSpace {
   // opens it for writing, or maps it so, the mapping shows the file itself. `name` is the path for people.
   int map_file(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
                const FileMapping& how);
+  // Would other processes see what this one does to the file, mapped shared, or this one what they do? The
+  // descriptor is a file's.
+  enum class Sees : uint8_t {
+    nobody,
+    others,
+    // Another process, which is there still, has mapped the file when nobody could change it, and so would
+    // not.
+    copy,
+  };
+  Sees sees(int fd);
+  // The same of a change by a call.
+  Sees sees(const struct stat& status) const;
   // Attaches the System V segment, all of it, as AddressSpace does; `name` is what /proc/self/maps shows.
   int attach_segment(Answer& answer, Range range, int prot, const Segment& segment, const std::string& name);
   // Does the guest map any of it?
@@ -68,7 +89,9 @@ class LoggedSpace {
   // The guest opened a file (O_*). It may be mapped, and change, or have lost its contents by this.
   void opened(Answer& answer, int fd, const struct stat& status, uint64_t flags);
   // False: no file that the guest maps can have been changed by a call.
-  bool may_change_files() const { return live_.any(); }
+  bool may_change_files() const { return live_.any() || others_may_map(); }
+  // False: no other process of the recording can have mapped a file that a call changes.
+  bool others_may_map() const { return group_ != nullptr && group_->knows_files(); }
   // A call wrote these bytes of the descriptor's file, or changed its length.
   void file_changed(Answer& answer, int fd, Range in_file);
   // The file at `path` was made longer or shorter by its name.
@@ -76,6 +99,11 @@ class LoggedSpace {
 
   // A replay may start from here: see LiveFiles.
   void checkpoint_taken() { live_.forget_unmapped(); }
+
+  // The process leaves the group: what others do to files from here on it does not have.
+  void group_left() { live_.forget_unmapped(); }
+  // A child is about to have all that is mapped here.
+  void about_to_fork();
 
   // Not empty: the store could not keep a file (disk full), so the event under way must not be appended and
   // the recording ends before it.
@@ -111,7 +139,11 @@ class LoggedSpace {
   recording::Store& store_;
   const CpuModelKind model_;
   HostThread host_thread_;
+  MemoryGroup* group_ = nullptr;
   std::map<FileKey, KeptFile> kept_;
+  // What other processes of the recording need not find out again: which blob a file is, and what is to be
+  // trapped in a blob's code.
+  SharedTable known_{size_t{64} << 20};
   LiveFiles live_;
   std::map<uint64_t, uint64_t> segments_;  // sizes of those that were attached, by number
   std::set<FileKey> copied_;               // of which the guest maps, or did map, the store's copy
@@ -123,6 +155,7 @@ class LoggedSpace {
   int open_in_store(const recording::Digest128& name);
   int keep_open(recording::Store::Blob blob);
   Kept keep(int fd, const struct stat& status, Range range, uint64_t offset);
+  bool is_live(int fd, const struct stat& status);
   int map_copy(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
                const FileMapping& how, const struct stat& status);
   int map_live(Answer& answer, Range range, int prot, int fd, uint64_t offset, const std::string& name,
@@ -130,7 +163,10 @@ class LoggedSpace {
   void make_live(Answer& answer, int fd, const struct stat& status);
   void show_grown(Answer& answer, Range pages);
   void store_failed(const Error& error);
-  void patch_code(Answer& answer, Range range, int fd, uint64_t file_offset);
+  // `blob`: the range has these contents of the store, as `fd` has, and nobody has written to it.
+  void patch_code(Answer& answer, Range range, int fd, uint64_t file_offset,
+                  const recording::Digest128* blob = nullptr);
+  std::vector<CodePatch> find_patches(const CodeRange& code, const recording::Digest128* blob);
 };
 
 }  // namespace aftercheck

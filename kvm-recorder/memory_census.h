@@ -21,6 +21,8 @@ class MemoryCensus {
   // Digests of all private pages that hold something of the guest's own (anonymous, or copied on write), in
   // stretches of at most 1 MiB.
   std::vector<recording::MemoryDigest> take();
+  // In a child of fork(2), before anything else.
+  void forked() { pages_ = PageMap(); }
 
  private:
   const AddressSpace& space_;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "kvm-recorder/process_tree.h"
 #include "kvm-recorder/system_calls.h"
 #include "recording/digest.h"
 
@@ -36,9 +37,16 @@ void add_step(Call& call, uint8_t stream, OutputStepKind kind, int64_t offset) {
 
 void seek(Call& call, uint8_t stream, int64_t to) {
   OutputPlace& place = call.process.descriptors.place(stream);
-  if (to == place.at) return;
+  if (to == place.at && !has_other_processes(call.process)) return;  // others move it, too
   add_step(call, stream, OutputStepKind::seek, to);
   place.at = to;
+}
+
+// Must each output say where it goes?
+bool is_positioned(const Call& call, uint8_t stream, const OutputPlace& place) {
+  if (!has_other_processes(call.process)) return place.positioned;
+  if (place.positioned) call.process.tree->moves_in_output(stream);
+  return place.positioned || call.process.tree->moved_in_output(stream);
 }
 
 // Where `size` bytes went that were just written through `fd`.
@@ -57,7 +65,7 @@ void note_place(Call& call, int fd, int64_t size, std::optional<int64_t> offset)
   OutputPlace& place = call.process.descriptors.place(stream);
   if (!place.regular) return;
   if (offset) place.positioned = true;
-  if (place.positioned) seek(call, stream, start_of_output(fd, size, offset));
+  if (is_positioned(call, stream, place)) seek(call, stream, start_of_output(fd, size, offset));
   place.at += size;
 }
 
@@ -78,6 +86,7 @@ void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t len
   output.fd = fd;
   const auto size_of_all = static_cast<int64_t>(length);
   recording::OutputDigest digest;
+  std::vector<std::byte> sent;
   for (const iovec& piece : pieces) {
     const auto address = reinterpret_cast<uint64_t>(piece.iov_base);
     const uint64_t size = std::min<uint64_t>(piece.iov_len, length);
@@ -87,7 +96,10 @@ void output_gate(Call& call, int fd, std::span<const iovec> pieces, uint64_t len
     if (bytes == nullptr || !was_readable(space, address, size)) return;
     output.pieces.push_back({address, size});
     digest.update({bytes, size});
+    if (call.task.suspended) sent.insert(sent.end(), bytes, bytes + size);
   }
+  // Other threads have run since, and may have changed the memory that these bytes came from.
+  if (call.task.suspended) return output_gate(call, fd, std::move(sent), offset);
   output.digest = digest.value();
   note_place(call, fd, size_of_all, offset);
   call.answer.add(std::move(output));
@@ -108,7 +120,7 @@ void output_sought(Call& call, int fd, int64_t from, int64_t to) {
   const uint8_t stream = call.process.descriptors.stream(fd);
   OutputPlace& place = call.process.descriptors.place(stream);
   if (from != to) place.positioned = true;
-  if (place.positioned) seek(call, stream, to);
+  if (is_positioned(call, stream, place)) seek(call, stream, to);
 }
 
 void output_resized(Call& call, uint8_t stream, int64_t size) {

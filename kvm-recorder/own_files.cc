@@ -90,7 +90,8 @@ std::optional<bool> OwnFiles::lies_in(int fd, const struct stat& status) const {
       found.st_ino != status.st_ino)
     return std::nullopt;
   std::string folder = path.substr(0, path.rfind('/') + 1);
-  for (int level = 0; level < 2; ++level, folder += "../") {
+  constexpr int kLevels = 4;  // DIR/processes/N/pt
+  for (int level = 0; level < kLevels; ++level, folder += "../") {
     struct stat parent {};
     if (stat(folder.c_str(), &parent) != 0) return std::nullopt;
     if (is_directory(parent)) return true;

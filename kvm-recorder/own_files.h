@@ -21,7 +21,7 @@ namespace aftercheck {
 class OwnFiles {
  public:
   // Everything in `directory` and in its folders is the recorder's from now on. Nothing else may make folders
-  // below those: two levels are looked at. `since_now`: it was made for this recording, and there is a file
+  // below those: four levels are looked at. `since_now`: it was made for this recording, and there is a file
   // in it already.
   void protect(const std::filesystem::path& directory, bool since_now = true);
 

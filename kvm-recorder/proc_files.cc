@@ -23,19 +23,21 @@
 #include "base/fd.h"
 #include "kvm-recorder/proc_status.h"
 #include "kvm-recorder/process_numbers.h"
+#include "kvm-recorder/process_tree.h"
 
 namespace aftercheck {
 namespace {
 
 // The folder of this process's descriptors as it was before the guest could change its root directory. Kept
 // for good: /proc need not be there later, and other mounts of it may have other numbers for processes.
-int own_descriptor_folder() {
-  static const UniqueFd folder = [] {
+UniqueFd& own_folder() {
+  static UniqueFd folder = [] {
     UniqueFd opened(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
     return opened ? move_out_of_guest_reach(std::move(opened)) : std::move(opened);
   }();
-  return folder.get();
+  return folder;
 }
+int own_descriptor_folder() { return own_folder().get(); }
 
 std::string link_at(int directory, const std::string& path) {
   std::array<char, PATH_MAX> target;
@@ -156,34 +158,55 @@ std::string auxv(const GuestProcess& process) {
   return text;
 }
 
-// The kernel's text of an entry of this process.
-std::string of_kernel(const char* name) {
-  const UniqueFd file(
-      openat(own_descriptor_folder(), fmt::format("../{}", name).c_str(), O_RDONLY | O_CLOEXEC));
+std::string text_of(int file) {
   std::string text;
   std::array<char, 4096> part;
   ssize_t size = 0;
-  while ((size = read(file.get(), part.data(), part.size())) > 0)
+  while ((size = read(file, part.data(), part.size())) > 0)
     text.append(part.data(), static_cast<size_t>(size));
   return text;
 }
 
+// The kernel's text of an entry of this process, or of one of its threads.
+std::string of_kernel(const char* name, pid_t thread) {
+  const std::string path =
+      thread == 0 ? fmt::format("../{}", name) : fmt::format("../task/{}/{}", thread, name);
+  const UniqueFd file(openat(own_descriptor_folder(), path.c_str(), O_RDONLY | O_CLOEXEC));
+  return text_of(file.get());
+}
+
 struct Entry {
   const char* name;
-  std::string (*contents)(const GuestProcess&);  // null: EACCES, as for a process of somebody else
+  std::string (*contents)(const GuestProcess&, pid_t);  // null: EACCES, as for a process of somebody else
 };
 
+// An entry that is the same for all threads.
+template <std::string (*kContents)(const GuestProcess&)>
+std::string of_process(const GuestProcess& process, pid_t) {
+  return kContents(process);
+}
+std::string arguments(const GuestProcess& process) { return joined(process.arguments); }
+std::string environment(const GuestProcess& process) { return joined(process.environment); }
+std::string personality(const GuestProcess& process) { return fmt::format("{:08x}\n", process.personality); }
+std::string statm(const GuestProcess& process) { return proc_statm(process, of_kernel("statm", 0)); }
+std::string status(const GuestProcess& process, pid_t thread) {
+  return proc_status(process, of_kernel("status", thread), thread);
+}
+std::string stat_of(const GuestProcess& process, pid_t thread) {
+  return proc_stat(process, of_kernel("stat", thread), thread);
+}
+
 constexpr Entry kEntries[] = {
-    {"maps", maps},
-    {"smaps", smaps},
-    {"cmdline", [](const GuestProcess& process) { return joined(process.arguments); }},
-    {"environ", [](const GuestProcess& process) { return joined(process.environment); }},
-    {"auxv", auxv},
-    {"personality", [](const GuestProcess& process) { return fmt::format("{:08x}\n", process.personality); }},
-    {"status", [](const GuestProcess& process) { return proc_status(process, of_kernel("status")); }},
-    {"stat", [](const GuestProcess& process) { return proc_stat(process, of_kernel("stat")); }},
-    {"statm", [](const GuestProcess& process) { return proc_statm(process, of_kernel("statm")); }},
-    {"limits", proc_limits},
+    {"maps", of_process<maps>},
+    {"smaps", of_process<smaps>},
+    {"cmdline", of_process<arguments>},
+    {"environ", of_process<environment>},
+    {"auxv", of_process<auxv>},
+    {"personality", of_process<personality>},
+    {"status", status},
+    {"stat", stat_of},
+    {"statm", of_process<statm>},
+    {"limits", of_process<proc_limits>},
     {"mem", nullptr},
     {"pagemap", nullptr},
     {"clear_refs", nullptr},
@@ -193,6 +216,20 @@ constexpr Entry kEntries[] = {
     {"stack", nullptr},
     {"syscall", nullptr},
 };
+
+}  // namespace
+
+std::string kernel_text_of_own(const char* name) { return of_kernel(name, 0); }
+
+namespace {
+
+// What the kernel would say is the recorder's.
+bool is_untold_of_others(const std::string& name) {
+  constexpr std::array kNames = {"maps",       "smaps", "smaps_rollup", "numa_maps", "pagemap",
+                                 "clear_refs", "mem",   "stack",        "syscall"};
+  return name.starts_with("map_files") ||
+         std::any_of(kNames.begin(), kNames.end(), [&](const char* known) { return name == known; });
+}
 
 }  // namespace
 
@@ -214,17 +251,27 @@ std::string GuestProcess::executable_path() const {
 namespace {
 
 // As that mount of /proc calls it, which may be of another namespace of processes.
-int own_process() {
-  static const int process = [] {
-    struct stat status {};
-    fstat(own_descriptor_folder(), &status);
-    std::string text = place_in_proc(descriptor_path(own_descriptor_folder()), status.st_dev).below;
-    return take_number(text).value_or(getpid());
-  }();
+int number_here() {
+  struct stat status {};
+  fstat(own_descriptor_folder(), &status);
+  std::string text = place_in_proc(descriptor_path(own_descriptor_folder()), status.st_dev).below;
+  return take_number(text).value_or(getpid());
+}
+
+int& own_process() {
+  static int process = number_here();
   return process;
 }
 
 }  // namespace
+
+void proc_files_forked() {
+  // "self" leads to whoever follows it: from the parent's folder, whatever the guest's root directory is.
+  UniqueFd opened(openat(own_descriptor_folder(), "../../self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!opened) opened.reset(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (opened) own_folder() = move_out_of_guest_reach(std::move(opened));
+  own_process() = number_here();
+}
 
 void prepare_proc_files() {
   own_process();
@@ -246,7 +293,7 @@ namespace {
 
 // `thread` as the procfs of own_descriptor_folder() has it.
 Whose whose_here(int thread) {
-  if (thread == own_process() || thread == gettid()) return Whose::guest;
+  if (thread == own_process() || (thread > 0 && whose(thread) == Whose::guest)) return Whose::guest;
   const std::string name = fmt::format("../task/{}", thread);
   const bool ours = faccessat(own_descriptor_folder(), name.c_str(), F_OK, AT_EACCESS) == 0;
   return ours ? Whose::recorder : Whose::other;
@@ -267,22 +314,43 @@ std::optional<ProcEntry> proc_entry(int fd) {
   ProcPlace place = place_in_proc(descriptor_path(fd), file.st_dev);
   const bool here =
       place.root.empty() || (fstat(own_descriptor_folder(), &own) == 0 && own.st_dev == file.st_dev);
+  int folder = 0;
   const auto take_folder = [&] {
     const std::optional<int> number = take_number(place.below);
     if (!number) return Whose::other;
+    folder = *number;
     place.root += std::to_string(*number);
     return here ? whose_here(*number) : whose_there(place.root);
   };
   const Whose process = take_folder();
   if (process == Whose::other) return std::nullopt;
-  ProcEntry entry{process == Whose::recorder, {}};
+  ProcEntry entry{.of_recorder = process == Whose::recorder, .name = {}};
+  if (folder != own_process()) entry.thread = folder;
   if (place.below.starts_with("task/")) {
     place.below.erase(0, std::strlen("task/"));
     place.root += "/task/";
     entry.of_recorder = take_folder() == Whose::recorder || entry.of_recorder;
+    entry.thread = folder;
   }
+  if (!here) entry.thread = 0;
   entry.name = std::move(place.below);
   return entry;
+}
+
+std::optional<OtherProcEntry> entry_of_other(int fd) {
+  struct stat file {
+  }, own{};
+  if (!on_proc(fd, file) || fstat(own_descriptor_folder(), &own) != 0 || own.st_dev != file.st_dev)
+    return std::nullopt;
+  std::string below = place_in_proc(descriptor_path(fd), file.st_dev).below;
+  const std::optional<int> number = take_number(below);
+  if (!number || whose_here(*number) != Whose::other) return std::nullopt;
+  pid_t thread = *number;
+  if (below.starts_with("task/")) {
+    below.erase(0, std::strlen("task/"));
+    thread = take_number(below).value_or(thread);
+  }
+  return OtherProcEntry{*number, thread, std::move(below)};
 }
 
 bool is_recorder_thread(int folder, const char* name) {
@@ -306,15 +374,31 @@ bool is_recorder_program(uint64_t device, uint64_t inode) {
   return program.st_ino == inode && program.st_dev == device;
 }
 
-ProcAnswer answer_proc_entry(const GuestProcess& process, const std::string& entry) {
+ProcAnswer answer_proc_entry(const GuestProcess& process, const ProcEntry& entry) {
   for (const Entry& known : kEntries) {
-    if (entry != known.name &&
-        !(entry.starts_with("map_files/") && std::strcmp(known.name, "map_files") == 0))
+    if (entry.name != known.name &&
+        !(entry.name.starts_with("map_files/") && std::strcmp(known.name, "map_files") == 0))
       continue;
     if (known.contents == nullptr) return {ProcAnswer::Kind::forbidden, {}};
-    return {ProcAnswer::Kind::contents, known.contents(process)};
+    std::string contents = known.contents(process, entry.thread);
+    const bool of_first = entry.thread == 0 || entry.thread == getpid();
+    if (of_first && process.tree != nullptr && process.tree->first_thread_ended(getpid()))
+      contents = proc_text_of_ended(known.name, contents);
+    return {ProcAnswer::Kind::contents, std::move(contents)};
   }
   return {};
+}
+
+ProcAnswer answer_entry_of_other(const ProcessTree& tree, const OtherProcEntry& entry, int fd) {
+  if (!tree.is_recorded(entry.process)) return {};
+  if (is_untold_of_others(entry.name)) return {ProcAnswer::Kind::forbidden, {}};
+  constexpr std::array kOfThreads = {"stat", "status", "statm", "cmdline"};
+  if (entry.thread != entry.process || std::ranges::find(kOfThreads, entry.name) == kOfThreads.end() ||
+      !tree.first_thread_ended(entry.process))
+    return {};
+  const std::string text = text_of(fd);
+  if (text.empty()) return {};  // not open for reading
+  return {ProcAnswer::Kind::contents, proc_text_of_ended(entry.name, text)};
 }
 
 long open_contents(const std::string& contents, bool close_on_exec) {

@@ -17,6 +17,8 @@ std::vector<int> open_descriptors();
 // Opens what the functions below need. Before the guest can change its root directory; the first of them does
 // it otherwise.
 void prepare_proc_files();
+// In a child of fork(2): from now on it is the child's own folder.
+void proc_files_forked();
 
 // What /proc shows as the target of a descriptor, whatever the guest's root directory is by now; empty when
 // there is none.
@@ -29,6 +31,7 @@ std::optional<bool> is_proc_device(uint64_t device);
 struct ProcEntry {
   bool of_recorder = false;  // it belongs to a thread of the recorder's, which the guest does not have
   std::string name;          // "maps", "fd/3", "task", "": the folder itself; task/<tid>/ left out
+  pid_t thread = 0;          // whose it is, as that procfs counts; 0: the process's
 };
 // nullopt for every other file.
 std::optional<ProcEntry> proc_entry(int fd);
@@ -45,7 +48,22 @@ struct ProcAnswer {
   enum class Kind { kernel, contents, forbidden } kind = Kind::kernel;
   std::string contents;
 };
-ProcAnswer answer_proc_entry(const GuestProcess& process, const std::string& entry);
+ProcAnswer answer_proc_entry(const GuestProcess& process, const ProcEntry& entry);
+
+// The kernel's text of an entry of this process.
+std::string kernel_text_of_own(const char* name);
+
+// What an open descriptor is below /proc/<another process>, in this process's own procfs. `name` as in
+// ProcEntry.
+struct OtherProcEntry {
+  pid_t process = 0, thread = 0;  // that is the process's number where it is no other thread's entry
+  std::string name;
+};
+// nullopt for every other file.
+std::optional<OtherProcEntry> entry_of_other(int fd);
+// What is open as `fd` is that entry. Of another recorded process the kernel would tell of its recorder in
+// some, and the guest there can't be asked; others are as they are where that one's first thread has ended.
+ProcAnswer answer_entry_of_other(const ProcessTree& tree, const OtherProcEntry& entry, int fd);
 
 // A read-only descriptor of a file with these contents, close-on-exec if asked. -errno on failure.
 long open_contents(const std::string& contents, bool close_on_exec);

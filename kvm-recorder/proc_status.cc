@@ -1,20 +1,26 @@
 #include "kvm-recorder/proc_status.h"
 
 #include <fmt/format.h>
+#include <linux/prctl.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
 #include <charconv>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/proc_files.h"
 #include "kvm-recorder/process_signals.h"
+#include "kvm-recorder/process_tree.h"
 #include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/seccomp.h"
 
@@ -103,6 +109,12 @@ uint64_t descriptor_slots() {
   return std::bit_ceil(end);
 }
 
+// A first thread that has ended is one of them as long as the process is there.
+size_t threads_of(const GuestProcess& process) {
+  const bool first_ended = process.tree != nullptr && process.tree->first_thread_ended(getpid());
+  return process.signals.threads() + (first_ended ? 1 : 0);
+}
+
 struct Limit {
   int resource;
   const char *name, *unit;
@@ -119,9 +131,27 @@ constexpr Limit kLimits[] = {
     {RLIMIT_RTPRIO, "Max realtime priority", ""},    {RLIMIT_RTTIME, "Max realtime timeout", "us"},
 };
 
+// /proc/<PID>/stat.
+struct StatFields {
+  std::string number_and_name;      // the first two fields
+  std::vector<std::string> others;  // from the third on
+
+  // By its number in proc(5), from 3; null: the kernel has no such field.
+  std::string* at(size_t number) { return number - 3 < others.size() ? &others[number - 3] : nullptr; }
+};
+
+std::optional<StatFields> stat_fields(const std::string& text) {
+  // The name may have blanks and parentheses in it.
+  const size_t end_of_name = text.rfind(')');
+  if (end_of_name == std::string::npos || end_of_name + 2 > text.size()) return std::nullopt;
+  std::string rest = text.substr(end_of_name + 2);
+  while (rest.ends_with('\n')) rest.pop_back();
+  return StatFields{text.substr(0, end_of_name + 1), split(rest, ' ')};
+}
+
 }  // namespace
 
-std::string proc_status(const GuestProcess& process, const std::string& of_kernel) {
+std::string proc_status(const GuestProcess& process, const std::string& of_kernel, pid_t thread) {
   const std::vector<std::string> lines = split(of_kernel, '\n');
   std::map<std::string, std::string> kernel;
   for (const std::string& line : lines)
@@ -132,14 +162,14 @@ std::string proc_status(const GuestProcess& process, const std::string& of_kerne
   const Resident resident(number_in(kernel["VmRSS"]) << 10, number_in(kernel["RssAnon"]) << 10,
                           number_in(kernel["RssShmem"]) << 10, sizes.total);
   const uint64_t text = std::min(sizes.code.size(), sizes.executable);
-  const SignalSets signals = process.signals.sets();
+  const SignalSets signals = process.signals.sets(thread);
   std::map<std::string, std::string> of_guest;
   const auto kilobytes = [&](const char* name, uint64_t bytes) {
     of_guest[name] = fmt::format("\t{:8} kB", bytes >> 10);
   };
   const auto set = [&](const char* name, uint64_t bits) { of_guest[name] = fmt::format("\t{:016x}", bits); };
   of_guest["FDSize"] = fmt::format("\t{}", descriptor_slots());
-  of_guest["Threads"] = fmt::format("\t{}", process.signals.threads());
+  of_guest["Threads"] = fmt::format("\t{}", threads_of(process));
   kilobytes("VmPeak", sizes.total);
   kilobytes("VmSize", sizes.total);
   kilobytes("VmLck", sizes.locked);
@@ -174,28 +204,20 @@ std::string proc_status(const GuestProcess& process, const std::string& of_kerne
   return status;
 }
 
-std::string proc_stat(const GuestProcess& process, const std::string& of_kernel) {
-  // The second field may have blanks and parentheses in it.
-  const size_t end_of_name = of_kernel.rfind(')');
-  if (end_of_name == std::string::npos || end_of_name + 2 > of_kernel.size()) return of_kernel;
-  std::string rest = of_kernel.substr(end_of_name + 2);
-  while (rest.ends_with('\n')) rest.pop_back();
-  std::vector<std::string> fields = split(rest, ' ');
-  // Fields as proc(5) numbers them.
-  const auto field = [&](size_t number) -> std::string* {
-    return number - 3 < fields.size() ? &fields[number - 3] : nullptr;
-  };
+std::string proc_stat(const GuestProcess& process, const std::string& of_kernel, pid_t thread) {
+  std::optional<StatFields> stat = stat_fields(of_kernel);
+  if (!stat) return of_kernel;
   const auto put = [&](size_t number, uint64_t value) {
-    if (std::string* place = field(number)) *place = std::to_string(value);
+    if (std::string* place = stat->at(number)) *place = std::to_string(value);
   };
   const Sizes sizes = sizes_of(process);
   const Strings strings = strings_of(process);
-  const SignalSets signals = process.signals.sets();
+  const SignalSets signals = process.signals.sets(thread);
   // Shown "for backward compatibility", without realtime signals.
   const auto standard = [](uint64_t bits) { return bits & 0x7fffffff; };
-  put(20, process.signals.threads());
+  put(20, threads_of(process));
   put(23, sizes.total);
-  if (const std::string* pages = field(24)) put(24, std::min(number_in(*pages), sizes.total / kPageSize));
+  if (const std::string* pages = stat->at(24)) put(24, std::min(number_in(*pages), sizes.total / kPageSize));
   put(26, sizes.code.start);
   put(27, sizes.code.end);
   put(28, process.entry.rsp);
@@ -212,7 +234,7 @@ std::string proc_stat(const GuestProcess& process, const std::string& of_kernel)
   put(49, strings.environment);
   put(50, strings.environment);
   put(51, strings.end);
-  return fmt::format("{} {}\n", of_kernel.substr(0, end_of_name + 1), fmt::join(fields, " "));
+  return fmt::format("{} {}\n", stat->number_and_name, fmt::join(stat->others, " "));
 }
 
 std::string proc_statm(const GuestProcess& process, const std::string& of_kernel) {
@@ -223,6 +245,66 @@ std::string proc_statm(const GuestProcess& process, const std::string& of_kernel
   return fmt::format("{} {} {} {} 0 {} 0\n", total, resident, std::min(pages(2), resident),
                      std::min(sizes.code.size(), sizes.executable) / kPageSize,
                      (sizes.data + sizes.stack) / kPageSize);
+}
+
+// fs/proc/array.c, do_task_stat() and proc_pid_status(); fs/proc/task_mmu.c.
+std::string proc_text_of_ended(const std::string& name, const std::string& text) {
+  if (name == "statm") return "0 0 0 0 0 0 0\n";
+  if (name == "stat") {
+    std::optional<StatFields> stat = stat_fields(text);
+    if (!stat) return text;
+    constexpr size_t kOfMemory[] = {23, 24, 26, 27, 28, 29, 30, 45, 46, 47, 48, 49, 50, 51};
+    if (std::string* state = stat->at(3)) *state = "Z";
+    for (const size_t number : kOfMemory)
+      if (std::string* field = stat->at(number)) *field = "0";
+    return fmt::format("{} {}\n", stat->number_and_name, fmt::join(stat->others, " "));
+  }
+  if (name == "status") {
+    constexpr const char* kGone[] = {"Umask",       "Vm",          "Rss",       "HugetlbPages",
+                                     "CoreDumping", "THP_enabled", "untag_mask"};
+    std::string status;
+    for (const std::string& line : split(text, '\n')) {
+      if (std::ranges::any_of(kGone, [&](const char* gone) { return line.starts_with(gone); })) continue;
+      if (line.starts_with("State:"))
+        status += "State:\tZ (zombie)";
+      else if (line.starts_with("FDSize:"))
+        status += "FDSize:\t0";
+      else
+        status += line;
+      status += '\n';
+    }
+    return status;
+  }
+  const bool of_memory =
+      name == "maps" || name == "smaps" || name == "cmdline" || name == "environ" || name == "auxv";
+  return of_memory ? std::string() : text;
+}
+
+void show_words_of_guest(const GuestProcess& process) {
+  // What is not said anew must be said as it is.
+  std::optional<StatFields> stat = stat_fields(kernel_text_of_own("stat"));
+  if (!stat) return;
+  const auto field = [&](size_t number) {
+    const std::string* text = stat->at(number);
+    return text != nullptr ? number_in(*text) : 0;
+  };
+  const Strings strings = strings_of(process);
+  std::vector<uint64_t> words = process.auxv;
+  prctl_mm_map map{};
+  map.start_code = field(26);
+  map.end_code = field(27);
+  map.start_stack = field(28);
+  map.start_data = field(45);
+  map.end_data = field(46);
+  map.start_brk = field(47);
+  map.brk = static_cast<uint64_t>(syscall(SYS_brk, 0));
+  map.arg_start = strings.arguments;
+  map.arg_end = map.env_start = strings.environment;
+  map.env_end = strings.end;
+  map.auxv = reinterpret_cast<decltype(map.auxv)>(words.data());
+  map.auxv_size = static_cast<uint32_t>(words.size() * sizeof(uint64_t));
+  map.exe_fd = ~uint32_t{0};  // stays
+  prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
 }
 
 std::string proc_limits(const GuestProcess& process) {

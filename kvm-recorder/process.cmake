@@ -4,11 +4,15 @@ set(PROCESS_SOURCES
   interruptible_syscall.cc
   loader.cc
   memory_limits.cc
+  memory_group.cc
   process_stack.cc
   process_signals.cc
+  process_tree.cc
   program.cc
+  robust_locks.cc
   signal_delivery.cc
   signal_queues.cc
   signal_sets.cc
   thread_signals.cc
-  vsyscall.cc)
+  vsyscall.cc
+  waiting_call.cc)

@@ -10,6 +10,8 @@
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
+#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -48,9 +50,47 @@ std::optional<pid_t> process_of_directory(int fd) {
 
 }  // namespace
 
+namespace {
+
+struct GuestThreadNumbers {
+  std::mutex mutex;
+  std::set<pid_t> numbers;
+};
+
+GuestThreadNumbers& guest_threads() {
+  static GuestThreadNumbers threads;
+  return threads;
+}
+
+bool is_guest_thread(pid_t number) {
+  GuestThreadNumbers& known = guest_threads();
+  const std::lock_guard lock(known.mutex);
+  return known.numbers.contains(number);
+}
+
+}  // namespace
+
+void note_guest_thread() {
+  GuestThreadNumbers& known = guest_threads();
+  const std::lock_guard lock(known.mutex);
+  known.numbers.insert(gettid());
+}
+
+void guest_threads_forked() {
+  GuestThreadNumbers& known = guest_threads();
+  new (&known.mutex) std::mutex;  // another thread of the parent's may have had it
+  known.numbers = {gettid()};
+}
+
+void forget_guest_thread() {
+  GuestThreadNumbers& known = guest_threads();
+  const std::lock_guard lock(known.mutex);
+  known.numbers.erase(gettid());
+}
+
 Whose whose(pid_t number) {
   if (number <= 0) return Whose::other;
-  if (number == getpid() || number == gettid()) return Whose::guest;
+  if (number == getpid() || number == gettid() || is_guest_thread(number)) return Whose::guest;
   return syscall(SYS_tgkill, getpid(), number, 0) == 0 ? Whose::recorder : Whose::other;
 }
 

@@ -13,11 +13,19 @@
 
 namespace aftercheck {
 
+// In a child of fork(2): the calling thread is the guest's only one.
+void guest_threads_forked();
+
 enum class Whose : uint8_t {
   guest,     // the guest's process, or a thread of it
   recorder,  // a thread of the recorder: for the guest there is none
   other,     // another process, or nobody
 };
+
+// The calling thread runs one of the guest's, from now on and no more. (The process's first one need not say
+// so.)
+void note_guest_thread();
+void forget_guest_thread();
 
 // `number` as the guest gave it. Called on a thread that runs the guest; 0 and negative numbers are `other`.
 Whose whose(pid_t number);

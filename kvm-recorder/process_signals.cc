@@ -17,6 +17,7 @@
 #include "kvm-recorder/guest_task.h"
 #include "kvm-recorder/interruptible_syscall.h"
 #include "kvm-recorder/proc_files.h"
+#include "kvm-recorder/process_tree.h"
 #include "kvm-recorder/signal_frame.h"
 #include "kvm-recorder/thread_signals.h"
 
@@ -48,7 +49,10 @@ std::array<struct sigaction, 2> fault_guard;  // SIGSEGV, SIGBUS: the handlers b
 // What another process sends under this number is the guest's like any other signal.
 [[gnu::noinline]] void on_kick(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
-  if (is_kick(*info))
+  if (ProcessTree::asks_to_end(*info)) {
+    if (ThreadSignals* thread = signals_here) thread->arrived(SIGKILL, *info);
+    recheck_interrupted_call(context);
+  } else if (is_kick(*info))
     recheck_interrupted_call(context);
   else
     on_signal(signal, info, context);
@@ -146,7 +150,7 @@ bool ProcessSignals::ignored(int signal) const {
          (handler == kHandlerDefault && (bit_of(signal) & kIgnoredByDefault) != 0);
 }
 
-SignalSets ProcessSignals::sets() const {
+SignalSets ProcessSignals::sets(pid_t number) const {
   SignalSets sets;
   for (int signal = 1; signal <= kSignals; ++signal) {
     const uint64_t handler = actions_[signal].handler;
@@ -155,8 +159,10 @@ SignalSets ProcessSignals::sets() const {
   }
   sets.shared_pending = pending_.bits();
   if (threads_.empty()) return sets;
-  sets.pending = threads_.front()->pending().bits();
-  sets.blocked = threads_.front()->blocked();
+  const auto found = std::ranges::find(threads_, number, &ThreadSignals::host_thread);
+  const ThreadSignals& thread = found != threads_.end() ? **found : *threads_.front();
+  sets.pending = thread.pending().bits();
+  sets.blocked = thread.blocked();
   return sets;
 }
 
@@ -180,6 +186,18 @@ void ProcessSignals::detach(ThreadSignals& thread) {
 void ProcessSignals::keep_blocked_in_host() {
   if (std::exchange(keeps_blocked_in_host_, true)) return;
   for (ThreadSignals* thread : threads_) thread->update();
+}
+
+void ProcessSignals::timer_created(int timer, bool of_thread) {
+  if (of_thread)
+    thread_timers_.insert(timer);
+  else
+    thread_timers_.erase(timer);
+}
+
+// Which of its two queues the host's kernel took a signal from is known of these only.
+bool ProcessSignals::is_of_thread(const siginfo_t& info) const {
+  return info.si_code == SI_TKILL || (info.si_code == SI_TIMER && thread_timers_.contains(info.si_timerid));
 }
 
 void ProcessSignals::descriptor_arrived(int fd) {
@@ -229,7 +247,7 @@ long ProcessSignals::raise(ThreadSignals& by, int signal, const siginfo_t& info)
   }
   by.update();
   // kernel/signal.c, complete_signal(): the caller if it takes the signal, else any thread that does.
-  const auto takes = [&](const ThreadSignals* thread) { return (thread->blocked() & bit_of(signal)) == 0; };
+  const auto takes = [&](const ThreadSignals* thread) { return thread->takes(signal); };
   if (ignored(signal) && takes(&by)) return 0;
   siginfo_t sent = info;
   sent.si_signo = signal;
@@ -242,13 +260,24 @@ long ProcessSignals::raise(ThreadSignals& by, int signal, const siginfo_t& info)
   return 0;
 }
 
-void ProcessSignals::reset_for_exec(ThreadSignals& left) {
+void ProcessSignals::forked(ThreadSignals& only) {
+  threads_ = {&only};
+  only.forget_pending();
+  realtime_.drain([](ThreadSignals&, const siginfo_t&) {});
+  pending_ = {};
+}
+
+void ProcessSignals::clear_handlers() {
   for (int signal = 1; signal <= kSignals; ++signal) {
     const bool ignore = actions_[signal].handler == kHandlerIgnore;
     actions_[signal] = {};
     if (ignore) actions_[signal].handler = kHandlerIgnore;
     apply_host_action(signal);
   }
+}
+
+void ProcessSignals::reset_for_exec(ThreadSignals& left) {
+  clear_handlers();
   left.reset_for_exec();
 }
 

@@ -12,6 +12,7 @@
 #include <array>
 #include <csignal>
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "kvm-recorder/signal_queues.h"
@@ -47,6 +48,11 @@ class ProcessSignals {
   // kill(2), rt_sigqueueinfo(2) to the guest itself: pending for the process. A thread that can take it is
   // woken; `by` if it can. 0, or -EAGAIN: too many wait already (RLIMIT_SIGPENDING).
   long raise(ThreadSignals& by, int signal, const siginfo_t& info);
+  // In a child of fork(2), on the thread of `only`, which there has no other beside it: nothing is pending
+  // there.
+  void forked(ThreadSignals& only);
+  // clone3(2), CLONE_CLEAR_SIGHAND.
+  void clear_handlers();
   // execve: handlers go back to default, ignored stay ignored; `left` is the thread that remains.
   void reset_for_exec(ThreadSignals& left);
 
@@ -54,11 +60,14 @@ class ProcessSignals {
   // to itself and blocks, too (but SIGSEGV, SIGBUS and those of kLibcSignals, which the host can't block).
   void keep_blocked_in_host();
   bool keeps_blocked_in_host() const { return keeps_blocked_in_host_; }
+  // timer_create(2): whether the timer's signals are for one thread (SIGEV_THREAD_ID), or for the process.
+  void timer_created(int timer, bool of_thread);
+  bool is_of_thread(const siginfo_t& info) const;  // it went to a thread, not to the process
   // The guest has this descriptor from another process: it may be one.
   void descriptor_arrived(int fd);
 
-  // Of the first thread and the process.
-  SignalSets sets() const;
+  // Of this thread, of the first where there is none with this number, and of the process.
+  SignalSets sets(pid_t thread) const;
   size_t threads() const { return threads_.size(); }
 
   // For ThreadSignals.
@@ -81,6 +90,7 @@ class ProcessSignals {
   std::array<KernelSigaction, kSignals + 1> actions_{};
   PendingSignals pending_;
   bool keeps_blocked_in_host_ = false;
+  std::set<int> thread_timers_;  // numbers of those whose signals are for one thread
   RealtimeArrivals realtime_;
   std::vector<ThreadSignals*> threads_;
 

@@ -148,13 +148,17 @@ class Walk {
   bool follow(const UniqueFd& link, const struct stat& status, const std::optional<ProcEntry>& entry,
               const std::string& part) {
     if (++links_ > kMostLinks) return false;
-    if (entry && entry->name == "exe") {
-      result_.instead = process_.executable_path();
+    std::string program = entry && entry->name == "exe" ? process_.executable_path() : std::string();
+    if (!entry && part == "exe" && process_.tree != nullptr)
+      if (const std::optional<OtherProcEntry> other = entry_of_other(link.get()))
+        program = process_.tree->executable_of(other->process);
+    if (!program.empty()) {
+      result_.instead = std::move(program);
       at_ = open_part(AT_FDCWD, result_.instead.c_str(), 0);
       for (const std::string& rest : parts_) result_.instead += '/' + rest;
       return static_cast<bool>(at_);
     }
-    if (entry && answer_proc_entry(process_, entry->name).kind == ProcAnswer::Kind::forbidden) {
+    if (entry && answer_proc_entry(process_, *entry).kind == ProcAnswer::Kind::forbidden) {
       result_.error = EACCES;
       return false;
     }

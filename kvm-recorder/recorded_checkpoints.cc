@@ -60,8 +60,8 @@ RecordedCheckpoints::RecordedCheckpoints(const std::filesystem::path& directory,
                .share = every_ns == 0 ? 0U : 20U,
                .beside_guest = true}) {}
 
-void RecordedCheckpoints::take(uint64_t next_entry, uint64_t time_ns, Vcpu& vcpu,
-                               const recording::RunningDigest& digest) {
+void RecordedCheckpoints::take(uint64_t next_entry, uint64_t time_ns,
+                               const std::vector<CheckpointThread>& threads) {
   CheckpointSummary summary;
   summary.event = next_entry - 1;
   summary.time_ns = time_ns;
@@ -76,12 +76,11 @@ void RecordedCheckpoints::take(uint64_t next_entry, uint64_t time_ns, Vcpu& vcpu
         .restore = {},
         .files = live.files(),
         .read_file = [&](uint64_t number, const auto& visit) { live.read(number, visit); }};
-    writer_.take(summary, {{0, vcpu.registers(), vcpu.fpu(), digest.value()}}, guest,
-                 [&log = log_, next_entry] {
-                   // It never will be there: whoever waits for room for the next checkpoint must hear of it.
-                   if (log.failed()) fail(ErrorKind::io, "{}", log.error());
-                   return log.place_of(next_entry);
-                 });
+    writer_.take(summary, threads, guest, [&log = log_, next_entry] {
+      // It never will be there: whoever waits for room for the next checkpoint must hear of it.
+      if (log.failed()) fail(ErrorKind::io, "{}", log.error());
+      return log.place_of(next_entry);
+    });
   });
   memory_.checkpoint_taken();
 }

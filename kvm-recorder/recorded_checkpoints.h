@@ -21,8 +21,8 @@ class RecordedCheckpoints {
 
   bool due(uint64_t time_ns) const { return writer_.due(time_ns); }
   // The guest stands between the event just appended and the next, which will be the log's entry
-  // `next_entry`; `vcpu` has its state. Throws Error(io) where guest memory can't be read.
-  void take(uint64_t next_entry, uint64_t time_ns, Vcpu& vcpu, const recording::RunningDigest& digest);
+  // `next_entry`; `threads` have its state. Throws Error(io) where guest memory can't be read.
+  void take(uint64_t next_entry, uint64_t time_ns, const std::vector<CheckpointThread>& threads);
   // After the log is finished. Throws Error(io).
   void finish() { writer_.finish(); }
   // Empty, or why there are no more.

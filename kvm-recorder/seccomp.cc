@@ -192,11 +192,16 @@ long Seccomp::set_strict() {
 long Seccomp::add_filter(std::span<const sock_filter> program) {
   if (mode_ == SECCOMP_MODE_STRICT || program.size() > BPF_MAXINSNS || !well_formed(program)) return -EINVAL;
   size_t total = program.size();
-  for (const auto& filter : filters_) total += filter.size() + kFilterPenalty;
+  for (const auto& filter : filters_) total += filter->size() + kFilterPenalty;
   if (total > kMostInstructions) return -ENOMEM;
   mode_ = SECCOMP_MODE_FILTER;
-  filters_.emplace_back(program.begin(), program.end());
+  filters_.push_back(std::make_shared<const Filter>(program.begin(), program.end()));
   return 0;
+}
+
+bool Seccomp::leads_to(const Seccomp& other) const {
+  if (mode_ == SECCOMP_MODE_STRICT || filters_.size() > other.filters_.size()) return false;
+  return std::equal(filters_.begin(), filters_.end(), other.filters_.begin());
 }
 
 uint32_t Seccomp::decide(const seccomp_data& call) const {
@@ -210,7 +215,7 @@ uint32_t Seccomp::decide(const seccomp_data& call) const {
   const auto action = [](uint32_t value) { return static_cast<int32_t>(value & SECCOMP_RET_ACTION_FULL); };
   uint32_t decision = SECCOMP_RET_ALLOW;
   for (size_t i = filters_.size(); i-- > 0;)
-    if (const uint32_t value = run(filters_[i], call); action(value) < action(decision)) decision = value;
+    if (const uint32_t value = run(*filters_[i], call); action(value) < action(decision)) decision = value;
   return decision;
 }
 

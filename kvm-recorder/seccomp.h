@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -26,10 +27,15 @@ class Seccomp {
   // SECCOMP_RET_* with its data: what all filters together say of this call. In strict mode
   // SECCOMP_RET_KILL_THREAD or SECCOMP_RET_ALLOW.
   uint32_t decide(const seccomp_data& call) const;
+  // Whether a thread with these may be given those of `other` instead: nothing of its own would be lost
+  // (kernel/seccomp.c, seccomp_can_sync_threads()).
+  bool leads_to(const Seccomp& other) const;
 
  private:
+  using Filter = std::vector<sock_filter>;
+
   int mode_ = SECCOMP_MODE_DISABLED;
-  std::vector<std::vector<sock_filter>> filters_;
+  std::vector<std::shared_ptr<const Filter>> filters_;
 };
 
 }  // namespace aftercheck

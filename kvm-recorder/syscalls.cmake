@@ -19,6 +19,7 @@ set(SYSCALL_SOURCES
   system_call_table.cc
   system_calls.cc
   system_calls_advice.cc
+  system_calls_children.cc
   system_calls_copies.cc
   system_calls_files.cc
   system_calls_io.cc
@@ -31,5 +32,6 @@ set(SYSCALL_SOURCES
   system_calls_settings.cc
   system_calls_shared.cc
   system_calls_signals.cc
+  system_calls_tasks.cc
   system_calls_wait.cc
   unsupported_calls.cc)

@@ -20,6 +20,7 @@
 #include "kvm-recorder/process_numbers.h"
 #include "kvm-recorder/reach.h"
 #include "kvm-recorder/resource_limits.h"
+#include "kvm-recorder/waiting_call.h"
 #include "system-calls/system_call_names.h"
 
 namespace aftercheck {
@@ -171,11 +172,14 @@ long blocking_call(Call& call, long number, const std::array<uint64_t, 6>& args)
   if (call.row.wait == Wait::never)
     return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
   for (;;) {
-    const long result = interruptible_syscall(call.task.signals.waiting(), number, args[0], args[1], args[2],
-                                              args[3], args[4], args[5]);
+    const bool waits = call.task.waits != nullptr && !never_waits(number, args);
+    const long result =
+        waits ? waiting_call(call.task, number, args[0], args[1], args[2], args[3], args[4], args[5])
+              : interruptible_syscall(call.task.signals.waiting(), number, args[0], args[1], args[2], args[3],
+                                      args[4], args[5]);
     // A signal that the guest blocks or ignores interrupts the host's call, but never the guest's.
     if (result != -EINTR) return result;
-    if (never_waits(number, args))
+    if (!waits && never_waits(number, args))
       return host_call(number, args[0], args[1], args[2], args[3], args[4], args[5]);
     call.task.signals.update();  // what the guest blocks may be noted all the same (SIGSEGV, SIGBUS)
     if (call.task.signals.deliverable()) return result;
@@ -385,6 +389,7 @@ long pass(Call& call) {
   note_writes(call, host, result);
   if (address) note_address(call, args, host, *address, result);
   if (call.row.makes_fd && result >= 0) result = within_limit(call.process, result);
+  if (!call.row.makes_fd && result >= 0 && call.buffers.lost()) result = -EFAULT;
   return interrupted_result(call, result);
 }
 
@@ -441,8 +446,9 @@ bool names_recorder(const Call& call) {
 }  // namespace
 
 CallOutcome make_system_call(GuestTask& task, Registers& registers) {
-  if (task.seccomp.mode() != SECCOMP_MODE_DISABLED && stopped_by_filter(task, registers, registers.rax))
-    return {CallOutcome::Kind::registers};
+  if (task.seccomp.mode() != SECCOMP_MODE_DISABLED)
+    if (std::optional<CallOutcome> stopped = stopped_by_filter(task, registers, registers.rax))
+      return std::move(*stopped);
   // The kernel looks at the low half of RAX only (arch/x86/entry/common.c, do_syscall_64).
   const auto number = static_cast<uint32_t>(registers.rax);
   const SystemCall* row = find_system_call(number);

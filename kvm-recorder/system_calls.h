@@ -3,6 +3,7 @@
 #pragma once
 
 #include <linux/time_types.h>
+#include <sched.h>
 #include <sys/uio.h>
 
 #include <array>
@@ -78,9 +79,14 @@ void watch_outputs(const Call& call, const std::array<uint64_t, 6>& host, Failed
 
 // Says `text` once per `key`.
 void tell_once(GuestProcess& process, const std::string& key, const std::string& text);
-// system_calls_seccomp.cc. True when the guest's filters, or strict mode, do not allow call `number`: the
-// answer is in RAX, or a signal waits.
-bool stopped_by_filter(GuestTask& task, Registers& registers, uint64_t number);
+// system_calls_seccomp.cc. Where the guest's filters, or strict mode, do not allow call `number`: what
+// becomes of it. The answer is in RAX, a signal waits, or the thread ends.
+std::optional<CallOutcome> stopped_by_filter(GuestTask& task, Registers& registers, uint64_t number);
+// system_calls_tasks.cc. A thread ends, with `value` (CallOutcome::Kind::thread_exited), and its process does
+// not: ends_alone(). What the kernel does at a thread's end is done.
+CallOutcome end_of_thread(GuestTask& task, long value);
+// Other threads are there. (The last one's end is its process's.)
+bool ends_alone(const GuestTask& task);
 long set_seccomp_mode(Call& call, uint64_t mode, uint64_t filter);  // prctl(PR_SET_SECCOMP)
 long refuse(Call& call);
 // The call can't be recorded, and a program that is not told the truth goes on wrongly. Ends the recording,
@@ -116,7 +122,34 @@ void note_reachable(Call& call, std::span<const iovec> iovecs);
 // interrupted half-way either.
 long room_in_pipe(Call& call, int fd, bool writes, bool waits);
 
+// include/uapi/linux/sched.h.
+constexpr uint64_t kNewNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |
+                                    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | 0x80 /* CLONE_NEWTIME */;
+
+// system_calls_tasks.cc. The guest's timers end with the image that they were made for.
+void delete_timers(GuestProcess& process);
+
+// struct clone_args of include/uapi/linux/sched.h, in the kernel's layout.
+struct CloneArgs {
+  uint64_t flags = 0, pidfd = 0, child_tid = 0, parent_tid = 0, exit_signal = 0;
+  uint64_t stack = 0, stack_size = 0;  // for what follows the stack's end is in the first
+  uint64_t tls = 0, set_tid = 0, set_tid_size = 0, cgroup = 0;
+};
+// system_calls_children.cc. Do the flags ask for a process that shares no memory for longer than until its
+// execve?
+bool makes_process(uint64_t flags);
+// The result of the call; or what the recording loop has to do is in call.outcome.
+long make_process(Call& call, const CloneArgs& wanted);
+// execve of a process that is not recorded: comes back only if the host's fails, with -errno, and the process
+// is then to be killed.
+long execute_natively(Call& call, const std::string& path, const std::vector<std::string>& arguments,
+                      const std::vector<std::string>& environment);
+
 // Handlers.
+// A call is about to change the file with this status: other processes may have mapped it, and are to see the
+// change at its place.
+void share_changed(Call& call, const struct stat& status);
+void share_changed(Call& call, int fd);
 // `size` bytes were written to a descriptor, if it is above zero: its file may be one that the guest maps.
 void note_file(Call& call, int fd, long size);
 
@@ -170,6 +203,15 @@ long mlock(Call& call);  // mlock, mlock2
 long munlock(Call& call);
 long mlockall(Call& call);
 long munlockall(Call& call);
+// system_calls_tasks.cc
+long clone(Call& call);
+long clone3(Call& call);
+long fork(Call& call);
+long exit(Call& call);
+long sched_yield(Call& call);
+long set_tid_address(Call& call);
+long set_robust_list(Call& call);
+long get_robust_list(Call& call);
 // system_calls_wait.cc
 long poll(Call& call);
 long select(Call& call);
@@ -179,17 +221,10 @@ long clock_nanosleep(Call& call);
 long pause(Call& call);
 long futex(Call& call);
 // system_calls_process.cc
-long exit(Call& call);
 long execve(Call& call);
 long execveat(Call& call);
-long clone(Call& call);
-long clone3(Call& call);
-long fork(Call& call);
 long arch_prctl(Call& call);
 long prctl(Call& call);
-long set_tid_address(Call& call);
-long set_robust_list(Call& call);
-long get_robust_list(Call& call);
 long getrlimit(Call& call);
 long setrlimit(Call& call);
 long prlimit64(Call& call);

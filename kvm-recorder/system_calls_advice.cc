@@ -63,8 +63,13 @@ using Advise = long (*)(Call&, const Mapping&, Range, int advice);
 // Changes nothing that the guest can see.
 long nothing(Call&, const Mapping&, Range, int) { return 0; }
 long unless_locked(Call&, const Mapping& mapping, Range, int) { return mapping.locked ? -EINVAL : 0; }
-long private_only(Call&, const Mapping& mapping, Range, int) {
-  return private_anonymous(mapping) ? 0 : -EINVAL;
+// What a child process is to have of it.
+long mark_for_forks(Call& call, const Mapping& mapping, Range part, int advice) {
+  if (advice == MADV_WIPEONFORK && !private_anonymous(mapping)) return -EINVAL;
+  const bool wipe = advice == MADV_WIPEONFORK || advice == MADV_KEEPONFORK;
+  call.process.memory.space().mark(part, wipe ? &Mapping::wiped_in_forks : &Mapping::left_out_of_forks,
+                                   advice == MADV_WIPEONFORK || advice == MADV_DONTFORK);
+  return 0;
 }
 
 // May be ignored (madvise(2)), and must be: when the pages go is up to the kernel's need for memory.
@@ -113,16 +118,16 @@ constexpr Advice kAdvice[] = {
     {kDontNeedLocked, discard},
     {MADV_FREE, free_lazily},
     {MADV_REMOVE, punch},
-    {MADV_DONTFORK, nothing},
-    {MADV_DOFORK, nothing},
+    {MADV_DONTFORK, mark_for_forks},
+    {MADV_DOFORK, mark_for_forks},
     {MADV_MERGEABLE, nothing},
     {MADV_UNMERGEABLE, nothing},
     {MADV_HUGEPAGE, nothing},
     {MADV_NOHUGEPAGE, nothing},
     {MADV_DONTDUMP, nothing},
     {MADV_DODUMP, nothing},
-    {MADV_WIPEONFORK, private_only},
-    {MADV_KEEPONFORK, nothing},
+    {MADV_WIPEONFORK, mark_for_forks},
+    {MADV_KEEPONFORK, mark_for_forks},
     {MADV_COLD, unless_locked},
     {MADV_PAGEOUT, unless_locked},
     {MADV_POPULATE_READ, populate, true},

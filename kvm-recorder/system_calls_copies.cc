@@ -253,6 +253,7 @@ long copy_to_fd(Call& call) {
   if (call.process.descriptors.stream(copy.out) != 0)
     return call.row.number == SYS_copy_file_range ? copy_range_to_stream(call, copy)
                                                   : StreamCopy(call, copy).run();
+  share_changed(call, copy.out);
   const long result = pass(call);
   note_file(call, copy.out, result);
   return result;

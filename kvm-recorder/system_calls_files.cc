@@ -13,6 +13,7 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <string_view>
@@ -102,8 +103,12 @@ bool tells(long result) {
 long answered_by_guest(Call& call, long fd, uint64_t flags) {
   if (const int error = refusal(call.process, static_cast<int>(fd))) return replaced_by(fd, -error, flags);
   const std::optional<ProcEntry> entry = proc_entry(static_cast<int>(fd));
-  if (!entry) return fd;
-  const ProcAnswer answer = answer_proc_entry(call.process, entry->name);
+  ProcAnswer answer;
+  if (entry)
+    answer = answer_proc_entry(call.process, *entry);
+  else if (const auto other =
+               has_other_processes(call.process) ? entry_of_other(static_cast<int>(fd)) : std::nullopt)
+    answer = answer_entry_of_other(*call.process.tree, *other, static_cast<int>(fd));
   switch (answer.kind) {
     case ProcAnswer::Kind::forbidden:
       return replaced_by(fd, -EACCES, flags);
@@ -182,6 +187,7 @@ long open(Call& call) {
     const long answered = answered_by_guest(call, fd, how.flags);
     if (answered < 0) return answered;
   }
+  if (S_ISREG(status.st_mode) && (how.flags & O_TRUNC) != 0) share_changed(call, status);
   if (S_ISREG(status.st_mode))
     call.process.memory.opened(call.answer, static_cast<int>(fd), status, how.flags);
   find_stream(call, static_cast<int>(fd), name, how.flags);
@@ -222,7 +228,15 @@ long readlink(Call& call) {
   const std::optional<ProcEntry> entry =
       proc_entry(file.path.empty() ? name.directory : reached.object.get());
   if (entry && entry->name == "exe") text = call.process.executable;
-  return answer(text);
+  std::string of_other;
+  if (!entry && call.process.tree != nullptr) {
+    const int object = file.path.empty() ? name.directory : reached.object.get();
+    const std::optional<OtherProcEntry> other = entry_of_other(object);
+    std::error_code error;
+    if (other && other->name == "exe")
+      of_other = std::filesystem::read_symlink(call.process.tree->executable_of(other->process), error);
+  }
+  return answer(of_other.empty() ? text : of_other);
 }
 
 namespace {

@@ -10,14 +10,16 @@
 #include <algorithm>
 #include <climits>
 
+#include "kvm-recorder/guest_threads.h"
+#include "kvm-recorder/placement.h"
+#include "kvm-recorder/process_tree.h"
 #include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
 namespace {
 
-constexpr uint64_t kUserEnd = 0x7fff'ffff'f000;  // TASK_SIZE_MAX, arch/x86/include/asm/page_64.h
-constexpr uint64_t kNeverMapped = kPageSize;     // below every window and the usual vm.mmap_min_addr
+constexpr uint64_t kNeverMapped = kPageSize;  // below every window and the usual vm.mmap_min_addr
 
 }  // namespace
 
@@ -153,6 +155,29 @@ void note_file_changed(Call& call) {
 
 }  // namespace
 
+void share_changed(Call& call, const struct stat& status) {
+  LoggedSpace& memory = call.process.memory;
+  if (!memory.others_may_map() || call.process.threads == nullptr || !S_ISREG(status.st_mode)) return;
+  // This process's own mappings alone make no order. A child that comes later finds them.
+  if (!has_other_processes(call.process)) return;
+  switch (memory.sees(status)) {
+    case LoggedSpace::Sees::nobody:
+      return;
+    case LoggedSpace::Sees::others:
+      return call.process.threads->share_memory(call.task);
+    case LoggedSpace::Sees::copy:
+      return tell_once(
+          call.process, "copied elsewhere",
+          "the guest changes a file that another of its processes has mapped (MAP_SHARED) as one "
+          "that nobody changes: that process does not see the change");
+  }
+}
+
+void share_changed(Call& call, int fd) {
+  struct stat status {};
+  if (call.process.memory.others_may_map() && fstat(fd, &status) == 0) share_changed(call, status);
+}
+
 void note_file(Call& call, int fd, long size) {
   LoggedSpace& memory = call.process.memory;
   if (size <= 0 || !memory.may_change_files()) return;
@@ -167,6 +192,7 @@ long write(Call& call) {
     if (room < 0) return room;
     if (static_cast<uint64_t>(room) < std::min(call.args[2], kMaxTransfer))
       call.args[2] = static_cast<uint64_t>(room);
+    share_changed(call, call.fd(0));
   }
   const long result = pass(call);
   if (result > 0) {
@@ -190,6 +216,7 @@ long send_queued(Call& call) {
 long writev(Call& call) {
   const long room = room_in_file(call, call.fd(0), said_offset(call), kMaxTransfer);
   if (room < 0) return room;
+  share_changed(call, call.fd(0));
   Vector vector;
   const long result =
       vector_call(call, vector, CallBuffers::Use::in, call.row.number, static_cast<uint64_t>(room));
@@ -253,6 +280,7 @@ long file_changed(Call& call) {
     const bool keeps = allocates && (call.args[1] & FALLOC_FL_KEEP_SIZE) != 0;
     const long error = keeps ? 0 : check_file_size(call, before.st_size, static_cast<int64_t>(size));
     if (error != 0) return error;
+    share_changed(call, before);
   }
   const long result = pass(call);
   if (result == 0) note_file_changed(call);
@@ -270,6 +298,7 @@ long truncate(Call& call) {
   if (known)
     if (const long error = check_file_size(call, status.st_size, static_cast<int64_t>(call.args[1])))
       return error;
+  if (known) share_changed(call, status);
   const long result = pass(call);
   if (result == 0)
     call.process.memory.file_truncated(call.answer, reinterpret_cast<const char*>(call.args[0]));

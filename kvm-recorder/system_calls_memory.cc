@@ -16,8 +16,10 @@
 #include <algorithm>
 #include <climits>
 
+#include "kvm-recorder/guest_threads.h"
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/placement.h"
+#include "kvm-recorder/process_tree.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck {
@@ -118,6 +120,25 @@ long check_limits(GuestProcess& process, uint64_t flags, int prot, Range place, 
   return accounted && !could_ever_be_had(place.size()) ? -ENOMEM : 0;
 }
 
+// The file may be one that other processes of the recording have mapped, too, or will.
+long share_file(Call& call, int fd) {
+  if (!has_other_processes(call.process)) return 0;
+  switch (call.process.memory.sees(fd)) {
+    case LoggedSpace::Sees::nobody:
+      return 0;
+    case LoggedSpace::Sees::others:
+      call.process.threads->share_memory(call.task);
+      return 0;
+    case LoggedSpace::Sees::copy:
+      break;
+  }
+  return cannot_record(
+      call,
+      fmt::format("mmap (of {}, which another process has mapped as a file that nobody changes)",
+                  path_of(fd)),
+      EACCES);
+}
+
 // The one place where two mappings may merge for the kernel's eyes: a range over several of ours is one to
 // mremap if each goes on where the one before ends, of the same kind.
 bool one_mapping(const AddressSpace& space, Range range) {
@@ -155,6 +176,8 @@ long mmap(Call& call) {
   if (const long error = choose_place(call.process, hint, length, flags, place)) return error;
   Marks marks;
   if (const long error = check_limits(call.process, flags, prot, place, shared, marks)) return error;
+  if (!choice.anonymous && shared)
+    if (const long error = share_file(call, fd)) return error;
   LoggedSpace& memory = call.process.memory;
   const int result = choice.anonymous
                          ? memory.map_anonymous(call.answer, place, prot, shared)

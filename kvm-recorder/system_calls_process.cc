@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/capability.h>
+#include <linux/futex.h>
 #include <linux/kcmp.h>
 #include <linux/membarrier.h>
 #include <linux/prctl.h>
@@ -17,11 +18,14 @@
 #include <array>
 #include <climits>
 #include <csignal>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "kvm-recorder/guest_threads.h"
 #include "kvm-recorder/loader.h"
 #include "kvm-recorder/operations.h"
+#include "kvm-recorder/placement.h"
 #include "kvm-recorder/proc_files.h"
 #include "kvm-recorder/reach.h"
 #include "kvm-recorder/system_calls.h"
@@ -61,20 +65,17 @@ void close_on_exec(GuestProcess& process) {
   }
 }
 
-void delete_timers(GuestProcess& process) {
-  for (const int timer : process.timers) host_call(SYS_timer_delete, static_cast<uint64_t>(timer));
-  process.timers.clear();
-}
-
 // The new image takes the old one's place. What find_program could not see ends the process, as in the kernel
 // after its point of no return.
 void replace_image(Call& call, const Program& program, const std::vector<std::string>& environment) {
   GuestProcess& process = call.process;
+  if (process.memory_is_left) process.memory_is_left();
+  if (process.threads != nullptr) process.threads->end_others(call.task);
   delete_timers(process);
   call.task.robust_list = 0;
   process.personality &= ~uint32_t{READ_IMPLIES_EXEC};  // set_personality_64bit()
   process.dumpable = 1;
-  process.clear_child_tid = 0;
+  call.task.clear_child_tid = 0;
   process.signals.reset_for_exec(call.task.signals);
   close_on_exec(process);
   call.outcome.kind = CallOutcome::Kind::registers;
@@ -113,6 +114,7 @@ long execute(Call& call, std::string path, const std::string& shown, uint64_t ar
     for (const UniqueFd* fd : {&files.program.fd, files.interpreter ? &files.interpreter->fd : nullptr})
       if (const int error = fd != nullptr ? refusal(call.process, fd->get()) : 0) return -error;
     if (lost && program.script) return -ENOENT;
+    if (call.process.unrecorded) return execute_natively(call, path, arguments, environment);
     program.execfn = shown;
     replace_image(call, program, environment);
     return 0;
@@ -131,37 +133,9 @@ long read_name(GuestProcess& process, uint64_t address, std::string& name) {
   return process.memory.read(address, whole.data(), whole.size()) ? -ENAMETOOLONG : -EFAULT;
 }
 
-// include/uapi/linux/sched.h.
-constexpr uint64_t kNewNamespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |
-                                    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | 0x80 /* CLONE_NEWTIME */;
-
-// What the kernel refuses whoever asks (kernel/fork.c, copy_process()).
-bool contradict(uint64_t flags) {
-  const auto both = [&](uint64_t one, uint64_t other) { return (flags & one) != 0 && (flags & other) != 0; };
-  return both(CLONE_NEWNS | CLONE_NEWUSER, CLONE_FS) ||
-         ((flags & CLONE_THREAD) && !(flags & CLONE_SIGHAND)) ||
-         ((flags & CLONE_SIGHAND) && !(flags & CLONE_VM)) || both(CLONE_THREAD, CLONE_NEWUSER | CLONE_NEWPID);
-}
-
-long refuse_new(Call& call, uint64_t flags) {
-  if (contradict(flags)) return -EINVAL;
-  if ((flags & kNewNamespaces & ~CLONE_NEWUSER) != 0 && !(flags & CLONE_NEWUSER) && !capable(CAP_SYS_ADMIN))
-    return -EPERM;
-  const auto task = std::ranges::find_if(
-      new_tasks(), [&](const NewTask& row) { return row.flags == 0 || (flags & row.flags) != 0; });
-  return cannot_record(call, fmt::format("{} ({})", call.row.name, task->meaning), ENOSYS, task->advice);
-}
-
 }  // namespace
 
 namespace calls {
-
-long exit(Call& call) {
-  delete_timers(call.process);  // or they would go on for the recorder
-  call.outcome.kind = CallOutcome::Kind::exited;
-  call.outcome.value = static_cast<long>(call.args[0] & 0xff);
-  return 0;
-}
 
 long execve(Call& call) {
   std::string path;
@@ -198,22 +172,6 @@ long execveat(Call& call) {
   return execute(call, file, shown, call.args[2], call.args[3], lost);
 }
 
-long clone(Call& call) { return refuse_new(call, call.args[0] & ~uint64_t{CSIGNAL}); }
-
-// Programs probe for it with nothing in their hands.
-long clone3(Call& call) {
-  constexpr uint64_t kFirstSize = 64;  // CLONE_ARGS_SIZE_VER0
-  uint64_t flags = 0;
-  if (call.args[1] > kPageSize) return -E2BIG;
-  if (call.args[1] < kFirstSize) return -EINVAL;
-  if (!call.process.memory.read_object(call.args[0], flags)) return -EFAULT;  // struct clone_args's first
-  constexpr uint64_t kKnown = 0x3ffffffff;  // CLONE_LEGACY_FLAGS, CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP
-  if ((flags & ~kKnown) != 0 || (flags & (CLONE_DETACHED | CSIGNAL)) != 0) return -EINVAL;
-  return refuse_new(call, flags);
-}
-
-long fork(Call& call) { return refuse_new(call, call.row.number == SYS_vfork ? CLONE_VFORK | CLONE_VM : 0); }
-
 // What a process of one thread shares with nobody: it has it for itself already (kernel/fork.c,
 // ksys_unshare()). Of namespaces the host thread can have its own where the recorder has nothing in them;
 // mounts, users and process numbers are the recorder's as well.
@@ -221,6 +179,12 @@ long unshare(Call& call) {
   constexpr uint64_t kOwn = CLONE_THREAD | CLONE_FS | CLONE_SIGHAND | CLONE_VM | CLONE_FILES | CLONE_SYSVSEM;
   const uint64_t flags = call.args[0];
   if ((flags & ~(kOwn | kNewNamespaces)) != 0) return -EINVAL;
+  if (call.process.threads != nullptr && call.process.threads->count() > 1) {
+    if ((flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM)) != 0) return -EINVAL;
+    if ((flags & CLONE_FILES) != 0)
+      return cannot_record(call, "unshare (descriptors of a thread's own)", EPERM);
+    if ((flags & CLONE_FS) != 0 && host_call(SYS_unshare, CLONE_FS) != 0) return -ENOMEM;
+  }
   if ((flags & kNewNamespaces) == 0) return 0;
   if (!(flags & CLONE_NEWUSER) && !capable(CAP_SYS_ADMIN)) return -EPERM;
   constexpr uint64_t kHarmless = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP;
@@ -233,7 +197,6 @@ long unshare(Call& call) {
 }
 
 long arch_prctl(Call& call) {
-  constexpr uint64_t kUserEnd = 0x7fff'ffff'f000;  // TASK_SIZE_MAX
   const uint64_t address = call.args[1];
   switch (static_cast<int>(call.args[0])) {
     case ARCH_SET_FS:
@@ -246,30 +209,14 @@ long arch_prctl(Call& call) {
       return call.answer.write_object(address, call.registers.fs_base) ? 0 : -EFAULT;
     case ARCH_GET_GS:
       return call.answer.write_object(address, call.registers.gs_base) ? 0 : -EFAULT;
+    // CPUID never faults, and can't be made to: as on a processor without that.
+    case ARCH_GET_CPUID:
+      return 1;
+    case ARCH_SET_CPUID:
+      return -ENODEV;
     default:
       return -EINVAL;
   }
-}
-
-long set_tid_address(Call& call) {
-  call.process.clear_child_tid = call.args[0];
-  return gettid();
-}
-
-long set_robust_list(Call& call) {
-  constexpr uint64_t kHeadSize = 24;  // struct robust_list_head
-  if (call.args[1] != kHeadSize) return -EINVAL;
-  call.task.robust_list = call.args[0];
-  return 0;
-}
-
-long get_robust_list(Call& call) {
-  const int thread = call.fd(0);
-  if (thread != 0 && thread != gettid()) return -EPERM;
-  const uint64_t size = 24;
-  const bool stored = call.answer.write_object(call.args[1], call.task.robust_list) &&
-                      call.answer.write_object(call.args[2], size);
-  return stored ? 0 : -EFAULT;
 }
 
 long membarrier(Call& call) { return call.args[0] == MEMBARRIER_CMD_QUERY ? 0 : -EINVAL; }
@@ -313,21 +260,5 @@ long personality(Call& call) {
 }
 
 }  // namespace calls
-
-const std::vector<NewTask>& new_tasks() {
-  constexpr const char* kByItself = "Record the child's command by itself, where that is what matters";
-  static const std::vector<NewTask> rows = {
-      {CLONE_THREAD, "CLONE_THREAD", "a new thread",
-       "Run it with one thread, where it has an option for that"},
-      {kNewNamespaces, "CLONE_NEW*", "a child process in namespaces of its own", kByItself},
-      {CLONE_VFORK, "CLONE_VFORK", "a child process, to run another program", kByItself},
-      // sanitizer_stoptheworld_linux_libcdep.cpp
-      {CLONE_UNTRACED, "CLONE_UNTRACED", "a child process that stops its parent, as LeakSanitizer does",
-       "Set ASAN_OPTIONS=detect_leaks=0, where it is LeakSanitizer"},
-      {CLONE_VM, "CLONE_VM", "a child process that shares the memory", kByItself},
-      {0, "none of these", "a child process", kByItself},
-  };
-  return rows;
-}
 
 }  // namespace aftercheck

@@ -8,9 +8,13 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <csignal>
+#include <optional>
 #include <vector>
 
+#include "kvm-recorder/guest_threads.h"
 #include "kvm-recorder/system_calls.h"
+#include "recording/event.h"
 
 namespace aftercheck {
 namespace {
@@ -24,6 +28,13 @@ siginfo_t filtered_info(const seccomp_data& call, uint32_t decision) {
   info.si_syscall = call.nr;
   info.si_arch = call.arch;
   return info;
+}
+
+// The first other thread whose filters aren't the beginning of the caller's; null: all can be given those.
+const GuestTask* with_others(Call& call) {
+  for (const GuestTask* task : call.process.threads->all())
+    if (task != &call.task && !task->seccomp.leads_to(call.task.seccomp)) return task;
+  return nullptr;
 }
 
 long set_filter(Call& call, uint64_t flags, uint64_t address) {
@@ -43,7 +54,14 @@ long set_filter(Call& call, uint64_t flags, uint64_t address) {
   if (!call.process.memory.read(host_pointer(program.filter), filter.data(),
                                 filter.size() * sizeof filter[0]))
     return -EFAULT;
-  return call.task.seccomp.add_filter(filter);
+  const bool for_all = (flags & SECCOMP_FILTER_FLAG_TSYNC) != 0 && call.process.threads != nullptr;
+  if (for_all)
+    if (const GuestTask* other = with_others(call))
+      return (flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH) != 0 ? -ESRCH : other->signals.host_thread();
+  if (const long error = call.task.seccomp.add_filter(filter)) return error;
+  if (for_all)
+    for (GuestTask* task : call.process.threads->all()) task->seccomp = call.task.seccomp;
+  return 0;
 }
 
 long set_strict(Call& call) {
@@ -63,7 +81,7 @@ long knows_action(Call& call, uint64_t address) {
 
 }  // namespace
 
-bool stopped_by_filter(GuestTask& task, Registers& registers, uint64_t number) {
+std::optional<CallOutcome> stopped_by_filter(GuestTask& task, Registers& registers, uint64_t number) {
   const seccomp_data call{
       .nr = static_cast<int>(number),
       .arch = AUDIT_ARCH_X86_64,
@@ -71,31 +89,42 @@ bool stopped_by_filter(GuestTask& task, Registers& registers, uint64_t number) {
       .args = {registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9}};
   const uint32_t decision = task.seccomp.decide(call);
   // No CallOutcome::Kind::result: a filter's error may be any number, kRestartSys too.
-  const auto answer = [&](long result) { registers.rax = static_cast<uint64_t>(result); };
+  const CallOutcome stopped{CallOutcome::Kind::registers};
+  const auto answer = [&](long result) {
+    registers.rax = static_cast<uint64_t>(result);
+    return stopped;
+  };
+  const auto end_alone = [&](int signal) {
+    return end_of_thread(task, static_cast<long>(recording::kThreadKilled) + signal);
+  };
   switch (decision & SECCOMP_RET_ACTION_FULL) {
     case SECCOMP_RET_ALLOW:
     case SECCOMP_RET_LOG:
-      return false;
+      return std::nullopt;
     case SECCOMP_RET_ERRNO: {
       constexpr uint32_t kMost = 4095;  // MAX_ERRNO
-      answer(-long{std::min(decision & SECCOMP_RET_DATA, kMost)});
-      return true;
+      return answer(-long{std::min(decision & SECCOMP_RET_DATA, kMost)});
     }
     case SECCOMP_RET_TRACE:
     case SECCOMP_RET_USER_NOTIF:  // nobody listens
-      answer(-ENOSYS);
-      return true;
+      return answer(-ENOSYS);
     case SECCOMP_RET_TRAP:
       registers.rax = number;  // as if the call had not been made; a handler may give it a result
       task.signals.raise_filtered(filtered_info(call, decision), false);
-      return true;
+      return stopped;
+    case SECCOMP_RET_KILL_THREAD: {
+      const bool is_strict = task.seccomp.mode() == SECCOMP_MODE_STRICT;
+      if (ends_alone(task)) return end_alone(is_strict ? SIGKILL : SIGSYS);
+      if (is_strict) {
+        task.signals.kill();
+        return stopped;
+      }
+      [[fallthrough]];
+    }
     default:
       registers.rax = number;
-      if (task.seccomp.mode() == SECCOMP_MODE_STRICT)
-        task.signals.kill();
-      else
-        task.signals.raise_filtered(filtered_info(call, decision), true);
-      return true;
+      task.signals.raise_filtered(filtered_info(call, decision), true);
+      return stopped;
   }
 }
 

@@ -146,7 +146,7 @@ std::optional<long> kept_option(Call& call) {
     case PR_SET_SECCOMP:
       return set_seccomp_mode(call, call.args[1], call.args[2]);
     case PR_GET_TID_ADDRESS:
-      return call.answer.write_object(call.args[1], process.clear_child_tid) ? 0 : -EFAULT;
+      return call.answer.write_object(call.args[1], call.task.clear_child_tid) ? 0 : -EFAULT;
     case kGetAuxv: {
       // Kernels that lack it say so before they look at the rest.
       if (const long error = host_call(SYS_prctl, kGetAuxv, 0, 0, 0, 0); error == -EINVAL) return error;

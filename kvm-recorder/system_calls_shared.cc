@@ -8,8 +8,10 @@
 
 #include <optional>
 
+#include "kvm-recorder/guest_threads.h"
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/placement.h"
+#include "kvm-recorder/process_tree.h"
 #include "kvm-recorder/system_calls.h"
 
 namespace aftercheck::calls {
@@ -78,7 +80,9 @@ long shmat(Call& call) {
   if (!within_limits(call.process, length, false, (flags & SHM_REMAP) != 0 ? place : Range{})) return -ENOMEM;
   const int prot =
       PROT_READ | ((flags & SHM_RDONLY) != 0 ? 0 : PROT_WRITE) | ((flags & SHM_EXEC) != 0 ? PROT_EXEC : 0);
-  const bool others = known.shm_nattch != 0 && !call.process.memory.maps_segment(segment);
+  const bool has_others = has_other_processes(call.process);
+  if (has_others) call.process.threads->share_memory(call.task);
+  const bool others = !has_others && known.shm_nattch != 0 && !call.process.memory.maps_segment(segment);
   const int error = call.process.memory.attach_segment(
       call.answer, place, prot, segment,
       fmt::format("/SYSV{:08x} (deleted)", static_cast<uint32_t>(known.shm_perm.__key)));

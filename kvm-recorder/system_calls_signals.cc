@@ -7,9 +7,12 @@
 #include <array>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "kvm-recorder/guest_threads.h"
 #include "kvm-recorder/process_numbers.h"
+#include "kvm-recorder/process_tree.h"
 #include "kvm-recorder/resource_limits.h"
 #include "kvm-recorder/system_calls.h"
 
@@ -41,15 +44,36 @@ long pass_as_is(const Call& call) {
   return host_call(call.row.number, call.args[0], call.args[1], call.args[2], call.args[3]);
 }
 
+// A process that stops itself would keep those that share memory with it waiting.
+long stop_itself(const Call& call) {
+  return while_others_run(call.task, [&] { return pass_as_is(call); });
+}
+
+// Processes that are recorded, too, end their recordings before they are killed.
+void prepare_kill(const Call& call, std::span<const pid_t> processes, int signal) {
+  if (signal != SIGKILL || !has_other_processes(call.process)) return;
+  // One that shares memory with this process needs its turn for that.
+  while_others_run(call.task, [&] {
+    call.process.tree->prepare_kill(processes);
+    return 0;
+  });
+}
+void prepare_kill(const Call& call, pid_t process, int signal) {
+  prepare_kill(call, std::span(&process, 1), signal);
+}
+
 // Signals to the guest's own process group. Of those that the recorder catches the guest gets its own as it
 // gets those from outside; the others are sent to each of the group's processes but this one.
 long signal_own_group(Call& call, int signal) {
-  if (!uncaught(signal) || signal == SIGSTOP) return host_call(SYS_kill, 0, static_cast<uint64_t>(signal));
+  if (signal == SIGSTOP) return stop_itself(call);
+  if (!uncaught(signal)) return host_call(SYS_kill, 0, static_cast<uint64_t>(signal));
   // Again where there are new ones meanwhile: a group can grow while it is being killed, but not for long.
   constexpr int kMostRounds = 10;
   std::vector<pid_t> reached;
   for (int round = 0; round < kMostRounds; ++round) {
     bool news = false;
+    const std::vector<pid_t> others = others_in_group(getpgrp(), call.process.memory.host_thread());
+    prepare_kill(call, others, signal);
     for (const pid_t process : others_in_group(getpgrp(), call.process.memory.host_thread())) {
       if (std::ranges::find(reached, process) != reached.end()) continue;
       news = true;
@@ -68,12 +92,20 @@ long signal_everybody(Call& call, int signal) {
   return answer_undone(call, "kill(-1) (a signal to every process)", EPERM);
 }
 
+// Of the guest's thread with this number.
+ThreadSignals& thread_signals(Call& call, pid_t number) {
+  GuestTask* const task = call.process.threads != nullptr ? call.process.threads->find(number) : nullptr;
+  return task != nullptr ? task->signals : call.task.signals;
+}
+
 // To a thread of the process with this number.
 long signal_thread(Call& call, pid_t process, pid_t thread, int signal) {
   const Whose of = whose(thread);
   if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other) prepare_kill(call, process == getpid() ? thread : process, signal);
+  if (of != Whose::other && process == getpid() && signal == SIGSTOP) return stop_itself(call);
   if (of == Whose::other || process != getpid() || !recorded(signal)) return pass_as_is(call);
-  call.task.signals.raise(signal, user_info(signal, SI_TKILL));
+  thread_signals(call, thread).raise(signal, user_info(signal, SI_TKILL));
   return 0;
 }
 
@@ -148,6 +180,10 @@ long kill(Call& call) {
   if (target == 0 || (target < 0 && target == -getpgrp())) return signal_own_group(call, signal);
   const Whose of = whose(target);
   if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other && target > 0) prepare_kill(call, target, signal);
+  if (of == Whose::other && target < 0 && signal == SIGKILL)
+    prepare_kill(call, others_in_group(-target, call.process.memory.host_thread()), signal);
+  if (of == Whose::guest && signal == SIGSTOP) return stop_itself(call);
   if (of == Whose::other || !recorded(signal)) return pass_as_is(call);
   call.process.signals.raise(call.task.signals, signal, user_info(signal, SI_USER));
   return 0;
@@ -161,6 +197,7 @@ long rt_sigqueueinfo(Call& call) {
   if (const long error = queued_info(call, call.args[2], call.fd(1), info)) return error;
   const Whose of = whose(call.fd(0));
   if (of == Whose::recorder) return -ESRCH;
+  if (of == Whose::other) prepare_kill(call, call.fd(0), call.fd(1));
   if (of == Whose::other || !recorded(call.fd(1)))
     return host_call(SYS_rt_sigqueueinfo, call.args[0], call.args[1], host_pointer(&info));
   return call.process.signals.raise(call.task.signals, call.fd(1), info);
@@ -173,7 +210,7 @@ long rt_tgsigqueueinfo(Call& call) {
   if (of == Whose::recorder) return -ESRCH;
   if (of == Whose::other || call.fd(0) != getpid() || !recorded(call.fd(2)))
     return host_call(SYS_rt_tgsigqueueinfo, call.args[0], call.args[1], call.args[2], host_pointer(&info));
-  return call.task.signals.raise(call.fd(2), info);
+  return thread_signals(call, call.fd(1)).raise(call.fd(2), info);
 }
 
 // A pidfd of the guest's own process is another way to kill(getpid()).
@@ -187,6 +224,7 @@ long pidfd_send_signal(Call& call) {
   const Whose of = target ? whose(*target) : Whose::other;
   if (of == Whose::recorder) return -ESRCH;
   const auto flags = static_cast<uint32_t>(args[3]);
+  if (of == Whose::other && target && flags == 0) prepare_kill(call, *target, signal);
   if (of == Whose::other || !recorded(signal))
     return host_call(SYS_pidfd_send_signal, args[0], args[1], args[2], args[3]);
   // Whether the kernel takes these flags it knows itself; signal 0 does nothing.
@@ -197,7 +235,7 @@ long pidfd_send_signal(Call& call) {
     if (info.si_signo != signal) return -EINVAL;
   }
   if (flags & kToGroup) return signal_own_group(call, signal);
-  if (flags & kToThread) return call.task.signals.raise(signal, info);
+  if (flags & kToThread) return thread_signals(call, *target).raise(signal, info);
   return call.process.signals.raise(call.task.signals, signal, info);
 }
 
@@ -234,12 +272,15 @@ long mq_notify(Call& call) {
 
 long timer_create(Call& call) {
   sigevent notice{};
-  if (call.args[1] != 0 && call.process.memory.read_object(call.args[1], notice) &&
-      (notice.sigev_notify & SIGEV_THREAD_ID) != 0 && whose(notice._sigev_un._tid) == Whose::recorder)
-    return -EINVAL;
+  const bool of_thread = call.args[1] != 0 && call.process.memory.read_object(call.args[1], notice) &&
+                         (notice.sigev_notify & SIGEV_THREAD_ID) != 0;
+  if (of_thread && whose(notice._sigev_un._tid) == Whose::recorder) return -EINVAL;
   const long result = pass(call);
   int timer = 0;
-  if (result == 0 && call.process.memory.read_object(call.args[2], timer)) call.process.timers.insert(timer);
+  if (result == 0 && call.process.memory.read_object(call.args[2], timer)) {
+    call.process.timers.insert(timer);
+    call.process.signals.timer_created(timer, of_thread);
+  }
   return result;
 }
 

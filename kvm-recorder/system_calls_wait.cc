@@ -12,8 +12,10 @@
 #include <vector>
 
 #include "base/fd.h"
-#include "kvm-recorder/interruptible_syscall.h"
+#include "kvm-recorder/guest_threads.h"
+#include "kvm-recorder/process_tree.h"
 #include "kvm-recorder/system_calls.h"
+#include "kvm-recorder/waiting_call.h"
 
 namespace aftercheck {
 namespace {
@@ -170,8 +172,7 @@ long epoll_wait(Call& call) {
   const int timeout = static_cast<int>(args[3]);
   long result = 0;
   for (;;) {
-    result = interruptible_syscall(call.task.signals.waiting(), call.row.number, args[0], args[1], args[2],
-                                   args[3], 0, 0);
+    result = waiting_call(call.task, call.row.number, args[0], args[1], args[2], args[3]);
     if (result != -EINTR) break;
     call.task.signals.update();  // see blocking_call()
     if (call.task.signals.deliverable()) break;
@@ -194,9 +195,8 @@ long sleep(Call& call, clockid_t clock, int flags, timespec& remaining) {
   do {
     const uint64_t request = host_pointer(absolute ? &until : &remaining);
     const uint64_t rest = absolute ? 0 : host_pointer(&remaining);
-    result =
-        interruptible_syscall(call.task.signals.waiting(), SYS_clock_nanosleep, static_cast<uint64_t>(clock),
-                              static_cast<uint64_t>(flags), request, rest, 0, 0);
+    result = waiting_call(call.task, SYS_clock_nanosleep, static_cast<uint64_t>(clock),
+                          static_cast<uint64_t>(flags), request, rest);
     if (result == -EINTR) call.task.signals.update();  // see blocking_call()
   } while (result == -EINTR && !call.task.signals.deliverable());
   return result;
@@ -222,11 +222,40 @@ long clock_nanosleep(Call& call) {
 
 long pause(Call& call) { return interrupted_result(call, blocking_call(call, SYS_pause, {})); }
 
+namespace {
+
+// The kernel stores in the word when such a wait begins, and others run meanwhile, who would see that at no
+// place in the log. So only what need not wait is done: also a try stores in the word of one that another
+// has.
+bool another_has(Call& call, uint64_t address) {
+  uint32_t word = 0;
+  if (!call.process.memory.read_object(address, word)) return false;
+  const auto owner = static_cast<pid_t>(word & FUTEX_TID_MASK);
+  if (owner == 0 || owner == call.task.signals.host_thread()) return false;
+  if (call.process.threads->find(owner) != nullptr) return true;
+  // One of another process.
+  return has_other_processes(call.process) && host_call(SYS_tkill, static_cast<uint64_t>(owner), 0) != -ESRCH;
+}
+
+long wait_with_inheritance(Call& call, uint32_t operation, const std::array<uint64_t, 6>& args) {
+  if (operation != FUTEX_WAIT_REQUEUE_PI && !another_has(call, args[0])) {
+    const uint64_t flags = args[1] & FUTEX_PRIVATE_FLAG;
+    const long result = host_call(SYS_futex, args[0], FUTEX_TRYLOCK_PI | flags, 0, 0, 0, 0);
+    if (call.process.memory.space().accessible(args[0], 4, PROT_WRITE)) call.answer.written(args[0], 4);
+    if (result != -EWOULDBLOCK) return result;
+  }
+  return cannot_record(call, "futex (a thread that waits for a lock with priority inheritance)", ENOSYS,
+                       "Use locks without PTHREAD_PRIO_INHERIT, where the program has a setting for that");
+}
+
+}  // namespace
+
 // What an operation does with its arguments (futex(2)).
 long futex(Call& call) {
   struct Operation {
     bool timeout = false, second = false;  // what the 4th and 5th arguments are
     bool writes_first = false, writes_second = false;
+    bool waits = timeout;
   };
   static constexpr Operation kOperations[] = {
       {true, false, false, false},   // FUTEX_WAIT
@@ -247,13 +276,26 @@ long futex(Call& call) {
   const auto number = static_cast<uint32_t>(call.args[1]) & static_cast<uint32_t>(FUTEX_CMD_MASK);
   if (number >= std::size(kOperations)) return -ENOSYS;
   const Operation& operation = kOperations[number];
+  // Before they are looked at (get_futex_key()).
+  if (number != FUTEX_FD && (call.args[0] % 4 != 0 || (operation.second && call.args[4] % 4 != 0)))
+    return -EINVAL;
   std::array<uint64_t, 6> args = call.args;
   // The one call whose memory has no stand-in: its words are what threads share. Waits only read the first of
   // them, before they block; with priority inheritance the kernel stores the owner in it.
   args[0] = guest_pointer(args[0], 4);
   if (operation.timeout) args[3] = guest_pointer(args[3], sizeof(timespec));
   if (operation.second) args[4] = guest_pointer(args[4], 4);
-  const long result = blocking_call(call, SYS_futex, args);
+  if (call.task.waits != nullptr && operation.waits && (operation.writes_first || operation.writes_second))
+    return wait_with_inheritance(call, number, args);
+  // The word is looked at by the kernel, which has the last word; what it would refuse does not wait.
+  uint32_t word = 0;
+  timespec timeout{};
+  const bool waits = operation.waits && (!call.process.memory.read_object(args[0], word) ||
+                                         word == static_cast<uint32_t>(args[2]));
+  if (waits && args[3] != 0 && call.process.memory.read_object(args[3], timeout))
+    args[3] = host_pointer(&timeout);
+  const long result = waits ? blocking_call(call, SYS_futex, args)
+                            : host_call(SYS_futex, args[0], args[1], args[2], args[3], args[4], args[5]);
   // Owner and waiter bits change even when the call fails (a timeout, for one).
   const AddressSpace& space = call.process.memory.space();
   if (operation.writes_first && space.accessible(args[0], 4, PROT_WRITE)) call.answer.written(args[0], 4);

@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "kvm-recorder/guest_task.h"
-#include "kvm-recorder/interruptible_syscall.h"
 #include "kvm-recorder/system_call.h"
+#include "kvm-recorder/waiting_call.h"
 
 namespace aftercheck {
 namespace {
@@ -22,7 +22,7 @@ constexpr uint64_t kBlockedByHost = ~(kUnblockable | kFaultSignals | kLibcSignal
 }  // namespace
 
 ThreadSignals::ThreadSignals(ProcessSignals& process, Vcpu& vcpu, uint64_t mask)
-    : process_(process), vcpu_(vcpu), host_thread_(static_cast<pid_t>(syscall(SYS_gettid))) {
+    : process_(process), vcpu_(&vcpu), host_thread_(static_cast<pid_t>(syscall(SYS_gettid))) {
   process_.attach(*this);
   set_blocked(mask);
 }
@@ -32,10 +32,23 @@ ThreadSignals::~ThreadSignals() {
   arrivals_.drain([this](const siginfo_t& info) { take(info); });
 }
 
+bool ThreadSignals::here() const { return static_cast<pid_t>(syscall(SYS_gettid)) == host_thread_; }
+
+void ThreadSignals::forget_pending() {
+  arrivals_.drain([](const siginfo_t&) {});
+  pending_ = {};
+  forced_.reset();
+}
+
 void ThreadSignals::notice() {
   update();
-  if (!deliverable() || static_cast<pid_t>(syscall(SYS_gettid)) == host_thread_) return;
-  vcpu_.kick();
+  if (!deliverable() || here()) return;
+  vcpu_.load()->kick();
+  kick_thread(host_thread_);
+}
+
+void ThreadSignals::interrupt() {
+  waiting_.store(1);
   kick_thread(host_thread_);
 }
 
@@ -47,17 +60,16 @@ bool ThreadSignals::arrived(int signal, const siginfo_t& info) noexcept {
     room = process_.realtime_.note(*this, signal, info);
   if (!room) holds_realtime_.store(true);
   waiting_.store(1);
-  vcpu_.kick();
+  vcpu_.load()->kick();
   return room;
 }
 
-// Which of the two queues the host's kernel took it from is known of tgkill's signals only. The others may be
-// the process's: this thread was chosen because it did not block them, and if it does now, another may have
-// them.
+// What isn't known to be the thread's own may be the process's: this thread was chosen because it did not
+// block them, and if it does now, another may have them.
 void ThreadSignals::take(const siginfo_t& arrived) {
   const int signal = arrived.si_signo;
   if (process_.ignored(signal) && (blocked_ & bit_of(signal)) == 0) return;
-  (arrived.si_code == SI_TKILL ? pending_ : process_.pending()).add(arrived);
+  (process_.is_of_thread(arrived) ? pending_ : process_.pending()).add(arrived);
 }
 
 void ThreadSignals::update() {
@@ -65,7 +77,9 @@ void ThreadSignals::update() {
   waiting_.store(0);
   process_.drain_realtime();
   arrivals_.drain([this](const siginfo_t& info) { take(info); });
-  while (holds_realtime_.exchange(false)) {  // more of them may come at once
+  // Only the thread itself has a mask to change. More of them may come at once.
+  while (holds_realtime_.load() && here()) {
+    holds_realtime_.store(false);
     set_host_mask(host_mask_.value_or(blocked_));
     process_.drain_realtime();
   }
@@ -73,7 +87,7 @@ void ThreadSignals::update() {
   uint64_t deliverable = pending_bits() & ~blocked_;
   while (deliverable != 0 && process_.ignored(__builtin_ctzll(deliverable) + 1))
     deliverable &= deliverable - 1;
-  if (forced_ || deliverable != 0) waiting_.store(1);
+  if (forced_ || deliverable != 0 || (pending_bits() & waited_for_) != 0) waiting_.store(1);
 }
 
 bool ThreadSignals::kept_in_host(int signal) const {
@@ -181,7 +195,7 @@ long ThreadSignals::rt_sigsuspend(GuestTask& task, uint64_t set, uint64_t set_si
   if (!task.process.memory.read_object(set, mask)) return -EFAULT;
   set_temporary_mask(mask);
   while (!deliverable()) {
-    interruptible_syscall(waiting_, SYS_pause, 0, 0, 0, 0, 0, 0);
+    waiting_call(task, SYS_pause);
     update();  // some are noted although they are blocked (SIGSEGV, SIGBUS)
   }
   return kRestartNoHand;
@@ -201,6 +215,7 @@ long ThreadSignals::rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info
   const uint64_t blocked = blocked_;
   set_blocked(blocked | mask);
   std::optional<siginfo_t> found = dequeue(mask);
+  waited_for_ = mask;
   long result = 0;
   timespec until{};
   if (timeout != 0) clock_gettime(CLOCK_MONOTONIC, &until);
@@ -218,8 +233,7 @@ long ThreadSignals::rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info
       result = syscall(SYS_rt_sigtimedwait, set_at, info_at, time_at, sizeof wanted);
       if (result < 0) result = -errno;
     } else {
-      result =
-          interruptible_syscall(waiting_, SYS_rt_sigtimedwait, set_at, info_at, time_at, sizeof wanted, 0, 0);
+      result = waiting_call(task, SYS_rt_sigtimedwait, set_at, info_at, time_at, sizeof wanted);
     }
     if (result > 0) found = arrived;
     if (result != -EINTR) break;
@@ -233,6 +247,7 @@ long ThreadSignals::rt_sigtimedwait(GuestTask& task, uint64_t set, uint64_t info
     const long left = std::max(0L, (until.tv_sec - now.tv_sec) * kSecond + until.tv_nsec - now.tv_nsec);
     time = {left / kSecond, left % kSecond};
   }
+  waited_for_ = 0;
   set_blocked(blocked);
   if (!found) return result;
   if (info != 0 && !task.answer.write_object(info, *found)) return -EFAULT;

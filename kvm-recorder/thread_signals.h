@@ -44,10 +44,22 @@ class ThreadSignals {
   // rt_sigreturn: restores registers, FPU and mask from the frame at RSP; false when the frame is unreadable:
   // SIGSEGV then waits for deliver().
   bool rt_sigreturn(GuestTask& task, Registers& registers, FpuState& fpu);
+  // Another vCPU goes on with the thread; the one before stays there.
+  void set_vcpu(Vcpu& vcpu) { vcpu_.store(&vcpu); }
+  // Gets the thread out of the guest's code. Any thread.
+  void kick() noexcept { vcpu_.load()->kick(); }
+  // Gets the thread out of a blocking call, which ends as by a signal. Any thread that has the token.
+  void interrupt();
+  pid_t host_thread() const { return host_thread_; }
+  // In a child of fork(2): nothing of what was pending here is.
+  void forget_pending();
+  const KernelStack& alternate_stack() const { return alternate_; }
+  void set_alternate_stack(const KernelStack& stack) { alternate_ = stack; }
   // execve: the alternate stack is forgotten.
   void reset_for_exec();
 
-  // True when an unblocked signal waits whose action is not "ignore". Cheap; any thread.
+  // True when an unblocked signal waits whose action is not "ignore", or one that the thread waits for.
+  // Cheap; any thread.
   bool deliverable() const { return waiting_.load() != 0; }
   // The same for interruptible_syscall().
   const std::atomic<int>& waiting() const { return waiting_; }
@@ -88,6 +100,8 @@ class ThreadSignals {
   // For ProcessSignals.
   uint64_t blocked() const { return blocked_; }
   const PendingSignals& pending() const { return pending_; }
+  // Would take the signal: does not block it, or waits for it in rt_sigtimedwait(2).
+  bool takes(int signal) const { return ((~blocked_ | waited_for_) & bit_of(signal)) != 0; }
   // In a handler on this thread. False: the handler must leave realtime signals blocked, until update()
   // has made room for more.
   bool arrived(int signal, const siginfo_t& info) noexcept;
@@ -107,13 +121,14 @@ class ThreadSignals {
 
  private:
   ProcessSignals& process_;
-  Vcpu& vcpu_;
+  std::atomic<Vcpu*> vcpu_;
   const pid_t host_thread_;
   std::atomic<int> waiting_{0};
   StandardArrivals arrivals_;
 
   uint64_t blocked_ = 0, saved_ = 0;
-  bool temporary_ = false;  // blocked_ holds for one call only; saved_ is the guest's own
+  uint64_t waited_for_ = 0;  // blocked, but rt_sigtimedwait(2) waits for them
+  bool temporary_ = false;   // blocked_ holds for one call only; saved_ is the guest's own
   PendingSignals pending_;
   std::optional<siginfo_t> forced_;  // a synchronous signal: comes before everything else
   uint8_t forced_vector_ = 0;
@@ -123,6 +138,7 @@ class ThreadSignals {
   std::optional<uint64_t> host_mask_;        // in force now,
   std::atomic<bool> holds_realtime_{false};  // but for realtime signals, which a handler has blocked
 
+  bool here() const;
   void set_blocked(uint64_t mask);
   // What is pending here and blocked goes to the host's kernel, where it stays pending.
   void hand_to_host();

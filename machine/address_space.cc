@@ -48,7 +48,8 @@ bool aligned(Range range) {
 bool mergeable(const Mapping& left, const Mapping& right) {
   return left.end == right.start && left.prot == right.prot && left.backing == Backing::anonymous &&
          right.backing == Backing::anonymous && !left.shared && !right.shared && left.name == right.name &&
-         left.locked == right.locked && left.grows_down == right.grows_down;
+         left.locked == right.locked && left.grows_down == right.grows_down &&
+         left.left_out_of_forks == right.left_out_of_forks && left.wiped_in_forks == right.wiped_in_forks;
 }
 
 }  // namespace
@@ -325,11 +326,14 @@ void AddressSpace::file_written(uint64_t number, uint64_t from, uint64_t size) {
   }
 }
 
-Range AddressSpace::lend(uint64_t size) {
+Range AddressSpace::lend(uint64_t size, uint64_t wished) {
   if (size == 0 || size > kLendable.size()) fail(ErrorKind::internal, "lend() of {} bytes", size);
   const uint64_t places = (kLendable.size() - size) / kPageSize + 1;
   uint64_t first = 0;
-  if (getrandom(&first, sizeof first, GRND_NONBLOCK) < 0) first = 0;
+  if (kLendable.contains(wished) && size <= kLendable.end - wished)
+    first = (wished - kLendable.start) / kPageSize;
+  else if (getrandom(&first, sizeof first, GRND_NONBLOCK) < 0)
+    first = 0;
   for (uint64_t place = 0; place < places; ++place) {
     const uint64_t start = kLendable.start + (first % places + place) % places * kPageSize;
     const Range range{start, start + size};
@@ -408,6 +412,8 @@ int AddressSpace::grow_in_place(const Mapping& old, Range to) {
   if (old.backing == Backing::anonymous && !old.shared) {
     if (const int error = map_anonymous(extra, old.prot, false, old.name)) return error;
     if (old.locked) mark(extra, &Mapping::locked, true);
+    if (old.left_out_of_forks) mark(extra, &Mapping::left_out_of_forks, true);
+    if (old.wiped_in_forks) mark(extra, &Mapping::wiped_in_forks, true);
     if (old.grows_down) mark(extra, &Mapping::grows_down, true);
     return 0;  // merged, here and in the kernel
   }

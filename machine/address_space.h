@@ -109,8 +109,10 @@ struct Mapping {
   uint64_t device = 0, inode = 0;  // file: of the guest's file, for /proc/self/maps; 0 in a replay
   ContentsName contents{};         // file: as given to map_file()
   // What a recorder keeps here for the guest's later calls (mark()); a replay has neither.
-  bool locked = false;      // mlock(2)
-  bool grows_down = false;  // MAP_GROWSDOWN
+  bool locked = false;                                     // mlock(2)
+  bool grows_down = false;                                 // MAP_GROWSDOWN
+  bool left_out_of_forks = false, wiped_in_forks = false;  // MADV_DONTFORK, MADV_WIPEONFORK
+  bool copy_for_shared = false;                            // a copy of what the guest has mapped MAP_SHARED
 
   // For IntervalMap.
   uint64_t extent() const { return end - start; }
@@ -190,7 +192,7 @@ class AddressSpace {
   // mremap(2) with a fixed target that does not overlap the source; to.size() may be smaller or larger. The
   // source must lie in one mapping. In-place growth is expressed as from.start == to.start.
   int remap(Range from, Range to);
-  // Sets one of a mapping's marks (Mapping::locked, Mapping::grows_down) in the mapped parts of the range.
+  // Sets one of a mapping's marks (Mapping::locked and what follows it) in the mapped parts of the range.
   void mark(Range range, bool Mapping::*what, bool value);
   // MADV_DONTNEED: anonymous pages read as zero again, private file pages as the file's.
   int discard(Range range);
@@ -199,8 +201,8 @@ class AddressSpace {
 
   // Memory of the host's own somewhere in kLendable (at random), readable and writable, all zeros: until
   // take_back() guests get none there (-ENOMEM). `size` in whole pages. Throws Error(host_lacks) where it is
-  // all in use.
-  Range lend(uint64_t size);
+  // all in use. At `wished` if that is one of the places and free.
+  Range lend(uint64_t size, uint64_t wished = 0);
   void take_back(Range lent);
 
   // The mapping that holds `address`, or null. Invalidated by the next change.

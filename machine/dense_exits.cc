@@ -32,14 +32,39 @@ DenseExits::DenseExits(Machine& machine, AddressSpace& space, const CpuModel& cp
   own_->leave_untrapped(true);
 }
 
-DenseExits::~DenseExits() { soft_to_kick_.store(nullptr); }
+DenseExits::~DenseExits() {
+  soft_to_kick_.store(nullptr);
+  if (own_machine_.last_run().vcpu == this) own_machine_.last_run().vcpu = nullptr;
+}
 
 void DenseExits::stay_on_processor() {
   stays_ = true;
   own_->leave_untrapped(false);
 }
 
+// Others of the machine may have changed code since, and not each machine knows what another has done.
+void DenseExits::take_turn() {
+  const Machine::LastRun last = own_machine_.last_run();
+  if (last.vcpu == this) return;
+  if (last.elsewhere) code_changed_elsewhere(own_machine_, space_);
+  if (on_soft_) code_changed_elsewhere(*soft_machine_, space_);  // else it is told when it goes on
+}
+
 Exit DenseExits::run() {
+  take_turn();
+  const Exit exit = run_on();
+  end_turn();
+  return exit;
+}
+
+Exit DenseExits::step() {
+  take_turn();
+  const Exit exit = step_on();
+  end_turn();
+  return exit;
+}
+
+Exit DenseExits::run_on() {
   for (;;) {
     if (!on_soft_) {
       const Exit exit = own_->run();
@@ -70,7 +95,7 @@ Exit DenseExits::run() {
   }
 }
 
-Exit DenseExits::step() {
+Exit DenseExits::step_on() {
   if (on_soft_) try {
       const Exit exit = soft_->step();
       if (visits_ || exit.kind != ExitKind::exception || exit.vector != vector::kInvalidOpcode) return exit;
@@ -84,7 +109,7 @@ Exit DenseExits::step() {
   const Exit exit = own_->step();
   if (exit.kind != ExitKind::untrapped) return exit;
   visit_soft();
-  return step();
+  return step_on();
 }
 
 // What neither can: an instruction that the soft one lacks is none that must be trapped.

@@ -52,6 +52,10 @@ class DenseExits final : public Vcpu {
   uint64_t wait_ = 0, waits_ = 1;  // blocks on it before the soft one is tried again; how many next time
 
   Vcpu& now() { return on_soft_ ? *soft_ : *own_; }
+  Exit run_on();
+  Exit step_on();
+  void take_turn();
+  void end_turn() { own_machine_.last_run() = {this, on_soft_}; }
   Exit run_soft();
   void visit_soft();
   Exit step_unwatched();

@@ -17,6 +17,8 @@ constexpr Rule kRules[] = {
     {ZYDIS_MNEMONIC_RDRAND, Standing::trapped},
     {ZYDIS_MNEMONIC_RDSEED, Standing::trapped},
     {ZYDIS_MNEMONIC_RDPID, Standing::trapped},
+    {ZYDIS_MNEMONIC_FXSAVE, Standing::trapped},
+    {ZYDIS_MNEMONIC_FXSAVE64, Standing::trapped},
     {ZYDIS_MNEMONIC_CPUID, Standing::cpuid},
 
     // Not in the portable model; CR4 of the KVM guest refuses most of them too (OSXSAVE, FSGSBASE, PKE, CET

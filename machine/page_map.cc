@@ -12,7 +12,8 @@ namespace aftercheck {
 namespace {
 
 // Documentation/admin-guide/mm/pagemap.rst.
-constexpr uint64_t kPresent = uint64_t{1} << 63, kSwapped = uint64_t{1} << 62, kFilePage = uint64_t{1} << 61;
+constexpr uint64_t kPresent = uint64_t{1} << 63, kSwapped = uint64_t{1} << 62, kFilePage = uint64_t{1} << 61,
+                   kExclusive = uint64_t{1} << 56;
 
 // Joins pages to runs.
 class Runs {
@@ -55,10 +56,17 @@ void PageMap::own_pages(const Mapping& mapping, uint64_t longest,
   for (const Range& used : used_parts({mapping.start, mapping.end})) {
     const Mapping part = mapping.part(used.start - mapping.start, used.size());
     if (!part.shared)
-      private_pages(part, longest, visit);
+      private_pages(part, longest, false, visit);
     else if (part.backing == Backing::anonymous)
       shared_pages(part, longest, visit);
   }
+}
+
+void PageMap::unshared_pages(const Mapping& mapping, uint64_t longest,
+                             const std::function<void(Range)>& visit) const {
+  if (mapping.shared) return;
+  for (const Range& used : used_parts({mapping.start, mapping.end}))
+    private_pages(mapping.part(used.start - mapping.start, used.size()), longest, true, visit);
 }
 
 // Of shared memory this process need not have mapped the pages that are there (after a fork it has none), so
@@ -78,9 +86,15 @@ void PageMap::shared_pages(const Mapping& mapping, uint64_t longest,
   runs.flush();
 }
 
-void PageMap::private_pages(const Mapping& mapping, uint64_t longest,
+void PageMap::private_pages(const Mapping& mapping, uint64_t longest, bool unshared,
                             const std::function<void(Range)>& visit) const {
   const uint64_t skipped = mapping.backing == Backing::file ? kFilePage : 0;
+  // Of what lies on a swap device nobody tells whether others have it, too.
+  const auto wanted = [&](uint64_t entry) {
+    if ((entry & skipped) != 0) return false;
+    return unshared ? (entry & kSwapped) != 0 || (entry & (kPresent | kExclusive)) == (kPresent | kExclusive)
+                    : (entry & (kPresent | kSwapped)) != 0;
+  };
   Runs runs(longest, visit);
   std::array<uint64_t, 4096> entries;
   for (uint64_t at = mapping.start; at < mapping.end;) {
@@ -88,11 +102,11 @@ void PageMap::private_pages(const Mapping& mapping, uint64_t longest,
     const auto offset = static_cast<off_t>(at / kPageSize * sizeof(uint64_t));
     ssize_t got = pagemap_ ? pread(pagemap_.get(), entries.data(), count * sizeof(uint64_t), offset) : 0;
     if (got < static_cast<ssize_t>(sizeof(uint64_t))) {
-      entries.fill(kPresent);
+      entries.fill(kPresent | kExclusive);
       got = static_cast<ssize_t>(count * sizeof(uint64_t));
     }
     for (size_t i = 0; i < static_cast<size_t>(got) / sizeof(uint64_t); ++i, at += kPageSize)
-      if ((entries[i] & (kPresent | kSwapped)) != 0 && (entries[i] & skipped) == 0) runs.add(at);
+      if (wanted(entries[i])) runs.add(at);
   }
   runs.flush();
 }

@@ -24,10 +24,16 @@ class PageMap {
   // is left out reads as zeros, or as the file. Nothing of shared file mappings: their pages are the file's.
   void own_pages(const Mapping& mapping, uint64_t longest, const std::function<void(Range)>& visit) const;
 
+  // The same for pages of private mappings that this process shares with no other any more: all that it has
+  // stored to since a fork(2) are among them.
+  void unshared_pages(const Mapping& mapping, uint64_t longest,
+                      const std::function<void(Range)>& visit) const;
+
  private:
   UniqueFd pagemap_;
 
-  void private_pages(const Mapping& mapping, uint64_t longest, const std::function<void(Range)>& visit) const;
+  void private_pages(const Mapping& mapping, uint64_t longest, bool unshared,
+                     const std::function<void(Range)>& visit) const;
   void shared_pages(const Mapping& mapping, uint64_t longest, const std::function<void(Range)>& visit) const;
 };
 

@@ -29,8 +29,6 @@ uint64_t operand_address(const TrappedInstruction& instruction, const AddressSpa
   std::array<uint8_t, kLongestInstruction> code{};
   if (const CodePatch* patch = space.patch_at(registers.rip))
     code = patch->original;
-  else if (instruction.kind == TrappedKind::fxsave)
-    fail(ErrorKind::unsupported, "FXSAVE in code made at run time");
   else if (!space.read(registers.rip, code.data(), instruction.length))
     fail(ErrorKind::internal, "no instruction at {:#x}", registers.rip);
   const auto accesses = memory_accesses(code, registers);

@@ -30,8 +30,7 @@ struct TrappedSources {
 // Does what the instruction at RIP would have done and moves RIP past it. RDTSCP and RDPID see processor 0;
 // FXSAVE and XSAVE store an image without what differs between processors; XRSTOR sets the vCPU's FPU.
 // Returns the exception or the access that the guest's memory forbids, with nothing done, if there is one.
-// Throws Error(unsupported) for FXSAVE that `space` has no patch of, Error(internal) when it is no trapped
-// instruction at all.
+// Throws Error(internal) when it is no trapped instruction at all.
 std::optional<Exit> answer_trapped(const TrappedInstruction& instruction, const TrappedSources& sources,
                                    const AddressSpace& space, Vcpu& vcpu);
 

@@ -34,10 +34,14 @@ void Vcpu::reset_branches() { fail(ErrorKind::internal, "this backend counts no 
 
 Exit Vcpu::run_until(uint64_t, uint64_t) { fail(ErrorKind::internal, "this backend counts no branches"); }
 
-void code_changed_elsewhere(Machine& machine, const AddressSpace& space) {
+void for_each_changeable_code(const AddressSpace& space, const std::function<void(Range)>& visit) {
   for (const auto& [start, mapping] : space.mappings())
     if ((mapping.prot & PROT_EXEC) != 0 && ((mapping.prot & PROT_WRITE) != 0 || mapping.shared))
-      machine.code_changed({start, mapping.end});
+      visit({start, mapping.end});
+}
+
+void code_changed_elsewhere(Machine& machine, const AddressSpace& space) {
+  for_each_changeable_code(space, [&machine](Range range) { machine.code_changed(range); });
 }
 
 void Machine::show(Range range, int) {

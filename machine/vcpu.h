@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -38,7 +39,9 @@ class ArrivalFilter {
   virtual bool passes_by(const State& state) noexcept = 0;
 };
 
-// A vCPU runs guest code on the thread that calls run(); only kick() may be called from elsewhere.
+// A vCPU runs guest code on the thread that calls run(); only kick() may be called from elsewhere. Of a
+// machine's vCPUs one runs at a time, each on whatever thread, and nothing else is done with the machine or
+// its address space meanwhile; who hands on sees to it that what was done is seen (a mutex does).
 class Vcpu {
  public:
   virtual ~Vcpu() = default;
@@ -68,9 +71,11 @@ class Vcpu {
 
   // Counts the branches that the guest executes: conditional ones, taken or not (LOOP and JRCXZ too), and
   // indirect ones (RET, JMP and CALL through a register or memory): those for which a processor's trace has a
-  // TNT bit or a TIP. A branch counts when it is executed; what faults does not. Only where
-  // counts_branches().
+  // TNT bit or a TIP. A branch counts when it is executed; what faults does not. Only while
+  // counts_branches(): for most vCPUs always or never. The soft vCPU counts while it is told to, from 0 on:
+  // that costs it time, and each change all its translations. Not while it runs; gives counts_branches().
   virtual bool counts_branches() const { return false; }
+  virtual bool count_branches(bool) { return counts_branches(); }
   // Executed since the vCPU was made or reset_branches() was called. Not while it runs.
   virtual uint64_t branches();
   virtual void reset_branches();
@@ -120,6 +125,14 @@ class Machine {
   // The machine must outlive its vCPUs.
   virtual std::unique_ptr<Vcpu> create_vcpu() = 0;
 
+  // For vCPUs that are several in one (dense_exits.h): which of those of this machine ran last, null for one
+  // that is gone or none; and is its guest thread on another machine now?
+  struct LastRun {
+    const Vcpu* vcpu = nullptr;
+    bool elsewhere = false;
+  };
+  LastRun& last_run() { return last_run_; }
+
   // Where has_view(), a machine's vCPUs may have a view of the guest's memory that is not what its mappings
   // say. show() gives them other permissions (PROT_*; of whole pages), until these mappings change; also in
   // kGhostWindow, which holds no guest mappings. allows(): may they touch the page that holds `address`? Not
@@ -134,10 +147,20 @@ class Machine {
   // The host, or the guest on another machine, has changed guest memory without the address space's knowing,
   // and there may be code in it. Not while a vCPU runs.
   virtual void code_changed(Range range) = 0;
+
+  // A program begins, whose image is loaded, or goes on in a child of fork(2); and it ends, or forks. `key`
+  // says which, and where it lies. Of a machine that prepares code for execution, processes that were forked
+  // after the first program has begun tell each other what they have prepared. Not while a vCPU runs.
+  virtual void program_begins(const std::string&) {}
+  virtual void tell_prepared() {}
+
+ private:
+  LastRun last_run_;
 };
 
-// The guest goes on with `machine`, and has run on another: all code that it may have changed without an exit
-// was changed.
+// Calls `visit` for all memory whose code the guest may change without an exit.
+void for_each_changeable_code(const AddressSpace& space, const std::function<void(Range)>& visit);
+// The guest goes on with `machine`, and has run on another: all of that was changed.
 void code_changed_elsewhere(Machine& machine, const AddressSpace& space);
 
 // What becomes of the guest's stores to its writable memory.
@@ -150,9 +173,9 @@ enum class Stores : uint8_t {
 // `space` must outlive the machine; the machine observes it. Throws Error(host_lacks) with the reason (and
 // what to do) when the backend can't work here.
 std::unique_ptr<Machine> create_kvm_machine(AddressSpace& space, const CpuModel& cpu);
-// This one has bounds and a view, and does not journal stores. What other models than the portable one have
-// more it refuses where it meets it, and the upper halves of vector registers are zero: no whole run of a
-// guest with the v3 model is for it.
+// This one has bounds and a view, counts branches when told to, and does not journal stores. What other
+// models than the portable one have more it refuses where it meets it, and the upper halves of vector
+// registers are zero: no whole run of a guest with the v3 model is for it.
 std::unique_ptr<Machine> create_soft_machine(AddressSpace& space, const CpuModel& cpu,
                                              Stores stores = Stores::performed);
 

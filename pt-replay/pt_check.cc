@@ -105,21 +105,33 @@ class PtCheck::Impl {
 
   void attach(Replay& replay) {
     guest_ = &replay.guest();
+    if (!options_.waits) follow_wanted();
+  }
+
+  void begin() {
+    options_.waits = false;
+    follow_wanted();
+    applied();
+  }
+
+  void follow_wanted() {
     follow_vcpu();
     if (!result_.active && options_.required)
       fail(ErrorKind::usage,
            "--pt=soft compares the branches that the machine tells, and KVM tells none; leave --machine out");
   }
 
-  void follow_vcpu() { result_.active = guest_->thread().own_vcpu().set_control_flow(&tracer_); }
+  void follow_vcpu() {
+    if (!options_.waits) result_.active = guest_->own_vcpu().set_control_flow(&tracer_);
+  }
 
   void detach() noexcept {
-    if (guest_ != nullptr && result_.active) guest_->thread().own_vcpu().set_control_flow(nullptr);
+    if (guest_ != nullptr && result_.active) guest_->own_vcpu().set_control_flow(nullptr);
   }
 
   void applied() {
     if (!result_.active) return;
-    start_ = guest_->thread().registers().rip;
+    start_ = guest_->running().registers().rip;
     tracer_.resume(start_);
   }
 
@@ -150,7 +162,7 @@ class PtCheck::Impl {
   }
 
  private:
-  const Options options_;
+  Options options_;
   Guest* guest_ = nullptr;
   Result result_;
   RecordedStream recorded_;
@@ -285,6 +297,7 @@ class PtCheck::Impl {
 PtCheck::PtCheck(const Options& options) : impl_(std::make_unique<Impl>(options)) {}
 PtCheck::~PtCheck() = default;
 const PtCheck::Result& PtCheck::result() const { return impl_->result(); }
+void PtCheck::begin() { impl_->begin(); }
 void PtCheck::attach(Replay& replay) { impl_->attach(replay); }
 void PtCheck::forked() { impl_->follow_vcpu(); }
 void PtCheck::detach() noexcept { impl_->detach(); }

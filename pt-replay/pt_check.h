@@ -18,6 +18,8 @@ class PtCheck : public Participant {
     uint32_t thread = 0;
     // False: on a backend that does not tell its control flow nothing is compared. True: that is an error.
     bool required = false;
+    // The replay goes through other processes' logs first: nothing is compared until begin().
+    bool waits = false;
   };
   struct Result {
     bool active = false;      // the backend tells its control flow
@@ -33,6 +35,10 @@ class PtCheck : public Participant {
 
   const Result& result() const;
 
+  // Where Options::waits: what is replayed from here on is what the trace is of. Throws as attach().
+  void begin();
+
+  // Throws Error(usage) where the vCPU tells no control flow and that is required.
   void attach(Replay& replay) override;
   // Throws Divergence naming the first branch that differs; Error(bad_input) for a damaged trace.
   void reached(const recording::Event& event, uint64_t number) override;

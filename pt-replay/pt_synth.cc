@@ -17,7 +17,7 @@ class Synthesizer : public Participant {
  public:
   explicit Synthesizer(SoftPtRecorder& recorder) : recorder_(recorder) {}
   void attach(Replay& replay) override {
-    vcpu_ = &replay.guest().thread().own_vcpu();
+    vcpu_ = &replay.guest().own_vcpu();
     if (!vcpu_->set_control_flow(&recorder_.tracer()))
       fail(ErrorKind::usage,
            "a trace is made of the branches that the machine tells, and {} tells none; leave --machine out",

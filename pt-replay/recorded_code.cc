@@ -58,6 +58,12 @@ bool RecordedCode::answered(uint64_t event) {
   return replaced_;
 }
 
+bool RecordedCode::all_events() {
+  keeps_all_ = true;
+  answered(std::numeric_limits<uint64_t>::max());
+  return !replaced_code_;
+}
+
 void RecordedCode::apply(const Event& event) {
   for (const SpaceOp& op : event.space_ops) apply(op);
   for (const recording::MemoryWrite& written : event.writes) write(written);
@@ -112,9 +118,10 @@ void RecordedCode::apply(const SpaceOp& op) {
       break;
     case SpaceOpKind::clear:
       areas_.clear();
+      replaced_ = true;
+      if (keeps_all_) break;
       image_.unmap(0, std::numeric_limits<uint64_t>::max());
       symbols_.clear();
-      replaced_ = true;
       break;
   }
 }
@@ -122,7 +129,7 @@ void RecordedCode::apply(const SpaceOp& op) {
 // Takes the range out of all areas; gives what was in it.
 IntervalMap<RecordedCode::Area>::Entries RecordedCode::cut_out(uint64_t address, uint64_t size) {
   auto taken = areas_.cut_out(address, size);
-  if (!taken.empty()) {
+  if (!taken.empty() && !keeps_all_) {
     image_.unmap(address, size);
     symbols_.unmap(address, size);
   }
@@ -133,10 +140,28 @@ void RecordedCode::show(uint64_t address, const Area& area) {
   // Without a blob: a file that changes while it is mapped. Its code is the program's own data.
   if (!area.executable || area.blob == recording::Digest128{}) return;
   const std::shared_ptr<Blob>& file = blob(area);
-  if (area.offset < file->bytes.size())
-    image_.map(address,
-               file->bytes.subspan(area.offset, std::min(area.size, file->bytes.size() - area.offset)), file);
+  if (area.offset < file->bytes.size()) {
+    const auto bytes =
+        file->bytes.subspan(area.offset, std::min(area.size, file->bytes.size() - area.offset));
+    if (keeps_all_ && differs(address, bytes)) replaced_code_ = true;
+    image_.map(address, bytes, file);
+  }
   symbols_.map(address, area.size, file->object, area.offset);
+}
+
+// Other code is there.
+bool RecordedCode::differs(uint64_t address, std::span<const uint8_t> bytes) const {
+  constexpr size_t page_size = 4096;  // mappings begin and end at pages, but for the ends of files
+  while (!bytes.empty()) {
+    const auto there = image_.mapped_at(address);
+    const size_t size =
+        std::min(bytes.size(), there.empty() ? page_size - address % page_size : there.size());
+    if (!there.empty() && there.data() != bytes.data() && std::memcmp(there.data(), bytes.data(), size) != 0)
+      return true;
+    bytes = bytes.subspan(size);
+    address += size;
+  }
+  return false;
 }
 
 // Bytes that the host wrote into code. Elsewhere they are data, which nobody asks for here.

@@ -41,6 +41,10 @@ class RecordedCode {
   // goes back: events before the one reached are taken as it. True when the program was replaced (execve) on
   // the way. Throws Error(bad_input) for a damaged log and Error(bad_input) naming a blob that is missing.
   bool answered(uint64_t event);
+  // What was code at any event, for a trace that does not say where events are: goes to the end of the log
+  // and takes nothing away but what other code replaces. Call it instead of answered(). False where code was
+  // replaced by other code: then what executed before that can't be told. Throws as answered().
+  bool all_events();
   // The next event that will be applied; the number of all events at the end of the log.
   uint64_t next_event() const { return next_; }
 
@@ -63,6 +67,7 @@ class RecordedCode {
   void apply(const recording::SpaceOp& op);
   void write(const recording::MemoryWrite& write);
   void show(uint64_t address, const Area& area);
+  bool differs(uint64_t address, std::span<const uint8_t> bytes) const;
   IntervalMap<Area>::Entries cut_out(uint64_t address, uint64_t size);
   const std::shared_ptr<Blob>& blob(const Area& area);
 
@@ -76,6 +81,7 @@ class RecordedCode {
   const recording::Event* pending_ = nullptr;                    // read, not applied
   uint64_t next_ = 0;
   bool replaced_ = false;
+  bool keeps_all_ = false, replaced_code_ = false;  // of all_events()
 };
 
 }  // namespace aftercheck

@@ -6,6 +6,7 @@
 #include <exception>
 #include <utility>
 
+#include "base/fork_gate.h"
 #include "base/thread.h"
 
 namespace aftercheck::pt {
@@ -147,6 +148,7 @@ void AuxDrain::run() {
     if (failed_) {
       drained = reader.drain(nothing);
     } else {
+      const NoForkMeanwhile works;
       try {
         drained = reader.drain(splitter);
         if (drained.stopped && options_.stopped) options_.stopped();

@@ -17,8 +17,8 @@ __extension__ using Wide = unsigned __int128;
 
 class BranchStream::Impl {
  public:
-  Impl(ExitHandler on_exit, DamageHandler on_damage)
-      : on_exit_(std::move(on_exit)), on_damage_(std::move(on_damage)) {}
+  Impl(ExitHandler on_exit, DamageHandler on_damage, const Errata& errata)
+      : on_exit_(std::move(on_exit)), on_damage_(std::move(on_damage)), errata_(errata) {}
 
   void feed(std::span<const uint8_t> bytes);
   void mark_lost();
@@ -49,6 +49,13 @@ class BranchStream::Impl {
   void on_transaction(uint8_t flags);
   void on_overflow();
   void settle();
+  void begin_psb(uint64_t end) {
+    last_ip_.reset();
+    in_psb_ = waiting_ = true;
+    after_overflow_ = false;  // its own FUP tells where tracing goes on
+    psb_end_ = end;
+  }
+  void missing_resume();
   void enter(uint64_t address);
   void report_exit(bool has_resume);
 
@@ -56,6 +63,7 @@ class BranchStream::Impl {
 
   ExitHandler on_exit_;
   DamageHandler on_damage_;
+  const Errata errata_;
   SegmentDigest segment_;
   Wide rolling_ = 0;
   StreamTotals totals_;
@@ -87,6 +95,7 @@ class BranchStream::Impl {
   StreamExit exit_;
 
   KnownPsb known_psb_;
+  uint64_t psb_end_ = ~uint64_t{0};  // trace offset behind the last PSB that was looked at
 
   const uint8_t* chunk_end_ = nullptr;
   const uint8_t* chunk_ = nullptr;  // what parse() works on, and its place in the trace
@@ -129,12 +138,14 @@ void BranchStream::Impl::report_exit(bool has_resume) {
 // Something other than its continuation follows a pending FUP, or PSBEND is missing: put things in order
 // first.
 void BranchStream::Impl::settle() {
+  if (exit_pending_) missing_resume();
   if (fup_pending_) segment_.append_event(StreamEvent::lone_fup, fup_ip_);
   fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
   update_waiting();
 }
 
 void BranchStream::Impl::on_tip(bool has_ip) {
+  if (exit_pending_) missing_resume();
   if (!waiting_ && has_ip) {
     segment_.append_target(last_ip_.value());
     return;
@@ -152,8 +163,18 @@ void BranchStream::Impl::on_tip(bool has_ip) {
     segment_.append_event(StreamEvent::hidden_target);
 }
 
+// Branches or another exit come while tracing should be off: a TIP.PGE is missing. What was before it is
+// whole; where the guest went on is not known, nor how many exits there were.
+void BranchStream::Impl::missing_resume() {
+  exit_pending_ = false;
+  report_exit(false);
+  segment_.reset();
+  segment_open_ = true;
+  verified_ = false;
+}
+
 void BranchStream::Impl::on_pgd(bool has_ip, uint64_t offset) {
-  if (exit_pending_) return;  // already off: some processors repeat it around overflows
+  if (exit_pending_) missing_resume();
   exit_.asynchronous = fup_pending_;
   exit_.from = fup_pending_ ? fup_ip_ : 0;
   exit_.offset = offset;
@@ -172,9 +193,11 @@ void BranchStream::Impl::on_pge(bool has_ip) {
   exit_.resume = address;
   if (!was_off) {
     // The trace's first TIP.PGE, or the one behind an overflow: where the guest is, but not how it came
-    // there.
-    if (segment_open_ && verified_) segment_.append_entry(address, static_cast<uint8_t>(mode_));
-    if (!segment_open_) enter(address);
+    // there. Or one before which a TIP.PGD is missing, and with it an exit.
+    if (segment_open_)
+      verified_ = false;
+    else
+      enter(address);
     return;
   }
   const bool interrupted = exit_.asynchronous && address == exit_.from;
@@ -195,12 +218,14 @@ void BranchStream::Impl::on_fup(bool has_ip) {
   if (after_overflow_) {
     after_overflow_ = false;
   } else if (transaction_pending_) {
-    transaction_pending_ = false;
+    transaction_pending_ = fup_bound_ = false;
+    if (exit_pending_) missing_resume();
     segment_.append_event(StreamEvent::transaction, transaction_flags_, last_ip_.value());
   } else if (fup_bound_) {
     fup_bound_ = false;
   } else if (has_ip) {
-    if (fup_pending_) segment_.append_event(StreamEvent::lone_fup, fup_ip_);
+    // One for the CFE and one for the transfer are of the same address.
+    if (fup_pending_ && fup_ip_ != last_ip_.value()) segment_.append_event(StreamEvent::lone_fup, fup_ip_);
     fup_pending_ = true;
     fup_ip_ = last_ip_.value();
   }
@@ -212,7 +237,10 @@ void BranchStream::Impl::on_mode(ExecMode mode) {
   if (mode_ != mode && mode_ != ExecMode::unknown && !in_psb_ && !exit_pending_)
     segment_.append_event(StreamEvent::mode, static_cast<uint64_t>(mode));
   mode_ = mode;
-  if (in_psb_) known_psb_.mode_seen(mode);
+  if (in_psb_)
+    known_psb_.mode_seen(mode);
+  else
+    fup_bound_ = waiting_ = true;  // see binds_next_fup()
 }
 
 void BranchStream::Impl::on_transaction(uint8_t flags) {
@@ -272,8 +300,7 @@ void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
     case PacketType::mode_tsx:
       return on_transaction(packet.aux);
     case PacketType::psb:
-      last_ip_.reset();
-      in_psb_ = waiting_ = true;
+      begin_psb(offset_of(at) + packet.size);
       known_psb_.begin(at);
       return;
     case PacketType::psbend:
@@ -285,6 +312,7 @@ void BranchStream::Impl::packet(const Packet& packet, const uint8_t* at) {
       known_psb_.forget_begin();
       return on_overflow();
     case PacketType::ptw:
+      if (exit_pending_) missing_resume();
       segment_.append_event(StreamEvent::ptwrite, packet.value);
       break;
     default:
@@ -378,8 +406,8 @@ const uint8_t* BranchStream::Impl::parse_fast(const uint8_t* at, const uint8_t* 
           if (known->mode != ExecMode::unknown) mode_ = known->mode;
           last_ip_.reset();
           items_ = BlockItems::none;
-          if (in_psb_) {  // a PSB without its PSBEND came before
-            in_psb_ = false;
+          if (in_psb_ || after_overflow_) {  // a PSB without its PSBEND came before, or see begin_psb()
+            in_psb_ = after_overflow_ = false;
             update_waiting();
           }
           break;
@@ -426,10 +454,18 @@ size_t BranchStream::Impl::parse(const uint8_t* begin, size_t size, uint64_t off
     }
     if (static_cast<size_t>(end - at) > fast_margin) at = parse_fast(at, end - fast_margin);
     Packet next;
-    const DecodeStatus status = decode_packet({at, static_cast<size_t>(end - at)}, items_, next);
+    const DecodeStatus status = decode_packet({at, static_cast<size_t>(end - at)}, items_, next, errata_);
     if (status == DecodeStatus::truncated) break;
     if (status != DecodeStatus::ok) {
+      const size_t left = rest_of_psb({at, end}, offset_of(at) == psb_end_);
       damage(offset_of(at), status);
+      if (left != 0) {
+        at += left;
+        synchronised_ = true;
+        begin_psb(offset_of(at));
+        known_psb_.forget_begin();
+        continue;
+      }
       ++at;
       continue;
     }
@@ -456,7 +492,9 @@ void BranchStream::Impl::settle_exit() {
 }
 
 void BranchStream::Impl::finish() {
-  if (carry_.waiting() > 0 && synchronised_)
+  Packet last;  // may be whole after all, and is a CYC then: see decode_packet() on SKD007
+  if (carry_.waiting() > 0 && synchronised_ &&
+      decode_packet(carry_.carried(), items_, last) != DecodeStatus::ok)
     damage(totals_.bytes - carry_.waiting(), DecodeStatus::truncated);
   carry_.drop();
   if (exit_pending_) {
@@ -482,8 +520,8 @@ std::array<uint8_t, 16> StreamDigest::bytes() const {
   return result;
 }
 
-BranchStream::BranchStream(ExitHandler on_exit, DamageHandler on_damage)
-    : impl_(std::make_unique<Impl>(std::move(on_exit), std::move(on_damage))) {}
+BranchStream::BranchStream(ExitHandler on_exit, DamageHandler on_damage, const Errata& errata)
+    : impl_(std::make_unique<Impl>(std::move(on_exit), std::move(on_damage), errata)) {}
 BranchStream::~BranchStream() = default;
 BranchStream::BranchStream(BranchStream&&) noexcept = default;
 BranchStream& BranchStream::operator=(BranchStream&&) noexcept = default;

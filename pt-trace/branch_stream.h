@@ -41,9 +41,10 @@ struct StreamExit {
   StreamDigest segment{};    // of this segment alone: from its entry address up to this exit
   StreamDigest rolling{};  // of all segments up to here since the start, the last unverified one or restart()
   bool asynchronous = false;  // fault or interrupt, not an instruction such as SYSCALL
-  bool has_resume = false;    // false only from finish()
-  // False when an overflow, lost AUX data or damaged bytes fell into the segment: its digests say nothing,
-  // and exits may be missing before it, so find the counterpart in another stream by address, not by index.
+  bool has_resume = false;    // false from finish() and settle_exit(), and where the TIP.PGE is missing
+  // False when an overflow, lost AUX data or damaged bytes fell into the segment, or a TIP.PGE or TIP.PGD is
+  // missing in it (two of one kind in a row, or branches while tracing is off): its digests say nothing, and
+  // exits may be missing before it, so find the counterpart in another stream by address, not by index.
   bool verified = true;
 };
 
@@ -71,7 +72,7 @@ class BranchStream {
 
   // `on_exit` is called from feed() and finish() for every exit in order, as soon as tracing resumes behind
   // it. `on_damage` may be empty.
-  explicit BranchStream(ExitHandler on_exit, DamageHandler on_damage = {});
+  explicit BranchStream(ExitHandler on_exit, DamageHandler on_damage = {}, const Errata& errata = {});
   ~BranchStream();
   BranchStream(BranchStream&&) noexcept;
   BranchStream& operator=(BranchStream&&) noexcept;

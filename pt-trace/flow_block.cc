@@ -120,7 +120,9 @@ BlockId BlockCache::decode(uint64_t ip, ExecMode mode) {
     at = behind;
     switch (instruction.kind) {
       case InstructionKind::other:
+        break;
       case InstructionKind::write_cr3:
+        if (links.cr3_writes < UINT8_MAX) ++links.cr3_writes;
         break;
       case InstructionKind::direct_call:
         // A call to the next instruction only reads its own address; the processor doesn't count it as a call
@@ -234,10 +236,21 @@ BlockId BlockCache::up_to_branch(BlockId whole, uint64_t target) {
   return found == no_block ? whole : found;
 }
 
-BlockId BlockCache::up_to_cr3_write(BlockId whole) {
-  const BlockId found = part(whole, {whole, 0, 'c'}, [](uint64_t, const Instruction& instruction) {
-    return instruction.kind == InstructionKind::write_cr3 ? 1 : 0;
-  });
+BlockId BlockCache::up_to_end_of_tracing(BlockId whole, unsigned cr3_writes,
+                                         std::span<const AddressRange> filter) {
+  if (links_[whole].cr3_writes <= cr3_writes && filter.empty()) return whole;
+  const auto stop = [left = cr3_writes, filter](uint64_t, const Instruction& instruction) mutable {
+    switch (instruction.kind) {
+      case InstructionKind::write_cr3:
+        return left-- == 0 ? 1 : 0;
+      case InstructionKind::direct_jump:
+      case InstructionKind::direct_call:
+        return !filter.empty() && !in_ranges(filter, instruction.target) ? 1 : 0;
+      default:
+        return 0;
+    }
+  };
+  const BlockId found = part(whole, {whole, cr3_writes, 'o'}, stop);
   return found == no_block ? whole : found;
 }
 

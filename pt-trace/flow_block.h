@@ -1,7 +1,8 @@
-// Blocks of instructions, decoded once. Internal to pt-trace except for FlowBlock and BlockId.
+// Blocks of instructions, decoded once. Internal to pt-trace except for FlowBlock, BlockId and AddressRange.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -24,6 +25,16 @@ struct FlowBlock {
   ExecMode mode = ExecMode::unknown;
 };
 
+// Addresses that are traced, as the address filters of the processor have them: `last` is in.
+struct AddressRange {
+  uint64_t first = 0, last = 0;
+};
+inline bool in_ranges(std::span<const AddressRange> ranges, uint64_t address) {
+  for (const AddressRange& range : ranges)
+    if (address >= range.first && address <= range.last) return true;
+  return false;
+}
+
 // How a block ends.
 enum class BlockEnd : uint8_t {
   conditional,  // the trace has an outcome
@@ -44,8 +55,9 @@ struct BlockLinks {
   uint32_t call_count = 0;
   BlockEnd end = BlockEnd::unmapped;
   bool far = false;
-  uint32_t epoch = 0;  // when the code was looked at last
-  uint64_t shape = 0;  // hash of the instructions' addresses and kinds
+  uint8_t cr3_writes = 0;  // at most 255
+  uint32_t epoch = 0;      // when the code was looked at last
+  uint64_t shape = 0;      // hash of the instructions' addresses and kinds
 };
 
 // Decodes blocks and finds them by address. Memory grows with the code executed, not with the trace.
@@ -66,10 +78,13 @@ class BlockCache {
   // The part of a block before the first instruction at `stop`; 0 when that is empty, no_block when the block
   // doesn't come by `stop`.
   BlockId up_to(BlockId block, uint64_t stop);
-  // The part of a block up to and including the first direct branch to `target` or, if there is none, a write
-  // to CR3 (with `cr3`); the whole block otherwise.
+  // The part of a block up to and including the first direct branch to `target`; the whole block if there is
+  // none.
   BlockId up_to_branch(BlockId block, uint64_t target);
-  BlockId up_to_cr3_write(BlockId block);
+  // The part up to and including the first instruction that may switch tracing off without an address in the
+  // trace: a write to CR3 behind `cr3_writes` of them, or a direct branch out of `filter` (empty: none;
+  // always the same one). The whole block if there is none.
+  BlockId up_to_end_of_tracing(BlockId block, unsigned cr3_writes, std::span<const AddressRange> filter);
   static constexpr BlockId no_block = ~BlockId{0};
   static constexpr BlockId nowhere = 1;
 

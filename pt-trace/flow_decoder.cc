@@ -51,6 +51,7 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
         if (waiting_ || current_ == 0 || items_ != BlockItems::none || !plain_returns) return at;
         BlockId current = current_;
         size_t out = out_size_;
+        cr3_writes_ = 0;
         do {
           const uint64_t key = uint64_t{current} << 8 | *at;
           const TntRun* run = &runs_[run_index(key)];
@@ -78,6 +79,7 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
       }
       case ByteClass::tip: {
         if (waiting_ || current_ == 0 || items_ != BlockItems::none || !plain_returns) return at;
+        cr3_writes_ = 0;
         const BlockEnd kind = cache_.links(current_).end;
         if (kind != BlockEnd::indirect && kind != BlockEnd::near_return) return at;
         if (!apply_ip_payload(at, last_ip_)) {
@@ -88,37 +90,46 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
         out_[out_size_++] = current_;
         if (out_size_ >= out_capacity) flush();
         go_to(last_ip_.value());
+        if (ends_before_82(at)) return at;
         break;
       }
       case ByteClass::pge:
-        packet_offset_ = chunk_offset_ + static_cast<uint64_t>(at - chunk_);
-        on_pge(apply_ip_payload(at, last_ip_));
-        break;
       case ByteClass::pgd:
+      case ByteClass::fup: {
+        const ByteClass kind = first_byte_class[*at];
         packet_offset_ = chunk_offset_ + static_cast<uint64_t>(at - chunk_);
-        on_pgd(apply_ip_payload(at, last_ip_));
+        const bool has_ip = apply_ip_payload(at, last_ip_);
+        if (kind == ByteClass::pge)
+          on_pge(has_ip);
+        else if (kind == ByteClass::pgd)
+          on_pgd(has_ip);
+        else
+          on_fup(has_ip);
+        if (has_ip && ends_before_82(at)) return at;
         break;
-      case ByteClass::fup:
-        packet_offset_ = chunk_offset_ + static_cast<uint64_t>(at - chunk_);
-        on_fup(apply_ip_payload(at, last_ip_));
-        break;
+      }
       case ByteClass::escape: {
         if (at[1] == 0x82) {
           const KnownPsb::Entry* known = known_psb_.find(at, end);
           if (known == nullptr) return at;
           at += known->size;
           if (known->mode != ExecMode::unknown) mode_ = known->mode;
+          calls_missed_ = false;
           last_ip_.reset();
           items_ = BlockItems::none;
+          end_overflow();
           if (in_psb_) {  // a PSB without its PSBEND came before
             in_psb_ = false;
             update_waiting();
           }
+          if (ends_before_82(at)) return at;
           break;
         }
         const uint8_t size = ignored_extended[at[1]];
-        if (size == 0) return at;
+        if (size == 0 || after_overflow_) return at;
+        if (at[1] == 0x43 && !in_psb_ && !fup_pending_) ++cr3_writes_;  // PIP
         at += size;
+        if (ends_before_82(at)) return at;
         break;
       }
       case ByteClass::cyc:
@@ -126,15 +137,51 @@ const uint8_t* FlowDecoder::Impl::parse_fast(const uint8_t* at, const uint8_t* e
         break;
       case ByteClass::mtc:
         at += 2;
+        if (ends_before_82(at)) return at;
         break;
       case ByteClass::tsc:
         at += 8;
+        if (ends_before_82(at)) return at;
         break;
       case ByteClass::mode:
       case ByteClass::other:
         return at;
     }
   }
+  return at;
+}
+
+FlowDecoder::Impl::AsTnt FlowDecoder::Impl::as_tnt(std::span<const uint8_t> bytes) const {
+  const bool known = bytes.size() >= psb_size || ending_;
+  if (bytes.empty()) return known ? AsTnt::yes : AsTnt::not_known_yet;
+  if (bytes[0] != 0x02 || (bytes.size() > 1 && bytes[1] != 0x82)) return AsTnt::yes;
+  BlockItems items = BlockItems::none;
+  Packet next;
+  switch (decode_packet(bytes, items, next)) {
+    case DecodeStatus::ok:  // a whole PSB
+      return AsTnt::yes;
+    case DecodeStatus::truncated:
+      return known ? AsTnt::yes : AsTnt::not_known_yet;
+    default:
+      return rest_of_psb(bytes, false) != 0 ? AsTnt::no : AsTnt::yes;
+  }
+}
+
+// The bytes at `at`, in the trace at `offset`, are no packet. Returns where to go on.
+const uint8_t* FlowDecoder::Impl::damage(const uint8_t* at, const uint8_t* end, uint64_t offset) {
+  const bool odd = *at == 0x82;
+  const size_t left = rest_of_psb({at + (odd ? 1 : 0), end}, offset == psb_end_);
+  packet_offset_ = offset;
+  tell_overflow();
+  synchronised_ = false;
+  items_ = BlockItems::none;
+  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = resumed_ = false;
+  error(FlowStatus::bad_packet, current_ != 0 ? current_ip() : 0);
+  if (left == 0) return at + 1;
+  at += left + (odd ? 1 : 0);
+  synchronised_ = true;
+  known_psb_.forget_begin();
+  begin_psb(chunk_offset_ + static_cast<uint64_t>(at - chunk_));
   return at;
 }
 
@@ -152,26 +199,31 @@ size_t FlowDecoder::Impl::parse(const uint8_t* begin, size_t size, uint64_t offs
       at = begin + found;
       synchronised_ = true;
     }
-    if (static_cast<size_t>(end - at) > fast_margin) at = parse_fast(at, end - fast_margin);
+    const auto is_doubtful = [&] {
+      return *at == 0x82 && chunk_offset_ + static_cast<uint64_t>(at - chunk_) == long_end_;
+    };
+    if (!is_doubtful() && static_cast<size_t>(end - at) > fast_margin) at = parse_fast(at, end - fast_margin);
+    const uint64_t here = chunk_offset_ + static_cast<uint64_t>(at - chunk_);
+    if (is_doubtful()) {
+      const AsTnt answer = as_tnt({at + 1, end});
+      if (answer == AsTnt::not_known_yet) break;
+      if (answer == AsTnt::no) {
+        at = damage(at, end, here);
+        continue;
+      }
+    }
     Packet next;
-    const DecodeStatus status = decode_packet({at, static_cast<size_t>(end - at)}, items_, next);
+    const std::span rest(at, end);
+    DecodeStatus status = decode_packet(rest, items_, next, options_.errata);
+    if (status == DecodeStatus::truncated && ending_) status = decode_packet(rest, items_, next);
     if (status == DecodeStatus::truncated) break;
     if (status == DecodeStatus::ok) {
-      if (options_.errata.skd007 && next.type == PacketType::cyc && next.size == 2 && at[1] == 0x02) {
-        // The second byte of the CYC may really be the first of an OVF (02 f3).
-        if (end - at < 3) break;
-        if (at[2] == 0xf3) next.size = 1;
-      }
       packet(next, at);
       at += next.size;
+      if (next.size > 1) long_end_ = here + next.size;
       continue;
     }
-    packet_offset_ = chunk_offset_ + static_cast<uint64_t>(at - chunk_);
-    synchronised_ = false;
-    items_ = BlockItems::none;
-    fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
-    error(FlowStatus::bad_packet, current_ != 0 ? current_ip() : 0);
-    ++at;
+    at = damage(at, end, here);
   }
   return static_cast<size_t>(at - begin);
 }
@@ -190,7 +242,7 @@ void FlowDecoder::Impl::mark_lost() {
   carry_.drop();
   packet_offset_ = totals_.bytes;
   on_overflow();
-  after_overflow_ = false;
+  after_overflow_ = overflow_untold_ = false;
   update_waiting();
   synchronised_ = false;
   items_ = BlockItems::none;
@@ -198,8 +250,16 @@ void FlowDecoder::Impl::mark_lost() {
 }
 
 void FlowDecoder::Impl::finish() {
-  packet_offset_ = totals_.bytes - carry_.waiting();
-  if (carry_.waiting() > 0 && synchronised_) error(FlowStatus::bad_packet, current_ != 0 ? current_ip() : 0);
+  size_t waiting = carry_.waiting();
+  if (waiting > 0) {
+    ending_ = true;
+    waiting -= parse(carry_.carried().data(), waiting, totals_.bytes - waiting);
+    ending_ = false;
+    carry_.drop();
+  }
+  packet_offset_ = totals_.bytes - waiting;
+  if (waiting > 0 && synchronised_) error(FlowStatus::bad_packet, current_ != 0 ? current_ip() : 0);
+  tell_overflow();
   if (current_ != 0 && fup_pending_) run_to(fup_ip_);
   if (current_ != 0 && !fup_pending_ && step_to_end()) emit(current_);
   current_ = 0;
@@ -211,13 +271,18 @@ void FlowDecoder::Impl::restart() {
   carry_ = ChunkCarry{};
   totals_ = FlowTotals{};
   calls_.clear();
-  waiting_ = fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
+  calls_missed_ = false;
+  waiting_ = fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = overflow_untold_ =
+      false;
   synchronised_ = resume_at_psb_ = false;
   mode_ = options_.mode;
   items_ = BlockItems::none;
   last_ip_.reset();
   current_ = 0;
   bit_count_ = 0;
+  psb_end_ = long_end_ = ~uint64_t{0};
+  cr3_writes_ = 0;
+  resumed_ = false;
 }
 
 FlowDecoder::FlowDecoder(const CodeImage& image, FlowSink& sink, const FlowOptions& options)

@@ -5,22 +5,13 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "pt-trace/code_image.h"
+#include "pt-trace/errata.h"
 #include "pt-trace/flow_block.h"
 
 namespace aftercheck::pt {
-
-// Processor errata that change what packets mean (Intel's specification updates; names as in libipt). Others
-// that libipt lists need nothing here: this decoder accepts the packets they put in unexpected places, or
-// they concern timing only.
-struct Errata {
-  bool bdm64 = false;   // a transaction abort may be preceded by a branch to a wrong target
-  bool skd007 = false;  // OVF may replace the rest of a CYC packet
-  bool skd022 = false;  // VM entry that switches tracing off sends FUP too
-};
-// What is known of a processor (CPUID family and model).
-Errata errata_of(unsigned family, unsigned model);
 
 struct FlowOptions {
   ExecMode mode = ExecMode::bits64;  // until the trace says
@@ -28,6 +19,8 @@ struct FlowOptions {
   // that they were not: decoding is faster.
   bool return_compression = true;
   Errata errata;
+  // The address filters; empty: none, or not known. Needed where the errata have skl014.
+  std::vector<AddressRange> filter{};
 };
 
 enum class FlowEventKind : uint8_t {
@@ -49,6 +42,7 @@ enum class FlowStatus : uint8_t {
   wrong_packet,       // the packet does not fit the code at `from`
   event_not_reached,  // the code at `from` does not come by `to` before its next branch
   empty_call_stack,   // compressed return without a call
+  call_not_seen,      // compressed return at `from`, whose call may lie in what could not be followed before
   endless_loop,       // the code at `from` never asks for a packet
 };
 std::string_view flow_status_text(FlowStatus status);

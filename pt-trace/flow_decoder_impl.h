@@ -74,6 +74,28 @@ class FlowDecoder::Impl {
   static constexpr size_t out_capacity = 2048;
   static constexpr size_t fast_margin = 16;
 
+  // The second byte of 02 82 is a TNT packet by itself. Behind a packet of several bytes it may be the first
+  // that is left of a PSB that cut that packet off; then it must not lead a walk from an address that is
+  // none.
+  enum class AsTnt { yes, no, not_known_yet };
+  AsTnt as_tnt(std::span<const uint8_t> bytes) const;
+  // Notes that a packet of several bytes ends here. True where only parse() can tell what follows.
+  bool ends_before_82(const uint8_t* at) {
+    if (*at != 0x82) [[likely]]
+      return false;
+    long_end_ = chunk_offset_ + static_cast<uint64_t>(at - chunk_);
+    return true;
+  }
+  void begin_psb(uint64_t end) {
+    end_overflow();  // the FUP of PSB+ tells where tracing goes on
+    last_ip_.reset();
+    calls_missed_ = false;
+    in_psb_ = waiting_ = true;
+    resume_at_psb_ = current_ == 0;
+    psb_end_ = end;
+  }
+  const uint8_t* damage(const uint8_t* at, const uint8_t* end, uint64_t offset);
+
   size_t parse(const uint8_t* begin, size_t size, uint64_t offset);
   const uint8_t* parse_fast(const uint8_t* at, const uint8_t* end);
   void packet(const Packet& packet, const uint8_t* at);
@@ -90,6 +112,8 @@ class FlowDecoder::Impl {
   bool walk_bit(bool taken);
   bool step_to_end();
   bool run_to(uint64_t stop);
+  bool run_to_end_of_tracing();
+  bool is_traced(uint64_t ip) const { return options_.filter.empty() || in_ranges(options_.filter, ip); }
   BlockId learn_run(uint64_t key, uint8_t byte);
   void grow_runs();
   size_t run_index(uint64_t key) const { return key * 0x9e3779b97f4a7c15 >> run_shift_; }
@@ -101,6 +125,20 @@ class FlowDecoder::Impl {
   }
   void flush();
   void event(FlowEvent event);
+  // A packet that never stands between an overflow and its FUP: TIP.PGE tells where tracing goes on, or
+  // nothing does.
+  void end_overflow() {
+    if (!after_overflow_) [[likely]]
+      return;
+    after_overflow_ = false;
+    overflow_untold_ = true;
+    update_waiting();
+  }
+  // Nothing did.
+  void tell_overflow() {
+    end_overflow();
+    if (std::exchange(overflow_untold_, false)) event(FlowEvent{FlowEventKind::overflow});
+  }
   void error(FlowStatus status, uint64_t from, uint64_t to = 0);
   void go_to(uint64_t ip) { current_ = cache_.find(ip, mode_); }
   void refresh();
@@ -114,6 +152,9 @@ class FlowDecoder::Impl {
   ChunkCarry carry_;
   FlowTotals totals_;
   CallStack calls_;
+  // An error may have hidden calls since the last PSB. Behind one, returns are compressed only by calls that
+  // come behind it too (manual: "RET Compression").
+  bool calls_missed_ = false;
 
   // Set whenever one of the flags behind it is: the fast loop tests this alone.
   bool waiting_ = false;
@@ -122,9 +163,12 @@ class FlowDecoder::Impl {
   bool transaction_pending_ = false;
   bool in_psb_ = false;
   bool after_overflow_ = false;
+  bool overflow_untold_ = false;  // waits for TIP.PGE; else the sink has to hear of it
+  bool resumed_ =
+      false;  // by the FUP behind an overflow, and nothing executed yet; only noted where errata have skd010
   void update_waiting() {
-    waiting_ =
-        fup_pending_ || fup_bound_ || transaction_pending_ || in_psb_ || after_overflow_ || bit_count_ != 0;
+    waiting_ = fup_pending_ || fup_bound_ || transaction_pending_ || in_psb_ || after_overflow_ || resumed_ ||
+               bit_count_ != 0;
   }
 
   bool synchronised_ = false;
@@ -137,12 +181,17 @@ class FlowDecoder::Impl {
   uint64_t fup_ip_ = 0;
   uint64_t bits_ = 0;  // outcomes that wait for a deferred TIP, the oldest in the highest bit
   unsigned bit_count_ = 0;
+  unsigned cr3_writes_ = 0;  // PIP packets since the last branch: MOV CR3 that left tracing on
   uint64_t packet_offset_ = 0;
   const uint8_t* chunk_end_ = nullptr;
   const uint8_t* chunk_ = nullptr;
   uint64_t chunk_offset_ = 0;
 
   KnownPsb known_psb_;
+  uint64_t psb_end_ = ~uint64_t{0};  // trace offset behind the last PSB that was looked at
+  uint64_t long_end_ =
+      ~uint64_t{0};           // and behind the last packet of several bytes, where a TNT 82 may follow
+  bool ending_ = false;       // no more trace comes
   std::vector<TntRun> runs_;  // direct-mapped; grows while it fills
   unsigned run_shift_ = 64 - first_run_bits;
   size_t run_count_ = 0;

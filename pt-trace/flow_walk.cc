@@ -28,8 +28,10 @@ void FlowDecoder::Impl::event(FlowEvent event) {
 void FlowDecoder::Impl::error(FlowStatus status, uint64_t from, uint64_t to) {
   ++totals_.errors;
   current_ = 0;
-  bit_count_ = 0;
+  bit_count_ = cr3_writes_ = 0;
+  resumed_ = false;
   calls_.clear();
+  calls_missed_ = true;
   update_waiting();
   FlowEvent e{FlowEventKind::error, status};
   e.from = from;
@@ -76,7 +78,7 @@ bool FlowDecoder::Impl::walk_bit(bool taken) {
         emit(current_);
         uint64_t address = 0;
         if (!calls_.pop(address)) {
-          error(FlowStatus::empty_call_stack, at);
+          error(calls_missed_ ? FlowStatus::call_not_seen : FlowStatus::empty_call_stack, at);
           return false;
         }
         go_to(address);
@@ -100,7 +102,10 @@ void FlowDecoder::Impl::walk_bits() {
 }
 
 void FlowDecoder::Impl::on_tnt(uint64_t bits, unsigned count) {
-  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = false;
+  tell_overflow();
+  // Behind an overflow, outcomes without a FUP before them are of no address that is known (SKD010).
+  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = resumed_ = false;
+  cr3_writes_ = 0;
   if (current_ == 0) return update_waiting();
   if (bit_count_ + count > 64) return error(FlowStatus::wrong_packet, current_ip());
   bits_ = bit_count_ == 0 ? bits : bits_ << count | bits;
@@ -109,12 +114,23 @@ void FlowDecoder::Impl::on_tnt(uint64_t bits, unsigned count) {
 }
 
 void FlowDecoder::Impl::on_tip(bool has_ip) {
+  tell_overflow();
   const uint64_t target = last_ip_.value();
+  cr3_writes_ = 0;
+  // A FUP behind an overflow may be an event's, its own being missing. It is where the code there does not
+  // end with this TIP.
+  if (std::exchange(resumed_, false) && current_ != 0 &&
+      cache_.links(current_).end == BlockEnd::conditional) {
+    fup_pending_ = true;
+    fup_ip_ = current_ip();
+  }
   if (std::exchange(fup_pending_, false)) {
     fup_bound_ = false;
     update_waiting();
-    if (current_ != 0 && !run_to(fup_ip_)) return;
-    go_to(target);
+    // The address is right whatever went wrong before.
+    if (current_ != 0) run_to(fup_ip_);
+    current_ = 0;
+    if (has_ip) go_to(target);
     FlowEvent e{FlowEventKind::async_branch};
     e.from = fup_ip_;
     e.to = target;
@@ -122,9 +138,8 @@ void FlowDecoder::Impl::on_tip(bool has_ip) {
     event(e);
     return;
   }
-  fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
-  if (current_ != 0) {
-    if (!step_to_end()) return update_waiting();
+  fup_bound_ = transaction_pending_ = in_psb_ = false;
+  if (current_ != 0 && step_to_end()) {
     const BlockEnd end = cache_.links(current_).end;
     if (end != BlockEnd::indirect && end != BlockEnd::near_return) {
       error(FlowStatus::wrong_packet, current_ip(), target);
@@ -132,7 +147,6 @@ void FlowDecoder::Impl::on_tip(bool has_ip) {
       emit(current_);
     }
   }
-  // The address is right whatever went wrong before.
   current_ = 0;
   if (has_ip) go_to(target);
   if (bit_count_ > 0 && current_ != 0)
@@ -159,9 +173,38 @@ bool FlowDecoder::Impl::run_to(uint64_t stop) {
   return false;
 }
 
+// Executes up to the instruction that switched tracing off without an address in the trace: a far transfer, a
+// write to CR3 (those before it that left tracing on had PIP packets), or a direct branch out of the filter
+// (SKL014). False after an error.
+bool FlowDecoder::Impl::run_to_end_of_tracing() {
+  // The outcome before may have led out of the filter.
+  if (!is_traced(current_ip())) return true;
+  const std::span<const AddressRange> filter = options_.errata.skl014
+                                                   ? std::span<const AddressRange>(options_.filter)
+                                                   : std::span<const AddressRange>();
+  unsigned before = cr3_writes_;
+  for (unsigned i = 0; i < most_straight && current_ != BlockCache::nowhere; ++i) {
+    const BlockId part = cache_.up_to_end_of_tracing(current_, before, filter);
+    const BlockLinks& links = cache_.links(current_);
+    if (part != current_ || links.end != BlockEnd::straight) {
+      if (part == current_ && links.end == BlockEnd::unmapped) break;
+      emit(part);
+      return true;
+    }
+    before -= std::min<unsigned>(before, links.cr3_writes);
+    emit(current_);
+    current_ = cache_.next(current_);
+  }
+  if (!step_to_end()) return false;
+  emit(current_);
+  return true;
+}
+
 void FlowDecoder::Impl::on_pge(bool has_ip) {
-  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
+  after_overflow_ = overflow_untold_ = false;  // it ended while tracing was off: this tells where it goes on
+  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = resumed_ = false;
   bit_count_ = 0;
+  cr3_writes_ = 0;
   update_waiting();
   current_ = 0;
   if (has_ip) go_to(last_ip_.value());
@@ -172,8 +215,19 @@ void FlowDecoder::Impl::on_pge(bool has_ip) {
 }
 
 void FlowDecoder::Impl::on_pgd(bool has_ip) {
+  tell_overflow();
+  // As in on_tip(): a FUP that is an event's.
+  if (std::exchange(resumed_, false) && current_ != 0 && !has_ip) {
+    const BlockLinks& links = cache_.links(current_);
+    const bool needs_address =
+        links.end == BlockEnd::near_return || (links.end == BlockEnd::indirect && !links.far);
+    if (needs_address && links.cr3_writes == 0) {
+      fup_pending_ = true;
+      fup_ip_ = current_ip();
+    }
+  }
   const bool asynchronous = std::exchange(fup_pending_, false);
-  fup_bound_ = transaction_pending_ = in_psb_ = after_overflow_ = false;
+  fup_bound_ = transaction_pending_ = in_psb_ = false;
   FlowEvent e{asynchronous ? FlowEventKind::async_disabled : FlowEventKind::disabled};
   e.to = last_ip_.value();
   e.has_to = has_ip;
@@ -206,9 +260,8 @@ void FlowDecoder::Impl::on_pgd(bool has_ip) {
         else
           return;
       }
-    } else {
-      if (!step_to_end()) return;
-      emit(cache_.links(current_).far ? current_ : cache_.up_to_cr3_write(current_));
+    } else if (!run_to_end_of_tracing()) {
+      return;
     }
   }
   current_ = 0;
@@ -221,20 +274,25 @@ void FlowDecoder::Impl::on_fup(bool has_ip) {
   const uint64_t ip = last_ip_.value();
   if (in_psb_) {
     // Says where the processor is; needed only when that is not known.
-    if (has_ip && resume_at_psb_ && current_ == 0) go_to(ip);
+    if (has_ip && resume_at_psb_ && current_ == 0) {
+      tell_overflow();
+      go_to(ip);
+    }
     return;
   }
   if (after_overflow_) {
     after_overflow_ = false;
     if (has_ip) go_to(ip);
+    resumed_ = has_ip && options_.errata.skd010;
     FlowEvent e{FlowEventKind::overflow};
     e.to = ip;
     e.has_to = has_ip;
     update_waiting();
     return event(e);
   }
+  resumed_ = false;
   if (transaction_pending_) {
-    transaction_pending_ = false;
+    transaction_pending_ = fup_bound_ = false;
     update_waiting();
     const bool aborted = (transaction_flags_ & 2) != 0;
     if (current_ != 0) {
@@ -261,8 +319,10 @@ void FlowDecoder::Impl::on_fup(bool has_ip) {
 }
 
 void FlowDecoder::Impl::on_overflow() {
+  tell_overflow();
   ++totals_.overflows;
-  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = false;
+  fup_pending_ = fup_bound_ = transaction_pending_ = in_psb_ = resumed_ = false;
+  cr3_writes_ = 0;
   current_ = 0;
   bit_count_ = 0;
   calls_.clear();
@@ -290,22 +350,26 @@ void FlowDecoder::Impl::packet(const Packet& packet, const uint8_t* at) {
     case PacketType::mode_exec: {
       const auto mode = static_cast<ExecMode>(packet.aux);
       if (in_psb_) known_psb_.mode_seen(mode);
-      if (mode == mode_ || mode == ExecMode::unknown) return;
-      mode_ = mode;
-      if (in_psb_ || current_ == 0) return;
-      FlowEvent e{FlowEventKind::mode};
-      e.detail = packet.aux;
-      return event(e);
+      if (mode != mode_ && mode != ExecMode::unknown) {
+        mode_ = mode;
+        if (!in_psb_ && current_ != 0) {
+          FlowEvent e{FlowEventKind::mode};
+          e.detail = packet.aux;
+          event(e);
+        }
+      }
+      if (in_psb_) return;
+      end_overflow();
+      break;
     }
     case PacketType::mode_tsx:
       if (in_psb_) return;
+      end_overflow();
       transaction_flags_ = packet.aux;
       transaction_pending_ = waiting_ = true;
       return;
     case PacketType::psb:
-      last_ip_.reset();
-      in_psb_ = waiting_ = true;
-      resume_at_psb_ = current_ == 0;
+      begin_psb(packet_offset_ + packet.size);
       known_psb_.begin(at);
       return;
     case PacketType::psbend:
@@ -316,6 +380,19 @@ void FlowDecoder::Impl::packet(const Packet& packet, const uint8_t* at) {
     case PacketType::ovf:
       known_psb_.forget_begin();
       return on_overflow();
+    case PacketType::pip:
+      if (!in_psb_ && !fup_pending_) ++cr3_writes_;
+      end_overflow();
+      return;
+    case PacketType::vmcs:
+    case PacketType::trace_stop:
+    case PacketType::exstop:
+    case PacketType::mwait:
+    case PacketType::pwre:
+    case PacketType::pwrx:
+      // Only packets of time and frequency come between an overflow and the FUP where it ended.
+      end_overflow();
+      break;
     case PacketType::ptw: {
       FlowEvent e{FlowEventKind::ptwrite};
       e.detail = packet.value;

@@ -1,5 +1,7 @@
 #include "pt-trace/instruction.h"
 
+#include <algorithm>
+
 #include "pt-trace/common_instruction.h"
 #include "x86/decode.h"
 
@@ -60,6 +62,42 @@ InstructionKind kind_of(const ZydisDecodedInstruction& decoded) {
   }
 }
 
+// 64-bit instructions that are newer than Zydis 4.0 and matter here; size 0 for any other.
+//   JMPABS  D5 (REX2, bit 7: map 0, bit 3: not W) A1, 64-bit target. Direct, but processors write a TIP for
+//   it, because its target may be amended at run time (Intel APX architecture specification, "JMPABS").
+//   ERETU, ERETS  F3 or F2, 0F 01 CA: returns of FRED (Intel FRED specification, "ERETS, ERETU").
+Instruction decode_newest(std::span<const uint8_t> bytes) {
+  constexpr size_t jmpabs_size = 11;
+  size_t at = 0;
+  bool plain = true;  // no prefix with which JMPABS is #UD
+  uint8_t repeat = 0;
+  const auto is = [&](size_t i, uint8_t value) { return i < bytes.size() && bytes[i] == value; };
+  for (; at < bytes.size(); ++at) {
+    const uint8_t byte = bytes[at];
+    const bool segment =
+        byte == 0x2e || byte == 0x36 || byte == 0x3e || byte == 0x26 || byte == 0x64 || byte == 0x65;
+    if (byte == 0xf2 || byte == 0xf3)
+      repeat = byte;
+    else if (!segment)
+      break;
+    plain = plain && segment;
+  }
+  Instruction result;
+  if (plain && is(at, 0xd5) && at + jmpabs_size <= bytes.size() && (bytes[at + 1] & 0x88) == 0 &&
+      is(at + 2, 0xa1)) {
+    result.kind = InstructionKind::indirect_jump;
+    result.size = static_cast<uint8_t>(at + jmpabs_size);
+    return result;
+  }
+  if (repeat == 0) return result;
+  if (at < bytes.size() && (bytes[at] & 0xf0) == 0x40) ++at;  // REX
+  if (is(at, 0x0f) && is(at + 1, 0x01) && is(at + 2, 0xca)) {
+    result.kind = InstructionKind::far_return;
+    result.size = static_cast<uint8_t>(at + 3);
+  }
+  return result;
+}
+
 }  // namespace
 
 Instruction InstructionDecoder::decode(std::span<const uint8_t> bytes, const CodeImage& image,
@@ -71,7 +109,7 @@ Instruction InstructionDecoder::decode(std::span<const uint8_t> bytes, const Cod
   return decode_any(bytes, image, address, mode);
 }
 
-// Any instruction, by Zydis.
+// Any instruction, by Zydis but for the newest.
 Instruction InstructionDecoder::decode_any(std::span<const uint8_t> bytes, const CodeImage& image,
                                            uint64_t address, ExecMode mode) const {
   uint8_t copy[ZYDIS_MAX_INSTRUCTION_LENGTH];
@@ -80,6 +118,10 @@ Instruction InstructionDecoder::decode_any(std::span<const uint8_t> bytes, const
                                 : mode == ExecMode::bits32 ? decoders_->bits32
                                                            : decoders_->bits16;
   Instruction result;
+  if (mode == ExecMode::bits64) {
+    result = decode_newest(bytes.first(std::min<size_t>(bytes.size(), ZYDIS_MAX_INSTRUCTION_LENGTH)));
+    if (result.size != 0) return result;
+  }
   ZydisDecodedInstruction decoded;
   if (bytes.empty() ||
       !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, nullptr, bytes.data(), bytes.size(), &decoded)))

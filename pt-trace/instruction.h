@@ -14,11 +14,11 @@ enum class InstructionKind : uint8_t {
   conditional,    // one TNT outcome
   direct_jump,    // no packet
   direct_call,    // no packet
-  indirect_jump,  // TIP
+  indirect_jump,  // TIP; JMPABS too
   indirect_call,  // TIP
   near_return,    // TIP, or a taken outcome when return compression is on
   far_call,       // SYSCALL, SYSENTER, INT n, far CALL and JMP, VMCALL: TIP or TIP.PGD
-  far_return,     // SYSRET, SYSEXIT, IRET, far RET, VMLAUNCH, VMRESUME: TIP or TIP.PGD
+  far_return,     // SYSRET, SYSEXIT, IRET, ERETS, ERETU, far RET, VMLAUNCH, VMRESUME: TIP or TIP.PGD
   write_cr3,      // may switch tracing off through the CR3 filter
 };
 

@@ -57,6 +57,15 @@ constexpr std::array<Extended, 256> make_extended() {
 }
 constexpr auto extended_packets = make_extended();
 
+// How many times 02 82 stands at the start of `bytes`, up to a whole PSB.
+size_t psb_pairs(std::span<const uint8_t> bytes) {
+  size_t pairs = 0;
+  while (pairs < psb_size / 2 && 2 * pairs + 1 < bytes.size() && bytes[2 * pairs] == 0x02 &&
+         bytes[2 * pairs + 1] == 0x82)
+    ++pairs;
+  return pairs;
+}
+
 bool read_tnt(uint64_t payload, Packet& packet) {
   if (payload <= 1) return false;  // no stop bit, or nothing below it
   packet.aux = static_cast<uint8_t>(std::bit_width(payload) - 1);
@@ -140,6 +149,8 @@ DecodeStatus decode_extended(std::span<const uint8_t> bytes, BlockItems& items, 
   }
   packet.type = entry.type;
   packet.size = entry.size;
+  if (entry.type == PacketType::psb && bytes.size() < psb_size && psb_pairs(bytes) < bytes.size() / 2)
+    return DecodeStatus::bad_payload;
   if (entry.type == PacketType::mnt && bytes.size() >= 3 && bytes[2] != 0x88) return DecodeStatus::bad_opcode;
   if (bytes.size() < entry.size) return DecodeStatus::truncated;
   return extended_payload(bytes.data(), items, packet);
@@ -278,6 +289,28 @@ DecodeStatus decode_packet(std::span<const uint8_t> bytes, BlockItems& items, Pa
     default:
       return DecodeStatus::bad_opcode;
   }
+}
+
+DecodeStatus apply_errata(DecodeStatus status, std::span<const uint8_t> bytes, Packet& packet,
+                          const Errata& errata) {
+  if (status == DecodeStatus::ok && packet.type == PacketType::cyc && errata.skd007) {
+    constexpr uint8_t first_of_ovf = 0x02, second_of_ovf = 0xf3;
+    if (packet.size != 2 || bytes[1] != first_of_ovf) return status;
+    if (bytes.size() < 3) return DecodeStatus::truncated;
+    if (bytes[2] == second_of_ovf) {
+      packet.size = 1;
+      packet.value = bytes[0] >> 3;
+    }
+  }
+  if (status == DecodeStatus::bad_payload && packet.type == PacketType::tma && errata.skz84)
+    return DecodeStatus::ok;
+  return status;
+}
+
+size_t rest_of_psb(std::span<const uint8_t> bytes, bool behind_psb) {
+  constexpr size_t most_taken = 10;  // by a CYC; an MNT of 11 bytes takes as many
+  const size_t size = 2 * psb_pairs(bytes);
+  return size >= (behind_psb ? 2 : psb_size - most_taken) ? size : 0;
 }
 
 size_t find_psb(std::span<const uint8_t> bytes, size_t from) {

@@ -7,6 +7,8 @@
 #include <span>
 #include <string_view>
 
+#include "pt-trace/errata.h"
+
 namespace aftercheck::pt {
 
 enum class PacketType : uint8_t {
@@ -113,6 +115,18 @@ enum class BlockItems : uint8_t { none, bytes8, bytes4 };
 // the span and never throws; `packet` is valid only for ok. `items` is the caller's state between packets:
 // start with none, reset it to none at every PSB (also done here) and after losing synchronisation.
 DecodeStatus decode_packet(std::span<const uint8_t> bytes, BlockItems& items, Packet& packet);
+// What decode_packet() below makes of an answer of decode_packet() above.
+DecodeStatus apply_errata(DecodeStatus status, std::span<const uint8_t> bytes, Packet& packet,
+                          const Errata& errata);
+// The same on a processor with these errata: SKD007, where a CYC of two bytes is one of one byte and the
+// first byte of an OVF (`truncated` as long as that is not seen, though without more bytes it is that CYC),
+// and SKZ84, where a corrupted TMA is one all the same.
+inline DecodeStatus decode_packet(std::span<const uint8_t> bytes, BlockItems& items, Packet& packet,
+                                  const Errata& errata) {
+  const DecodeStatus status = decode_packet(bytes, items, packet);
+  const bool concerned = status == DecodeStatus::bad_payload || packet.type == PacketType::cyc;
+  return concerned && (errata.skd007 || errata.skz84) ? apply_errata(status, bytes, packet, errata) : status;
+}
 
 // Bytes of the PSB packet: 02 82 eight times.
 constexpr size_t psb_size = 16;
@@ -125,8 +139,14 @@ constexpr size_t max_packet_size = 16;
 constexpr size_t npos = static_cast<size_t>(-1);
 size_t find_psb(std::span<const uint8_t> bytes, size_t from);
 
-// True when the packet announces that the next FUP belongs to it instead of starting an asynchronous
-// transfer.
+// Where bytes behind a packet are no packet: what is left of a PSB whose beginning that packet took for its
+// own, because it was cut off there (as when tracing stops and begins anew). Its size in bytes, 0 where there
+// is no such PSB. Any packet takes 10 bytes at most; a PSB that was itself cut off by another (`behind_psb`)
+// may take all but the last two.
+size_t rest_of_psb(std::span<const uint8_t> bytes, bool behind_psb);
+
+// True when the next FUP, if it comes before a branch, belongs to the packet instead of starting an
+// asynchronous transfer (manual: "Event Trace", tables of CFE and MODE.Exec packets).
 constexpr bool binds_next_fup(const Packet& packet) {
   switch (packet.type) {
     case PacketType::ptw:
@@ -135,9 +155,15 @@ constexpr bool binds_next_fup(const Packet& packet) {
     case PacketType::trig:
       return packet.flag;
     case PacketType::cfe:
-      // The FUP behind an interrupt's CFE also starts the transfer; behind IRET (type 2) it only tells where
-      // it was.
-      return packet.flag && packet.aux == 2;
+      // Behind the CFE of an instruction (IRET, RSM, VM entry, UIRET) the FUP only tells where that is: the
+      // instruction was executed. That of an interrupt, SMI, INIT, SIPI, VM exit or shutdown also starts the
+      // transfer.
+      return packet.flag && (packet.aux == 2 || packet.aux == 4 || packet.aux == 7 || packet.aux == 13);
+    case PacketType::mode_exec:
+      // With event tracing, sent for a change of the interrupt flag: a FUP tells which instruction changed
+      // it. Where the mode changes with a branch, TIP or TIP.PGE comes first. (Not in PSB+, where all packets
+      // only tell the state.)
+      return true;
     default:
       return false;
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace aftercheck::pt {
 
@@ -13,11 +14,20 @@ std::string ScanError::text() const {
 }
 
 bool PacketScanner::synchronise() {
+  const size_t rest = error_.status == DecodeStatus::ok || position_ >= trace_.size()
+                          ? 0
+                          : rest_of_psb(trace_.subspan(position_), behind_psb_);
+  if (rest != 0 && error_.status != DecodeStatus::truncated) {
+    error_ = ScanError{};
+    psb_rest_ = rest;
+    return true;
+  }
   // A bad packet may itself look like the start of a PSB, so step over its first byte.
   const size_t from = position_ + (error_.status == DecodeStatus::ok ? 0 : 1);
   error_ = ScanError{};
   items_ = BlockItems::none;
   last_ip_.reset();
+  behind_psb_ = false;
   const size_t found = find_psb(trace_, from);
   position_ = found == npos ? trace_.size() : found;
   return found != npos;
@@ -25,6 +35,8 @@ bool PacketScanner::synchronise() {
 
 void PacketScanner::seek(uint64_t offset) {
   error_ = ScanError{};
+  psb_rest_ = 0;
+  behind_psb_ = false;
   items_ = BlockItems::none;
   last_ip_.reset();
   position_ = offset < base_ ? 0 : std::min<uint64_t>(offset - base_, trace_.size());
@@ -32,8 +44,18 @@ void PacketScanner::seek(uint64_t offset) {
 
 bool PacketScanner::next(ScannedPacket& result) {
   if (position_ >= trace_.size() || error_.status != DecodeStatus::ok) return false;
+  if (const size_t left = std::exchange(psb_rest_, 0); left != 0) {
+    result = whole_psb(base_ + position_ + left);
+    position_ += left;
+    behind_psb_ = true;
+    items_ = BlockItems::none;
+    last_ip_.reset();
+    return true;
+  }
   const auto rest = trace_.subspan(position_);
-  const DecodeStatus status = decode_packet(rest, items_, result.packet);
+  DecodeStatus status = decode_packet(rest, items_, result.packet, errata_);
+  // No more bytes come.
+  if (status == DecodeStatus::truncated) status = decode_packet(rest, items_, result.packet);
   if (status != DecodeStatus::ok) {
     error_.status = status;
     error_.offset = base_ + position_;
@@ -43,8 +65,17 @@ bool PacketScanner::next(ScannedPacket& result) {
   }
   result.offset = base_ + position_;
   position_ += result.packet.size;
+  behind_psb_ = result.packet.type == PacketType::psb;
   take_ip(result, last_ip_);
   return true;
+}
+
+ScannedPacket whole_psb(uint64_t end) {
+  ScannedPacket psb;
+  psb.packet.type = PacketType::psb;
+  psb.packet.size = psb_size;
+  psb.offset = end - psb_size;
+  return psb;
 }
 
 void take_ip(ScannedPacket& scanned, LastIp& last_ip) {

@@ -9,7 +9,8 @@
 
 namespace aftercheck::pt {
 
-// A packet in its place. `ip` is the decompressed address of TIP, TIP.PGE, TIP.PGD and FUP where has_ip is
+// A packet in its place. Packets follow each other without gaps, but a PSB that cut off the packet before it
+// begins inside that one. `ip` is the decompressed address of TIP, TIP.PGE, TIP.PGD and FUP where has_ip is
 // set.
 struct ScannedPacket {
   Packet packet;
@@ -20,6 +21,9 @@ struct ScannedPacket {
 
 // Fills in the address of a packet that has one, by the addresses before it.
 void take_ip(ScannedPacket& scanned, LastIp& last_ip);
+
+// The PSB that ends before trace offset `end`, where a packet before it took its first bytes.
+ScannedPacket whole_psb(uint64_t end);
 
 // What stopped a scan, and where.
 struct ScanError {
@@ -37,10 +41,11 @@ class PacketScanner {
  public:
   // `base` is the trace offset of the first byte, for reports. The scanner starts unsynchronised: call
   // synchronise() unless the bytes are known to start at a packet.
-  explicit PacketScanner(std::span<const uint8_t> trace, uint64_t base = 0) : trace_(trace), base_(base) {}
+  explicit PacketScanner(std::span<const uint8_t> trace, uint64_t base = 0, const Errata& errata = {})
+      : trace_(trace), base_(base), errata_(errata) {}
 
-  // Moves to the next PSB at or after the current position; false (and the position is the end) when there is
-  // none.
+  // Moves to the next PSB at or after the current position, or to one that the packet before an error took
+  // the beginning of; false (and the position is the end) when there is none.
   bool synchronise();
 
   // Moves to this offset (relative to `base`), which must be the start of a packet; IP decompression starts
@@ -57,7 +62,10 @@ class PacketScanner {
  private:
   std::span<const uint8_t> trace_;
   uint64_t base_;
+  Errata errata_;
   size_t position_ = 0;
+  size_t psb_rest_ = 0;      // next() gives the PSB of which so many bytes are left
+  bool behind_psb_ = false;  // the packet before was one
   BlockItems items_ = BlockItems::none;
   LastIp last_ip_;
   ScanError error_;

@@ -16,8 +16,8 @@ class PacketStream {
   using DamageHandler = std::function<void(const ScanError&)>;
 
   // Both are called from feed() and finish(), in order. After damage the walk goes on at the next PSB.
-  PacketStream(PacketHandler on_packet, DamageHandler on_damage)
-      : on_packet_(std::move(on_packet)), on_damage_(std::move(on_damage)) {}
+  PacketStream(PacketHandler on_packet, DamageHandler on_damage, const Errata& errata = {})
+      : on_packet_(std::move(on_packet)), on_damage_(std::move(on_damage)), errata_(errata) {}
 
   // The next bytes. Bytes before the first PSB are skipped.
   void feed(std::span<const uint8_t> bytes);
@@ -32,9 +32,11 @@ class PacketStream {
 
   PacketHandler on_packet_;
   DamageHandler on_damage_;
+  Errata errata_;
   ChunkCarry carry_;
   uint64_t skipped_ = 0;  // bytes that were lost: trace offsets minus bytes fed
   bool synchronised_ = false;
+  bool behind_psb_ = false;  // the packet before was one
   BlockItems items_ = BlockItems::none;
   LastIp last_ip_;
 };

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/fork_gate.h"
 #include "base/thread.h"
 #include "recording/compressed_blob.h"
 #include "recording/store.h"
@@ -120,6 +121,7 @@ void BlobCompressor::run() {
     const Digest128 name = waiting_.front();
     waiting_.pop_front();
     lock.unlock();
+    const NoForkMeanwhile works;
     std::string error;
     try {
       if (apart) compress((store_ / to_hex(name)).string(), (store_ / temporary_name()).string());
@@ -136,6 +138,7 @@ void BlobCompressor::sync_one(std::unique_lock<std::mutex>& lock) {
   unsynced_.pop_front();
   syncing_ = true;
   lock.unlock();
+  const NoForkMeanwhile works;
   const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   const int error = file && fdatasync(file.get()) == 0 ? 0 : errno;
   lock.lock();

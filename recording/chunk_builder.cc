@@ -214,7 +214,7 @@ bool ChunkBuilder::full() const {
 
 uint64_t ChunkBuilder::raw_bytes() const {
   return shape_indexes_.size() + times_.size() + masks_.size() + deltas_.size() + small_.size() +
-         bulk_.size() + digests_.size() * sizeof digests_[0] +
+         bulk_.size() + digests_.size() * sizeof digests_[0] + short_digests_.size() * kShortDigestBytes +
          output_digests_.size() * sizeof output_digests_[0] + extra_bytes_ + shape_bytes_;
 }
 
@@ -223,6 +223,7 @@ void ChunkBuilder::clear() {
   base_time_ = last_time_ = extra_bytes_ = shape_bytes_ = 0;
   for (ByteBuffer* buffer : {&shape_indexes_, &times_, &masks_, &deltas_, &small_, &bulk_}) buffer->clear();
   digests_.clear();
+  short_digests_.clear();
   output_digests_.clear();
   shapes_.clear();
   std::fill(table_.begin(), table_.end(), 0);
@@ -356,7 +357,10 @@ void ChunkBuilder::append(const Event& event) {
   append_varint(shape_indexes_, shape);
   append_varint(times_, zigzag(event.time_ns - last_time_));
   last_time_ = event.time_ns;
-  digests_.push_back(event.digest);
+  if (event.kind == EventKind::preempted)
+    short_digests_.push_back(static_cast<uint16_t>(event.digest));
+  else
+    digests_.push_back(event.digest);
   append_slots(shapes_[shape], event);
   for (const Output& output : event.outputs) output_digests_.push_back(output.digest);
   if (has_extra(event)) append_extra(event);
@@ -372,6 +376,7 @@ uint64_t ChunkBuilder::write_to(ChunkFileWriter& file, uint64_t first_event) con
   chunk.setShapeIndexes(as_data(shape_indexes_.span()));
   chunk.setTimes(as_data(times_.span()));
   chunk.setDigests(kj::arrayPtr(digests_.data(), digests_.size()));
+  if (!short_digests_.empty()) chunk.setShortDigests(as_data(std::as_bytes(std::span(short_digests_))));
   chunk.setMasks(as_data(masks_.span()));
   chunk.setDeltas(as_data(deltas_.span()));
   chunk.setOutputDigests(kj::arrayPtr(output_digests_.data(), output_digests_.size()));

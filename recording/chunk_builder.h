@@ -55,6 +55,7 @@ class ChunkBuilder {
   uint64_t extra_bytes_ = 0, shape_bytes_ = 0;
   ByteBuffer shape_indexes_, times_, masks_, deltas_, small_, bulk_;
   std::vector<uint32_t> digests_;
+  std::vector<uint16_t> short_digests_;
   std::vector<uint64_t> output_digests_;
   std::vector<KnownShape> shapes_;
   std::vector<uint32_t> table_;  // open addressing: index in shapes_ + 1, or 0

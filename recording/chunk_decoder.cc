@@ -1,6 +1,7 @@
 #include "recording/chunk_decoder.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/error.h"
@@ -96,7 +97,11 @@ ChunkDecoder::ChunkDecoder(std::span<const uint64_t> payload, uint64_t first_eve
 void ChunkDecoder::open_columns(uint64_t first_event) {
   chunk_ = message_.getRoot<log::Chunk>();
   digests_ = chunk_.getDigests();
-  count_ = digests_.size();
+  short_digests_ = as_span(chunk_.getShortDigests());
+  if (short_digests_.size() % kShortDigestBytes != 0 || short_digests_.size() > kMaxPayloadBytes)
+    damaged("column `shortDigests` has {} bytes", short_digests_.size());
+  has_short_digests_ = !short_digests_.empty();
+  count_ = digests_.size() + static_cast<uint32_t>(short_digests_.size() / kShortDigestBytes);
   if (count_ == 0) damaged("it holds no event");
   if (chunk_.getFirstEvent() != first_event)
     damaged("it starts with event {} where event {} was expected", chunk_.getFirstEvent(), first_event);
@@ -144,6 +149,31 @@ void ChunkDecoder::load_shapes() {
   }
 }
 
+// For the first event that has the shape: of those that say what threads do. What is no answer's is in
+// extras, too: those who apply events ignore it.
+void ChunkDecoder::check_kind(const Shape& shape) const {
+  struct Rule {
+    EventKind kind;
+    const char* name;
+    uint32_t operands;
+    bool has_answer;
+  };
+  static constexpr std::array kRules = {Rule{EventKind::answer, "an answer", 0, true},
+                                        Rule{EventKind::thread_start, "a thread's start", 2, true},
+                                        Rule{EventKind::thread_end, "a thread's end", 1, false},
+                                        Rule{EventKind::preempted, "a preempted thread", 2, false},
+                                        Rule{EventKind::turn, "a turn", 1, false}};
+  const auto rule = std::ranges::find(kRules, shape.kind, &Rule::kind);
+  if (rule == kRules.end()) return;
+  if (shape.operands != rule->operands)
+    damaged("event {} of the chunk, {}, has {} operands instead of {}", at_, rule->name, shape.operands,
+            rule->operands);
+  // What is in memory now need not be what was there at the exit.
+  if (!shape.outputs.empty()) damaged("event {} of the chunk, {}, has output from memory", at_, rule->name);
+  if (!rule->has_answer && (!shape.registers.empty() || shape.writes != 0))
+    damaged("event {} of the chunk, {}, has an answer", at_, rule->name);
+}
+
 uint64_t ChunkDecoder::take_number(std::span<const std::byte>& column, const char* name) {
   uint64_t value = 0;
   if (!take_varint(column, value)) damaged("event {} of the chunk: damaged number in column `{}`", at_, name);
@@ -156,6 +186,7 @@ ChunkDecoder::KnownShape& ChunkDecoder::take_shape() {
     damaged("event {} of the chunk has shape {} of {}", at_, index, shapes_.size());
   KnownShape& known = shapes_[index];
   if (!known.used) {
+    check_kind(known.shape);
     if (last_.size() + known.slot_count > kMaxSlots) damaged("its shapes have more than {} slots", kMaxSlots);
     known.first_slot = last_.size();
     known.used = true;
@@ -171,6 +202,18 @@ std::span<const std::byte> ChunkDecoder::take_write(uint64_t length, uint64_t& t
   auto& column = length < kSmallWriteBytes ? small_ : bulk_;
   if (length > column.size()) damaged("event {} of the chunk: its memory writes lack bytes", at_);
   return take(column, length);
+}
+
+// Format versions 1 and 2 have no short ones.
+uint32_t ChunkDecoder::take_digest(EventKind kind) {
+  if (has_short_digests_ && kind == EventKind::preempted) {
+    if (short_digests_.empty()) damaged("event {} of the chunk: column `shortDigests` is too short", at_);
+    uint16_t digest = 0;
+    std::memcpy(&digest, take(short_digests_, kShortDigestBytes).data(), sizeof digest);
+    return digest;
+  }
+  if (digest_at_ == digests_.size()) damaged("event {} of the chunk: column `digests` is too short", at_);
+  return digests_[digest_at_++];
 }
 
 void ChunkDecoder::take_slots(KnownShape& known, Event& event) {
@@ -282,7 +325,7 @@ void ChunkDecoder::take_extra(Event& event) {
 }
 
 void ChunkDecoder::check_end() const {
-  for (const auto& column : {shape_indexes_, times_, masks_, deltas_, small_, bulk_})
+  for (const auto& column : {shape_indexes_, times_, masks_, deltas_, small_, bulk_, short_digests_})
     if (!column.empty()) damaged("{} bytes are left over after its last event", column.size());
   if (extra_at_ != extras_.size() || output_at_ != output_digests_.size())
     damaged("extras or outputs are left over after its last event");
@@ -298,8 +341,10 @@ bool ChunkDecoder::next(Event& event) {
     event.thread = known.shape.thread;
     event.rip = known.shape.rip;
     event.time_ns = time_;
-    event.digest = digests_[at_];
+    event.digest = take_digest(event.kind);
     take_slots(known, event);
+    if (event.kind == EventKind::preempted && event.operands[1] == UINT64_MAX)
+      damaged("event {} of the chunk: a count of branches that no machine reaches", at_);
     take_extra(event);
     at_++;
     if (at_ == count_) check_end();

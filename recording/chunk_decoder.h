@@ -39,8 +39,10 @@ class ChunkDecoder {
   [[noreturn]] void damaged(fmt::format_string<Args...> format, Args&&... args) const;
   void open_columns(uint64_t first_event);
   void load_shapes();
+  void check_kind(const Shape& shape) const;
   uint64_t take_number(std::span<const std::byte>& column, const char* name);
   KnownShape& take_shape();
+  uint32_t take_digest(EventKind kind);
   void take_slots(KnownShape& known, Event& event);
   std::span<const std::byte> take_write(uint64_t length, uint64_t& total);
   void take_extra(Event& event);
@@ -52,14 +54,15 @@ class ChunkDecoder {
   std::string where_;
   capnp::FlatArrayMessageReader message_;
   log::Chunk::Reader chunk_;
-  std::span<const std::byte> shape_indexes_, times_, masks_, deltas_, small_, bulk_;
+  std::span<const std::byte> shape_indexes_, times_, masks_, deltas_, small_, bulk_, short_digests_;
+  bool has_short_digests_ = false;
   capnp::List<uint32_t>::Reader digests_;
   capnp::List<uint64_t>::Reader output_digests_;
   capnp::List<log::Extra>::Reader extras_;
   std::vector<KnownShape> shapes_;
   std::vector<uint64_t> last_;
   uint64_t time_ = 0;
-  uint32_t count_ = 0, at_ = 0, extra_at_ = 0, output_at_ = 0;
+  uint32_t count_ = 0, at_ = 0, extra_at_ = 0, output_at_ = 0, digest_at_ = 0;
 };
 
 }  // namespace aftercheck::recording

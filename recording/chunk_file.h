@@ -94,6 +94,9 @@ class ChunkFileWriter {
     seal(std::as_writable_bytes(std::span(&header, 1)));
   }
 
+  // Lets go of the file as it is. Nothing more may be written.
+  void close() { file_.reset(); }
+
   // Makes what was written last over a loss of power, the file's name included. Throws Error(io) as above.
   void sync();
   // Reads the file back, all of it, and throws Error(io) when it is not there under its name any more, or is
@@ -120,6 +123,7 @@ class ChunkFileWriter {
 
   const std::string path_;
   const ChunkKind& kind_;
+  const ChunkCompression compression_;
   Context context_;
   UniqueFd file_;
   ByteBuffer out_;           // the chunk under way, with room for its header

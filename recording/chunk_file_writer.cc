@@ -24,6 +24,9 @@ void put(std::span<std::byte> header, size_t at, T value) {
   std::memcpy(header.data() + at, &value, sizeof value);
 }
 
+// Of a chunk, bytes: the tables that zstd takes for so few by itself are good enough.
+constexpr uint64_t kShort = uint64_t{256} << 10;
+
 }  // namespace
 
 uint64_t header_checksum(std::span<const std::byte> header) {
@@ -43,14 +46,13 @@ ChunkFileWriter::Context ChunkFileWriter::make_context(const std::string& path,
   if (context == nullptr) fail(ErrorKind::io, "no memory for the compression of {}", path);
   ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, level);
   ZSTD_CCtx_setParameter(context.get(), ZSTD_c_windowLog, compression.window_log);
-  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_hashLog, compression.hash_log);
-  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_chainLog, compression.chain_log);
   return context;
 }
 
 ChunkFileWriter::ChunkFileWriter(std::string path, const ChunkKind& kind, const ChunkCompression& compression)
     : path_(std::move(path)),
       kind_(kind),
+      compression_(compression),
       context_(make_context(path_, compression)),
       file_(create_file(path_)),
       written_(XXH3_createState()) {
@@ -70,6 +72,10 @@ void ChunkFileWriter::begin(uint64_t raw_length) {
   raw_length_ = raw_length;
   given_ = 0;
   ZSTD_CCtx_reset(context_.get(), ZSTD_reset_session_only);
+  // To clear large tables would be most of the work for a short log.
+  const bool is_short = raw_length <= kShort;
+  ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_hashLog, is_short ? 0 : compression_.hash_log);
+  ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_chainLog, is_short ? 0 : compression_.chain_log);
   ZSTD_CCtx_setPledgedSrcSize(context_.get(), raw_length);
 }
 

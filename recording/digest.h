@@ -48,4 +48,14 @@ class RunningDigest {
   uint64_t value_ = 0;
 };
 
+// Where a count tells the instant the log has these bits of the running digest only, which goes on with all
+// of them. Recordings up to format version 2 have 32.
+constexpr uint32_t kShortDigest = 0xffff;
+
+// Is `digest` that of the event?
+inline bool has_digest(const Event& event, uint32_t digest) {
+  const bool is_short = event.kind == EventKind::preempted && event.digest <= kShortDigest;
+  return (is_short ? digest & kShortDigest : digest) == event.digest;
+}
+
 }  // namespace aftercheck::recording

@@ -34,11 +34,33 @@ enum class EventKind : uint8_t {
   // which `digest` is, since one in 2^32 of the arrivals at RIP has the same `digest` by chance; none in
   // recordings of earlier versions. `branches` say when the guest was there, if its machine counted them.
   asynchronous = 7,
+  // More answer, or all of it, for the last exit of `thread`: other threads have run since that was logged.
+  // No exit, no digest of its own, and what it says of output is steps. The thread does not run in between.
+  answer = 8,
+  // `thread` begins, a number that no thread had before. operands: the thread that made it, and its number in
+  // the system. The answer has all registers and the FPU state. No exit, no digest.
+  thread_start = 9,
+  // `thread` is gone, maybe in the midst of a call. operands: its exit status, or kThreadKilled and the
+  // signal that ended this thread alone. No exit, no digest, no answer.
+  thread_end = 10,
+  // The thread was stopped between two exits, so that others can run. operands: RIP, then how many branches
+  // were executed since its event before was answered (Vcpu::branches()). `digest` is of that instant, of
+  // which the log keeps 16 bits (has_digest()); `rip` is 0. No answer.
+  preempted = 11,
+  // Processes that share memory have it in turns, counted over the whole recording from 1 on: this one has
+  // had its next turn since the event before, where another process had one meanwhile, until its next such
+  // event or the end of its log. operands: the turn; 0: the process shares no memory any more. No exit, no
+  // digest, no answer. A process has no such events before it first shares memory, but for what it has
+  // inherited.
+  turn = 12,
 };
 
 // recording_stopped: before a system call that can't be recorded; that is the event before, without an
 // answer.
 enum class EndReason : uint8_t { exited = 0, killed_by_signal = 1, recording_stopped = 2 };
+
+// Of a thread's end: added to the number of a signal.
+constexpr uint64_t kThreadKilled = 0x100;
 
 struct MemoryWrite {
   uint64_t address = 0;

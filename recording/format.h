@@ -15,6 +15,7 @@ namespace aftercheck::recording {
 constexpr uint64_t kChunkTargetBytes = 8 << 20;  // a chunk is closed when its payload reaches this
 constexpr uint64_t kMaxPayloadBytes = 64 << 20;  // no reader accepts more
 constexpr uint64_t kSmallWriteBytes = 256;       // writes from this size on go to the bulk column
+constexpr uint64_t kShortDigestBytes = 2;        // of a preempted event, little-endian
 // FXSAVE area (Intel SDM vol. 1, 10.5.1), and with the upper halves of YMM0-15 behind it.
 constexpr uint64_t kFpuBytes = 512, kWideFpuBytes = 768;
 constexpr uint32_t kMaxShapes = 1 << 18;       // per chunk
@@ -24,7 +25,7 @@ constexpr uint32_t kMaxListEntries = 1 << 18;  // of each list of an Extra, and 
 // All of an event but its memory writes: the writer refuses more.
 constexpr uint64_t kMaxExtraBytes = 16 << 20;
 
-constexpr uint8_t kLastEventKind = static_cast<uint8_t>(EventKind::asynchronous);
+constexpr uint8_t kLastEventKind = static_cast<uint8_t>(EventKind::turn);
 constexpr uint8_t kLastSpaceOpKind = static_cast<uint8_t>(SpaceOpKind::fill_file);
 constexpr uint8_t kLastOutputStepKind = static_cast<uint8_t>(OutputStepKind::resize);
 

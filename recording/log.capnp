@@ -12,13 +12,14 @@ struct Chunk {
   shapes @2 :List(Shape);
   shapeIndexes @3 :Data;          # per event: varint, index in `shapes`
   times @4 :Data;                 # per event: signed varint, time minus the time of the event before
-  digests @5 :List(UInt32);       # per event: running register digest
+  digests @5 :List(UInt32);       # per event, but for those of shortDigests: running register digest
   masks @6 :Data;                 # per event: one bit per slot of its shape, set when the slot changed
   deltas @7 :Data;                # per changed slot: signed varint, value minus the shape's value before
   outputDigests @8 :List(UInt64); # per output
   smallBytes @9 :Data;            # bytes of memory writes shorter than 256 bytes
   bulkBytes @10 :Data;            # bytes of the other memory writes
   extras @11 :List(Extra);        # ordered by `event`
+  shortDigests @12 :Data;         # per `preempted` event: two bytes, the low half of its digest
 }
 
 # What events have in common: all that is not a number that changes. An event's slots are, in this order: its operands

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "recording/file_io.h"
 
 namespace aftercheck::recording {
 namespace {
@@ -89,6 +90,19 @@ class FieldReader {
                         fields.number("times", std::numeric_limits<uint64_t>::max())});
     }
     return result;
+  }
+
+  uint64_t number_or_none(const char* field, uint64_t most) const {
+    return object_.contains(field) ? number(field, most) : 0;
+  }
+
+  std::optional<Parent> parent(const char* field) const {
+    const auto found = object_.find(field);
+    if (found == object_.end()) return std::nullopt;
+    if (!found->is_object()) wrong(field, "an object", *found);
+    const FieldReader fields(fmt::format("{}: {}", path_, field), *found);
+    return Parent{static_cast<uint32_t>(fields.number("process", std::numeric_limits<uint32_t>::max())),
+                  fields.number("event", std::numeric_limits<uint64_t>::max())};
   }
 
   std::map<std::string, std::string> map(const char* field) const {
@@ -183,9 +197,7 @@ json parse(const std::string& path, const std::string& text) {
   }
 }
 
-}  // namespace
-
-void write_meta(const std::filesystem::path& directory, const Meta& meta, bool synced) {
+std::string text_of(const Meta& meta, const std::string& path) {
   json object = {
       {"format_version", meta.format_version},   {"writer", encode(meta.writer)},
       {"command", encode(meta.command)},         {"working_directory", encode(meta.working_directory)},
@@ -198,8 +210,13 @@ void write_meta(const std::filesystem::path& directory, const Meta& meta, bool s
   for (const AnsweredCall& call : meta.answered_calls)
     object["answered_calls"].push_back(
         {{"call", encode(call.call)}, {"answer", encode(call.answer)}, {"times", call.times}});
+  object["process_id"] = meta.process_id;
+  if (meta.parent) {
+    object["process"] = meta.process;
+    object["recording"] = meta.recording;
+    object["parent"] = {{"process", meta.parent->process}, {"event", meta.parent->event}};
+  }
   if (!meta.stopped_at.empty()) object["stopped_at"] = encode(meta.stopped_at);
-  const std::string path = (directory / "meta").string(), temporary = path + ".new";
   std::string text;
   try {
     text = object.dump(2) + "\n";
@@ -209,6 +226,14 @@ void write_meta(const std::filesystem::path& directory, const Meta& meta, bool s
   if (text.size() > kMaxMetaBytes)
     fail(ErrorKind::unsupported, "{}: command and environment take {} bytes, more than {} MiB", path,
          text.size(), kMaxMetaBytes >> 20);
+  return text;
+}
+
+}  // namespace
+
+void write_meta(const std::filesystem::path& directory, const Meta& meta, bool synced) {
+  const std::string path = (directory / "meta").string(), temporary = path + ".new";
+  const std::string text = text_of(meta, path);
   const UniqueFd fd(::open(temporary.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644));
   if (!fd) fail(ErrorKind::io, "{}: {}", temporary, errno_text(errno));
   try {
@@ -222,6 +247,19 @@ void write_meta(const std::filesystem::path& directory, const Meta& meta, bool s
     throw;
   }
   if (synced) sync_directory(directory);
+}
+
+void write_meta_over(const std::filesystem::path& directory, const Meta& meta) {
+  const std::string path = (directory / "meta").string();
+  std::string text = text_of(meta, path);
+  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat status {};
+  if (!fd || fstat(fd.get(), &status) != 0) fail(ErrorKind::io, "{}: {}", path, errno_text(errno));
+  const auto before = static_cast<uint64_t>(status.st_size);
+  if (text.size() < before && before <= kMaxMetaBytes) text.resize(before, '\n');
+  const auto bytes = std::as_bytes(std::span(text));
+  if (const int error = write_all(fd.get(), bytes, 0); error != 0)
+    fail(ErrorKind::io, "{}: {}", path, errno_text(error));
 }
 
 Meta read_meta(const std::filesystem::path& directory) {
@@ -250,6 +288,13 @@ Meta read_meta(const std::filesystem::path& directory) {
   meta.start_time_ns = fields.number("start_time_ns", std::numeric_limits<uint64_t>::max());
   meta.capabilities = fields.map("capabilities");
   meta.answered_calls = fields.answered_calls("answered_calls");
+  meta.process =
+      static_cast<uint32_t>(fields.number_or_none("process", std::numeric_limits<uint32_t>::max()));
+  meta.parent = fields.parent("parent");
+  meta.recording =
+      static_cast<uint32_t>(fields.number_or_none("recording", std::numeric_limits<uint32_t>::max()));
+  meta.process_id =
+      static_cast<uint32_t>(fields.number_or_none("process_id", std::numeric_limits<uint32_t>::max()));
   meta.stopped_at = fields.text_or_none("stopped_at");
   return meta;
 }

@@ -53,8 +53,8 @@ class Parser {
     return id;
   }
 
-  uint32_t small(char prefix, const char* what) {
-    if (rest_.empty() || rest_.front() != prefix) return 0;
+  std::optional<uint32_t> small(char prefix, const char* what) {
+    if (rest_.empty() || rest_.front() != prefix) return std::nullopt;
     rest_.remove_prefix(1);
     const uint64_t value = number(what);
     if (value > UINT32_MAX || !take(".")) wrong(what);
@@ -96,6 +96,7 @@ void parse_instant(Parser& parser, Position& position) {
 }  // namespace
 
 uint32_t recording_id(const Meta& meta) {
+  if (meta.parent) return meta.recording;
   std::string bytes = meta.writer;
   for (const std::string& word : meta.command) bytes += '\0' + word;
   bytes += fmt::format("{}{}", '\0', meta.start_time_ns);
@@ -106,7 +107,7 @@ std::string to_text(const Position& position) {
   std::string text;
   if (position.recording) text += fmt::format("{:08x}:", *position.recording);
   if (position.process != 0) text += fmt::format("p{}.", position.process);
-  if (position.thread != 0) text += fmt::format("t{}.", position.thread);
+  if (position.thread.value_or(0) != 0) text += fmt::format("t{}.", *position.thread);
   text += fmt::format("e{}", position.event);
   if (const auto* arrival = std::get_if<Arrival>(&position.instant))
     text += fmt::format("+{:#x}#{}", arrival->address, arrival->nth);
@@ -119,7 +120,7 @@ Position parse_position(std::string_view text) {
   Parser parser(text);
   Position position;
   position.recording = parser.recording();
-  position.process = parser.small('p', "a process's number and \".\"");
+  position.process = parser.small('p', "a process's number and \".\"").value_or(0);
   position.thread = parser.small('t', "a thread's number and \".\"");
   parser.take("e");
   position.event = parser.number("an event's number");
@@ -133,9 +134,15 @@ void check_belongs(const Position& position, const Meta& meta) {
   if (position.recording && *position.recording != id)
     fail(ErrorKind::usage, "position {}: it is one of another recording; this one is {:08x}",
          to_text(position), id);
-  if (position.process != 0 || position.thread != 0)
-    fail(ErrorKind::usage, "position {}: the recording has one process with one thread, p0 and t0",
-         to_text(position));
+  if (position.process != meta.process)
+    fail(ErrorKind::usage, "position {}: it is one of process {}, and this is process {}", to_text(position),
+         position.process, meta.process);
+}
+
+void check_thread(const Position& position, uint32_t runs) {
+  if (position.thread && *position.thread != runs)
+    fail(ErrorKind::usage, "position {}: it is thread {} that runs after event {}, not thread {}",
+         to_text(position), runs, position.event, *position.thread);
 }
 
 }  // namespace aftercheck::recording

@@ -14,8 +14,16 @@
 namespace aftercheck::recording {
 
 // Eight hexadecimal digits that tell one recording from another: the low half of an XXH3-64 over its writer,
-// command and start. Its directory's name may change, this does not.
+// command and start; all of its processes have the same. Its directory's name may change, this does not.
 uint32_t recording_id(const Meta& meta);
+
+// Does a segment lead to this event? Others are more answer, or say what threads do, and the segment that
+// follows starts where the last of them was applied.
+constexpr bool ends_segment(EventKind kind) {
+  using enum EventKind;
+  return kind != start && kind != continuation && kind != end && kind != answer && kind != thread_start &&
+         kind != thread_end && kind != turn;
+}
 
 // The nth time, counted from 1, that the guest is about to execute the instruction at `address` since the
 // segment began.
@@ -36,11 +44,13 @@ struct FullState {
 
 // Text: [ID:][pN.][tN.]eEVENT[+INSTANT]
 //   3fa29c01:p0.t0.e1234                   after event 1234 was answered; p0 and t0 are left out, the prefix
-//   "e" may be e1234+0x401136#3                       Arrival
+//   "e" may be; thread 0 runs then e1234+0x401136#3                       Arrival
 //   e1234+0x401136=0123456789abcdef/0123456789abcdef0123456789abcdef   FullState
 struct Position {
   std::optional<uint32_t> recording;  // its recording_id(); nothing: whichever is at hand
-  uint32_t process = 0, thread = 0;
+  uint32_t process = 0;
+  // The one that runs then; nothing: whichever that is, since the event says it.
+  std::optional<uint32_t> thread = {};
   // The last entry of the log that was applied, as Reader counts: the start of the segment that follows it,
   // or within that segment an instant.
   uint64_t event = 0;
@@ -52,8 +62,9 @@ struct Position {
 std::string to_text(const Position& position);
 // Throws Error(usage) that says what is wrong with the text and how it should be.
 Position parse_position(std::string_view text);
-// Throws Error(usage) where the position is one of another recording, or of a process or thread that
-// recordings don't have yet.
+// Throws Error(usage) where the position is one of another recording, or of another process than this one.
 void check_belongs(const Position& position, const Meta& meta);
+// Throws Error(usage) where the position is said to be another thread's than this one, which runs there.
+void check_thread(const Position& position, uint32_t runs);
 
 }  // namespace aftercheck::recording

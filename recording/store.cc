@@ -15,12 +15,11 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/shared_table.h"
 #include "recording/blob_compressor.h"
 #include "recording/blob_hash.h"
 #include "recording/compressed_blob.h"
@@ -133,28 +132,27 @@ Digest128 hash_file(int fd, const std::string& path, uint64_t& size) {
   return hash.value();
 }
 
-// Which files were found whole in this process. A blob that is replaced or changed is another file by this
-// key.
-using FileKey = std::tuple<dev_t, ino_t, off_t, int64_t, int64_t, Digest128>;
+// Which files were found whole, in this process or another one of the recording or replay. A blob that is
+// replaced or changed is another file by this key.
+struct FileKey {
+  uint64_t device = 0, inode = 0, size = 0;
+  int64_t changed_s = 0, changed_ns = 0;
+  Digest128 name{};
+  friend bool operator==(const FileKey&, const FileKey&) = default;
+};
 
 FileKey file_key(const struct stat& status, const Digest128& name) {
-  return {status.st_dev, status.st_ino, status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec, name};
+  return {status.st_dev,         status.st_ino,          static_cast<uint64_t>(status.st_size),
+          status.st_mtim.tv_sec, status.st_mtim.tv_nsec, name};
 }
 
 class VerifiedFiles {
  public:
-  bool contains(const FileKey& key) {
-    std::lock_guard lock(mutex_);
-    return keys_.contains(key);
-  }
-  void add(const FileKey& key) {
-    std::lock_guard lock(mutex_);
-    keys_.insert(key);
-  }
+  bool contains(const FileKey& key) const { return keys_.find(SharedTable::bytes(key)).has_value(); }
+  void add(const FileKey& key) { keys_.add(SharedTable::bytes(key), {}); }
 
  private:
-  std::mutex mutex_;
-  std::set<FileKey> keys_;
+  SharedTable keys_{size_t{4} << 20};
 };
 
 VerifiedFiles& verified_files() {
@@ -288,7 +286,7 @@ Store::Blob Store::add(int fd, uint64_t offset, uint64_t length) {
   copy.path.clear();
   struct stat status {};
   if (fstat(blob.fd.get(), &status) == 0) verified_files().add(file_key(status, blob.name));
-  bring_blob_to_disk(compressor_.get(), blob.name, blob.size, copy.fd.get(), path);
+  bring_blob_to_disk(compressor().get(), blob.name, blob.size, copy.fd.get(), path);
   return blob;
 }
 
@@ -296,12 +294,27 @@ void Store::compress(std::chrono::milliseconds patience) {
   compressor_ = std::make_shared<BlobCompressor>(directory_, patience);
 }
 
+void Store::forked(std::chrono::milliseconds patience) {
+  if (!compressor_ && !patience_when_made_) return;
+  // The copy's lock may be held, and its thread never ends: it is left as it is.
+  static_cast<void>(std::make_unique<std::shared_ptr<BlobCompressor>>(std::move(compressor_)).release());
+  compressor_.reset();
+  patience_when_made_ = patience;
+}
+
+const std::shared_ptr<BlobCompressor>& Store::compressor() const {
+  if (patience_when_made_)
+    compressor_ =
+        std::make_shared<BlobCompressor>(directory_, *std::exchange(patience_when_made_, std::nullopt));
+  return compressor_;
+}
+
 void Store::sync() {
   if (compressor_) compressor_->sync();
 }
 
 void Store::bring_to_disk(const std::filesystem::path& path) {
-  if (compressor_ && compressor_->add_file(path)) return;
+  if (compressor() && compressor()->add_file(path)) return;
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd || fsync(fd.get()) != 0) fail(ErrorKind::io, "{}: fsync: {}", path.string(), errno_text(errno));
 }
@@ -320,7 +333,7 @@ struct Store::NewBlob::Impl {
 
 Store::NewBlob::NewBlob(const Store& store) : impl_(std::make_unique<Impl>()) {
   impl_->directory = store.directory_;
-  impl_->compressor = store.compressor_;
+  impl_->compressor = store.compressor();
   create_temporary(store.directory_, impl_->file);
 }
 

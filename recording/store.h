@@ -48,6 +48,9 @@ class Store {
   void compress(std::chrono::milliseconds patience = {});
   void sync();
   void finish();
+  // In a child of fork(2): the thread that compresses is the parent's, and so is what it has begun. From now
+  // on this has one of its own.
+  void forked(std::chrono::milliseconds patience);
   // Brings another file of the recording, or its folder, to the disk: as blobs, beside the caller, and sync()
   // waits for it; where they are not, at once. Absolute path. Throws Error(io).
   void bring_to_disk(const std::filesystem::path& path);
@@ -87,8 +90,11 @@ class Store {
  private:
   std::filesystem::path directory_;
   bool beside_guest_;
-  std::shared_ptr<BlobCompressor> compressor_;  // NewBlobs have it, too
+  // NewBlobs have it, too. In a child of fork(2) it is made when there is something for it.
+  mutable std::shared_ptr<BlobCompressor> compressor_;
+  mutable std::optional<std::chrono::milliseconds> patience_when_made_;
 
+  const std::shared_ptr<BlobCompressor>& compressor() const;
   Blob open_as_it_lies(const Digest128& name) const;
   std::optional<Blob> unpack(const Blob& blob) const;
 };

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/fork_gate.h"
 #include "base/guarded_copy.h"
 #include "base/thread.h"
 #include "recording/chunk_builder.h"
@@ -42,6 +43,8 @@ class Writer::Impl {
  public:
   Impl(const std::filesystem::path& directory, const WriterOptions& options)
       : flush_interval_(options.flush_interval),
+        computing_interval_(options.computing_interval),
+        synced_(options.synced),
         file_((directory / "events").string(), kEventChunks, compression(options.compression_level)),
         current_(std::make_unique<ChunkBuilder>()) {
     install_fault_guard();
@@ -64,10 +67,7 @@ class Writer::Impl {
     if (failed_) return;
     current_->append(event);
     statistics_.events++;
-    if (current_->count() == 1) {
-      deadline_ = Clock::now() + flush_interval_;
-      work_.notify_one();
-    }
+    set_deadline(event);
     if (current_->full()) hand_over(lock);
   }
 
@@ -85,10 +85,13 @@ class Writer::Impl {
     }
     if (thread_.joinable()) {
       thread_.join();
-      sync();
+      if (synced_) sync();
     }
     if (failed_) fail(ErrorKind::io, "{}", error());
   }
+
+  // Of a copy that fork(2) has made.
+  void close_file() { file_.close(); }
 
   bool failed() const { return failed_; }
 
@@ -120,6 +123,17 @@ class Writer::Impl {
 
   void start_thread() {
     thread_ = start_without_signals([this] { run(); });
+  }
+
+  // After `event`, which is the last of the current chunk.
+  void set_deadline(const Event& event) {
+    const bool computes = event.kind == EventKind::preempted;
+    const bool first = current_->count() == 1;
+    if (!first && (computes || !waits_longer_)) return;
+    const Clock::time_point deadline = Clock::now() + (computes ? computing_interval_ : flush_interval_);
+    deadline_ = first ? deadline : std::min(deadline_, deadline);
+    waits_longer_ = computes;
+    work_.notify_one();
   }
 
   // Gives the current chunk to the writer thread. Waits while too many are on their way.
@@ -160,6 +174,7 @@ class Writer::Impl {
       waiting_.pop_front();
       lock.unlock();
       space_.notify_one();
+      const NoForkMeanwhile works;
       write_chunk(full);
       full.chunk->clear();
       lock.lock();
@@ -203,7 +218,8 @@ class Writer::Impl {
     }
   }
 
-  const std::chrono::milliseconds flush_interval_;
+  const std::chrono::milliseconds flush_interval_, computing_interval_;
+  const bool synced_;
   // Writer thread's own, and finish()'s after it has ended.
   ChunkFileWriter file_;
 
@@ -213,6 +229,7 @@ class Writer::Impl {
   std::vector<std::unique_ptr<ChunkBuilder>> spare_;
   std::deque<Full> waiting_;
   Clock::time_point deadline_{};
+  bool waits_longer_ = false;  // deadline_ is that of a chunk in which threads do nothing but compute
   uint64_t next_first_event_ = 0;
   bool finished_ = false;
   std::string error_;
@@ -227,6 +244,11 @@ class Writer::Impl {
 Writer::Writer(const std::filesystem::path& directory, const WriterOptions& options)
     : impl_(std::make_unique<Impl>(directory, options)) {}
 Writer::~Writer() = default;
+
+// The copy's locks may be held, and its thread never ends: it is left as it is.
+void Writer::leave_to_parent() {
+  if (Impl* copy = impl_.release()) copy->close_file();
+}
 
 void Writer::append(const Event& event) { impl_->append(event); }
 void Writer::flush() { impl_->flush(); }

@@ -22,6 +22,11 @@ constexpr uint64_t kMaxEventBytes = 4 << 20;
 struct WriterOptions {
   int compression_level = 3;                      // zstd
   std::chrono::milliseconds flush_interval{100};  // a partial chunk older than this is written out
+  // One in which threads do nothing but compute in turn: whoever is killed loses nothing that anybody has
+  // seen, and the few dozen events of a tenth of a second take no more bytes than a chunk itself.
+  std::chrono::milliseconds computing_interval{1000};
+  // finish() waits until the disk has all of it, and reads it back. False: somebody else sees to that.
+  bool synced = true;
 };
 
 class Writer {
@@ -41,6 +46,10 @@ class Writer {
   // Writes everything out, fsyncs, reads the file back, ends the thread. Idempotent. Throws Error(io) if
   // something could not be written, or if somebody else has changed what was.
   void finish();
+
+  // In a child of fork(2), which has no thread of the writer's: lets go of the file, which is the parent's.
+  // After that nothing but the destructor may be called.
+  void leave_to_parent();
 
   // Empty, or what went wrong ("DIR/events: No space left on device (ENOSPC)"). Cheap; any thread.
   bool failed() const;

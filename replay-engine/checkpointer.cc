@@ -1,5 +1,8 @@
 #include "replay-engine/checkpointer.h"
 
+#include <utility>
+#include <vector>
+
 #include "base/error.h"
 
 namespace aftercheck {
@@ -8,7 +11,6 @@ void Checkpointer::running(uint64_t number) {
   if (writer_.failed()) fail(ErrorKind::io, "{}", writer_.error());
   if (wanted_ ? !wanted_(number) : number == 0 || !writer_.due(replay_->time_ns())) return;
   Guest& guest = replay_->guest();
-  GuestThread& thread = guest.thread();
   SharedFiles& files = guest.shared_files();
   GuestMemory memory{
       .space = guest.space(),
@@ -23,8 +25,10 @@ void Checkpointer::running(uint64_t number) {
   summary.time_ns = replay_->time_ns();
   summary.work_ns = process_work_ns();
   const recording::LogPlace place = replay_->log_place();
-  writer_.take(summary, {{thread.number(), thread.registers(), thread.vcpu().fpu(), thread.digest().value()}},
-               memory, [place] { return std::optional(place); });
+  std::vector<CheckpointThread> threads;
+  for (const auto& [thread_number, thread] : guest.threads())
+    threads.push_back({thread_number, thread->registers(), thread->fpu(), thread->digest().value()});
+  writer_.take(summary, std::move(threads), memory, [place] { return std::optional(place); });
 }
 
 void Checkpointer::finished(const ReplayResult&) { writer_.finish(); }

@@ -28,20 +28,20 @@ void DenseStops::stopped() {
 }
 
 bool DenseStops::wants_other() {
-  if (!elsewhere_ && !guest_.may_be_on_soft() && guest_.counting_vcpu(thread_) == nullptr) return false;
+  if (!elsewhere_ && !guest_.may_be_on_soft() && guest_.counting_vcpu() == nullptr) return false;
   const double here = cost_[elsewhere_], there = cost_[!elsewhere_];
   if (there == 0) return here < kDenseSeconds;
   return there < here || (blocks_ % kLookAgain == 0 && there < kHopeless * here);
 }
 
 void DenseStops::change() {
-  Vcpu* to = &thread_.own_vcpu();
+  Vcpu* to = &guest_.own_vcpu();
   if (!elsewhere_) {
-    Vcpu* const translated = guest_.counting_vcpu(thread_);
-    to = translated != nullptr ? translated : &guest_.soft_vcpu(thread_);
+    Vcpu* const counting = guest_.counting_vcpu();
+    to = counting != nullptr ? counting : &guest_.soft_vcpu();
   }
   elsewhere_ = !elsewhere_;
-  guest_.move(thread_, *to);
+  guest_.move(*to);
 }
 
 void DenseStops::finish() {

@@ -13,16 +13,16 @@ namespace aftercheck {
 
 class DenseStops {
  public:
-  // `thread` is one of `guest`, whose own machine is KVM. Both must outlive this.
-  DenseStops(Guest& guest, GuestThread& thread) : guest_(guest), thread_(thread) {}
+  // The guest's own machine is KVM. It must outlive this.
+  explicit DenseStops(Guest& guest) : guest_(guest) {}
 
-  // A segment begins, or goes on after the caller has had the guest; on the thread's own vCPU.
+  // A segment begins, or goes on after the caller has had the guest; on the guest's own vCPU.
   void begin();
   // The guest is at a breakpoint; afterwards another vCPU may run it.
   void stopped();
-  // The segment is over, or the caller gets the guest: the thread's own vCPU has its state again.
+  // The segment is over, or the caller gets the guest: its own vCPU has its state again.
   void finish();
-  // The other vCPU can't execute what comes: the thread's own goes on, for good. False where it was at work
+  // The other vCPU can't execute what comes: the guest's own goes on, for good. False where it was at work
   // already.
   bool give_up();
 
@@ -30,7 +30,6 @@ class DenseStops {
   using Clock = std::chrono::steady_clock;
 
   Guest& guest_;
-  GuestThread& thread_;
   bool elsewhere_ = false, gave_up_ = false;
   uint64_t stops_ = 0, blocks_ = 0;  // in the block under way; blocks measured
   Clock::time_point block_start_;

@@ -65,6 +65,9 @@ std::string describe_exit(EventKind kind, uint64_t rip, const std::vector<uint64
     case EventKind::asynchronous:
       what = "a signal between two exits";
       break;
+    case EventKind::preempted:
+      return fmt::format("a stop between two exits, for another thread to run, after {} branches at {:#x}",
+                         operand(1), operand(0));
     default:
       what = "no exit";
   }

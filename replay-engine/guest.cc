@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/checkpoint.h"
 #include "checkpoint/space_description.h"
 #include "machine/dense_exits.h"
 
@@ -20,13 +21,24 @@ using recording::Event;
 using recording::SpaceOp;
 using recording::SpaceOpKind;
 
+namespace {
+
+// Numbers are not used again, so this is how many threads a recording may start: for those that had one a bit
+// is kept.
+constexpr uint32_t kLastThread = (1 << 26) - 1;
+
+}  // namespace
+
 Guest::Guest(GuestOptions options, recording::Store& store)
     : options_(std::move(options)),
       store_(store),
       machine_(create_machine(options_.machine, space_, options_.cpu, options_.needs)),
+      own_(create_leaving_vcpu(*machine_, space_, options_.cpu)),
+      vcpu_(own_.get()),
+      running_(threads_.emplace(0, std::make_unique<GuestThread>(0)).first->second.get()),
       pages_(std::make_unique<PageMap>()) {
-  threads_.push_back(std::make_unique<GuestThread>(0, create_leaving_vcpu(*machine_, space_, options_.cpu)));
-  breakpoints_.emplace(threads_.front()->own_vcpu(), space_);
+  running_->vcpu_ = vcpu_;
+  breakpoints_.emplace(*vcpu_, space_);
 }
 
 Guest::~Guest() = default;
@@ -35,9 +47,78 @@ void Guest::bad(const std::string& what) const {
   fail(ErrorKind::bad_input, "{}: {}", options_.where(), what);
 }
 
+// --- threads ---
+
+void GuestThread::set_fpu(const FpuState& state) {
+  if (vcpu_ != nullptr)
+    vcpu_->set_fpu(state);
+  else
+    fpu_ = state;
+}
+
 GuestThread& Guest::thread(uint32_t number) {
-  if (number >= threads_.size()) bad(fmt::format("it is of thread {}, which was never started", number));
-  return *threads_[number];
+  const auto found = threads_.find(number);
+  if (found == threads_.end())
+    bad(fmt::format(
+        "it is of thread {}, which {}", number,
+        number < had_threads_.size() && had_threads_[number] ? "has ended" : "was never started"));
+  return *found->second;
+}
+
+void Guest::park() {
+  running_->registers_ = vcpu_->registers();
+  running_->fpu_ = vcpu_->fpu();
+  running_->vcpu_ = nullptr;
+}
+
+void Guest::unpark() {
+  running_->vcpu_ = vcpu_;
+  vcpu_->registers() = running_->registers_;
+  vcpu_->set_fpu(running_->fpu_);
+}
+
+void Guest::run(GuestThread& thread) {
+  if (running_ == &thread) return;
+  park();
+  running_ = &thread;
+  unpark();
+  gone_.reset();
+}
+
+// As the guest begins.
+void Guest::only_thread(uint32_t number) {
+  if (number > kLastThread) bad(fmt::format("thread {} starts, beyond {}", number, kLastThread));
+  auto thread = std::make_unique<GuestThread>(number);
+  run(*thread);
+  threads_.clear();
+  threads_.emplace(number, std::move(thread));
+  had_threads_.assign(uint64_t{number} + 1, false);
+  had_threads_[number] = true;
+}
+
+void Guest::start_thread(const Event& event) {
+  if (event.thread > kLastThread) bad(fmt::format("thread {} starts, beyond {}", event.thread, kLastThread));
+  if (event.thread >= had_threads_.size()) had_threads_.resize(uint64_t{event.thread} + 1);
+  if (had_threads_[event.thread])
+    bad(fmt::format("thread {} starts, and there was one with that number", event.thread));
+  if (threads_.size() == kMaxCheckpointThreads) bad(fmt::format("more than {} threads", threads_.size()));
+  RegisterWords words{};
+  std::array<bool, kRegisterCount> set{};
+  for (const recording::RegisterChange& change : event.registers) {
+    if (change.number >= kRegisterCount) bad(fmt::format("register number {}", change.number));
+    words[change.number] = change.value;
+    set[change.number] = true;
+  }
+  if (std::ranges::count(set, true) != kRegisterCount || event.fpu.empty())
+    bad(fmt::format("thread {} starts, and not all of its registers are said", event.thread));
+  had_threads_[event.thread] = true;
+  threads_.emplace(event.thread, std::make_unique<GuestThread>(event.thread));
+}
+
+void Guest::end_thread(GuestThread& thread) {
+  const auto found = threads_.find(thread.number());
+  if (&thread == running_) gone_ = std::move(found->second);
+  threads_.erase(found);
 }
 
 bool Guest::read(uint64_t address, std::span<std::byte> bytes) const {
@@ -74,8 +155,7 @@ std::string Guest::memory_difference(const Event& event) {
       return fmt::format("memory {:#x}-{:#x} {}", stretch.address, stretch.address + stretch.length,
                          readable ? "has other contents" : "is not mapped");
   }
-  if (event.fpu_digest &&
-      recording::digest64(canonical_fpu(thread(event.thread).vcpu().fpu())) != *event.fpu_digest)
+  if (event.fpu_digest && recording::digest64(canonical_fpu(thread(event.thread).fpu())) != *event.fpu_digest)
     return "the x87 or SSE registers differ";
   return {};
 }
@@ -161,7 +241,7 @@ std::vector<Range> Guest::file_pages(const Mapping& mapping) {
 
 uint64_t Guest::registers_digest(GuestThread& thread) {
   const RegisterWords words = canonical_state(thread.registers());
-  const auto fpu = canonical_fpu(thread.vcpu().fpu());
+  const auto fpu = canonical_fpu(thread.fpu());
   recording::OutputDigest digest;
   digest.update(std::as_bytes(std::span(words)));
   digest.update(fpu);
@@ -325,11 +405,14 @@ void Guest::reset() {
   breakpoints_->lift({0, UINT64_MAX});
   space_.clear();
   files_ = {};
-  for (const auto& thread : threads_) thread->digest_ = {};
+  only_thread(0);
 }
 
 void Guest::apply(const Event& event) {
+  if (event.kind == recording::EventKind::start) only_thread(event.thread);
+  if (event.kind == recording::EventKind::thread_start) start_thread(event);
   GuestThread& thread = this->thread(event.thread);
+  if (event.kind == recording::EventKind::thread_end) return end_thread(thread);
   for (const SpaceOp& op : event.space_ops) apply_space_op(op);
   for (const recording::MemoryWrite& write : event.writes) {
     breakpoints_->lift({write.address, write.address + write.bytes.size()});
@@ -372,58 +455,71 @@ void Guest::apply_registers(GuestThread& thread, const Event& event) {
   uint32_t mxcsr = 0;
   std::memcpy(&mxcsr, &state.fxsave[kMxcsr], sizeof mxcsr);
   if (mxcsr > 0xffff) bad(fmt::format("MXCSR {:#x} has reserved bits", mxcsr));
-  thread.vcpu().set_fpu(state);
+  thread.set_fpu(state);
 }
 
 // --- moving and copying ---
 
-Machine& Guest::machine_of(const GuestThread& thread, const Vcpu& vcpu) {
-  if (&vcpu == thread.soft_.get()) return *soft_machine_;
-  return &vcpu == thread.counting_.get() ? *counting_machine_ : *machine_;
+Machine& Guest::machine_of(const Vcpu& vcpu) {
+  if (&vcpu == soft_.get()) return *soft_machine_;
+  return &vcpu == counting_.get() ? *counting_machine_ : *machine_;
 }
 
-void Guest::move(GuestThread& thread, Vcpu& to) {
-  if (thread.vcpu_ == &to) return;
-  code_changed_elsewhere(machine_of(thread, to), space_);
-  hand_over(*thread.vcpu_, to, *breakpoints_);
-  thread.vcpu_ = &to;
+void Guest::move(Vcpu& to) {
+  if (vcpu_ == &to) return;
+  code_changed_elsewhere(machine_of(to), space_);
+  hand_over(*vcpu_, to, *breakpoints_);
+  running_->vcpu_ = vcpu_ = &to;
 }
 
-Vcpu& Guest::soft_vcpu(GuestThread& thread) {
-  if (machine_->kind() == MachineKind::soft) return *thread.own_;
+Vcpu& Guest::soft_vcpu() {
+  if (machine_->kind() == MachineKind::soft) return *own_;
   if (soft_machine_ == nullptr) soft_machine_ = create_soft_machine(space_, options_.cpu);
-  if (thread.soft_ == nullptr) thread.soft_ = soft_machine_->create_vcpu();
-  return *thread.soft_;
+  if (soft_ == nullptr) soft_ = soft_machine_->create_vcpu();
+  return *soft_;
 }
 
-Vcpu* Guest::counting_vcpu(GuestThread& thread) {
-  if (thread.own_->counts_branches()) return thread.own_.get();
+Vcpu* Guest::translated_counting_vcpu() {
   if (machine_->kind() != MachineKind::kvm || options_.needs.walls || cannot_count_) return nullptr;
   try {
     if (counting_machine_ == nullptr) counting_machine_ = create_translated_machine(space_, options_.cpu);
-    if (thread.counting_ == nullptr) thread.counting_ = counting_machine_->create_vcpu();
+    if (counting_ == nullptr) counting_ = counting_machine_->create_vcpu();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::host_lacks) throw;
-    AFTERCHECK_LOG_TO(LogTopic::replay, "branches can't be counted here: {}", error.what());
+    AFTERCHECK_LOG_TO(LogTopic::replay, "branches can't be counted by translated code here: {}",
+                      error.what());
     cannot_count_ = true;
   }
-  return thread.counting_.get();
+  return counting_.get();
 }
 
-Event Guest::describe() {
-  Event event;
-  event.kind = recording::EventKind::start;
-  event.space_ops = describe_mappings(space_);
-  event.patches = describe_patches(space_);
-  const RegisterWords words = to_words(thread().registers());
-  for (size_t i = 0; i < kRegisterCount; ++i) event.registers.push_back({static_cast<uint8_t>(i), words[i]});
-  return event;
+Vcpu* Guest::counting_vcpu(bool must) {
+  if (own_->counts_branches()) return own_.get();
+  if (Vcpu* const translated = translated_counting_vcpu()) return translated;
+  // It loses its translations where it begins to count, or ends.
+  return must && may_be_on_soft() && soft_vcpu().count_branches(true) ? &soft_vcpu() : nullptr;
 }
 
-pid_t Guest::fork() {
+std::vector<Event> Guest::describe() {
+  std::vector<Event> events;
+  for (const auto& [number, thread] : threads_) {
+    Event& event = events.emplace_back();
+    event.kind = events.size() == 1 ? recording::EventKind::start : recording::EventKind::thread_start;
+    event.thread = number;
+    const RegisterWords words = to_words(thread->registers());
+    for (size_t i = 0; i < kRegisterCount; ++i)
+      event.registers.push_back({static_cast<uint8_t>(i), words[i]});
+    event.fpu = thread->fpu().bytes();
+  }
+  if (events.empty()) events.emplace_back().thread = running_->number();
+  events.front().space_ops = describe_mappings(space_);
+  events.front().patches = describe_patches(space_);
+  return events;
+}
+
+pid_t Guest::fork(bool shares) {
   // A KVM vCPU answers nothing in the child.
-  std::vector<FpuState> fpus;
-  for (const auto& thread : threads_) fpus.push_back(thread->vcpu().fpu());
+  const FpuState fpu = vcpu_->fpu();
   const MachineKind kind = machine_->kind();
   std::array<int, 2> ends{};
   if (pipe(ends.data()) != 0) return -1;
@@ -431,7 +527,8 @@ pid_t Guest::fork() {
   const pid_t child = ::fork();
   if (child == 0) {
     told.reset();
-    separate(choice_of(kind), fpus);
+    running_->fpu_ = fpu;
+    separate(choice_of(kind), shares && files_.joined());
     return child;  // `tell` is closed: the parent goes on
   }
   tell.reset();
@@ -441,26 +538,22 @@ pid_t Guest::fork() {
   return child;
 }
 
-void Guest::separate(MachineChoice choice, const std::vector<FpuState>& fpus) {
-  std::vector<Registers> registers;
-  for (const auto& thread : threads_) {
-    registers.push_back(thread->registers());
-    for (std::unique_ptr<Vcpu>* vcpu : {&thread->own_, &thread->soft_, &thread->counting_}) vcpu->reset();
-    thread->vcpu_ = nullptr;
-  }
+void Guest::separate(MachineChoice choice, bool shares) {
+  running_->registers_ = vcpu_->registers();
+  running_->vcpu_ = vcpu_ = nullptr;
+  for (std::unique_ptr<Vcpu>* vcpu : {&own_, &soft_, &counting_}) vcpu->reset();
   // First of all: a machine on KVM has page tables in memory that it shares with the parent's.
   for (std::unique_ptr<Machine>* machine : {&machine_, &soft_machine_, &counting_machine_}) machine->reset();
   pages_ = std::make_unique<PageMap>();
-  files_.separate(space_);
-  machine_ = create_machine(choice, space_, options_.cpu, options_.needs);
-  for (size_t i = 0; i < threads_.size(); ++i) {
-    GuestThread& thread = *threads_[i];
-    thread.own_ = create_leaving_vcpu(*machine_, space_, options_.cpu);
-    thread.vcpu_ = thread.own_.get();
-    thread.registers() = registers[i];
-    thread.vcpu_->set_fpu(fpus[i]);
+  if (!shares) {
+    files_.leave();
+    files_.separate(space_);
   }
-  breakpoints_->switch_to(thread().vcpu());
+  machine_ = create_machine(choice, space_, options_.cpu, options_.needs);
+  own_ = create_leaving_vcpu(*machine_, space_, options_.cpu);
+  vcpu_ = own_.get();
+  unpark();
+  breakpoints_->switch_to(*vcpu_);
 }
 
 }  // namespace aftercheck

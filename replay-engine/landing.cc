@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "recording/digest.h"
 
@@ -33,28 +34,41 @@ constexpr double kDenseSeconds = 200e-6;
 
 }  // namespace
 
-Landing::Landing(Guest& guest, GuestThread& thread, const recording::Event& event)
-    : guest_(guest), thread_(thread), event_(event) {}
+bool Landing::lands_on(const recording::Event& event) {
+  return event.kind == recording::EventKind::asynchronous || event.kind == recording::EventKind::preempted;
+}
+
+Landing::Landing(Guest& guest, const recording::Event& event)
+    : guest_(guest),
+      event_(event),
+      preempted_(event.kind == recording::EventKind::preempted),
+      address_(preempted_ ? event.operands.at(0) : event.rip),
+      branches_(preempted_ ? event.operands.at(1) : event.branches) {}
 
 Landing::~Landing() { disarm(); }
 
 void Landing::begin() {
-  Vcpu* const counting = event_.branches ? guest_.counting_vcpu(thread_) : nullptr;
+  Vcpu* const counting = branches_ ? guest_.counting_vcpu(preempted_) : nullptr;
+  if (counting == nullptr && preempted_)
+    fail(ErrorKind::host_lacks,
+         "thread {} was stopped there, after {} branches, for another to run, and nothing here counts them; "
+         "use --machine translated where the host can, and the recording is not a stranger's",
+         event_.thread, *branches_);
   if (counting == nullptr) return begin_on_own();
-  guest_.move(thread_, *counting);
+  guest_.move(*counting);
   counted_ = true;
 }
 
 void Landing::begin_on_own() {
-  guest_.move(thread_, thread_.own_vcpu());
-  if (!thread_.vcpu().has_run_to()) arm();
+  guest_.move(guest_.own_vcpu());
+  if (!guest_.vcpu().has_run_to()) arm();
   begin_block(kKvmBlock);
 }
 
-void Landing::arm() { armed_ = guest_.breakpoints().add(event_.rip); }
+void Landing::arm() { armed_ = guest_.breakpoints().add(address_); }
 
 void Landing::disarm() {
-  if (std::exchange(armed_, false)) guest_.breakpoints().remove(event_.rip);
+  if (std::exchange(armed_, false)) guest_.breakpoints().remove(address_);
 }
 
 // --- the state ---
@@ -62,6 +76,7 @@ void Landing::disarm() {
 // Mappings stay as they are within a segment, so this is done once, when the first arrival is there.
 void Landing::look_up() {
   if (std::exchange(looked_up_, true)) return;
+  if (preempted_) return;
   look_up_stretches();
   look_up_operands();
   // The handler starts with RSP at its frame.
@@ -101,7 +116,7 @@ void Landing::look_up_frame(uint64_t frame) {
                                  &R::rdx, &R::rax, &R::rcx, &R::rsp, &R::rip, &R::rflags};
   std::array<uint64_t, kSaved.size()> saved;
   if (!copy_written(frame + kContext, std::as_writable_bytes(std::span(saved)))) return;
-  Registers registers = thread_.registers();
+  Registers registers = guest_.vcpu().registers();
   for (size_t i = 0; i < kSaved.size(); ++i) registers.*kSaved[i] = saved[i];
   if (!registers_match(registers)) return;
   words_ = canonical_state(registers);
@@ -152,15 +167,17 @@ bool Landing::all_hold(std::vector<Stretch>& stretches) {
 
 bool Landing::registers_match(const Registers& registers) {
   const RegisterWords words = canonical_state(registers);
-  return (!words_ || words == *words_) && thread_.digest().peek(words) == event_.digest;
+  return (!words_ || words == *words_) &&
+         recording::has_digest(event_, guest_.running().digest().peek(words));
 }
 
 // The first arrival with the identical state of registers, memory and FPU.
 bool Landing::arrived() {
-  if (counted_ && branches() != *event_.branches) return false;
+  if (counted_ && branches() != *branches_) return false;
   look_up();
   ++arrivals_;
-  if (all_hold(samples_) && registers_match(thread_.registers()) && all_hold(stretches_) &&
+  if (counted_) last_arrival_ = guest_.vcpu().registers();
+  if (all_hold(samples_) && registers_match(guest_.vcpu().registers()) && all_hold(stretches_) &&
       guest_.memory_matches(event_))
     return true;
   if (counted_) return false;
@@ -276,7 +293,7 @@ void Landing::search_counter() {
     counter_ = Word{stretch.address + offset, *value};
     search_.reset();
     AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: the word at {:#x} is {:#x} then, and {:#x} now",
-                      event_.rip, counter_->address, *value, after);
+                      address_, counter_->address, *value, after);
   }
 }
 
@@ -284,13 +301,13 @@ void Landing::search_counter() {
 
 Exit Landing::go() {
   Breakpoints& breakpoints = guest_.breakpoints();
-  if (counted_) return breakpoints.run_until(*event_.branches, event_.rip);
-  if (!thread_.vcpu().has_run_to()) return breakpoints.run();
+  if (counted_) return breakpoints.run_until(*branches_, address_);
+  if (!guest_.vcpu().has_run_to()) return breakpoints.run();
   look_up();
   // Others who stop there want to see each arrival.
-  const bool others = breakpoints.at(event_.rip);
+  const bool others = breakpoints.at(address_);
   patience_ = others ? 0 : block_size_;
-  return breakpoints.run_to(event_.rip, others ? nullptr : this);
+  return breakpoints.run_to(address_, others ? nullptr : this);
 }
 
 // Of a vCPU that needs not come back for its own sake: as often as is good for whoever waits.
@@ -307,7 +324,7 @@ void Landing::begin_block(uint64_t size) {
 
 void Landing::end_block() {
   const Clock::time_point now = Clock::now();
-  if (thread_.vcpu().has_run_to()) search_counter();
+  if (guest_.vcpu().has_run_to()) search_counter();
   const double block_seconds = std::chrono::duration<double>(now - block_start_).count();
   const double seconds =
       block_seconds / static_cast<double>(std::max<uint64_t>(arrivals_ - block_arrivals_, 1));
@@ -321,7 +338,7 @@ void Landing::end_block() {
     }
     return begin_block(next_block(block_seconds));
   }
-  if (thread_.vcpu().has_run_to()) return begin_block(next_block(block_seconds));
+  if (guest_.vcpu().has_run_to()) return begin_block(next_block(block_seconds));
   kvm_seconds_ = seconds;
   if (gave_up_ || seconds > kDenseSeconds || (wait_ != 0 && --wait_ != 0)) return begin_block(kKvmBlock);
   change();
@@ -330,32 +347,32 @@ void Landing::end_block() {
 
 void Landing::change() {
   const auto tell = [this](const char* to) {
-    AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: after {} arrivals on to the {} vCPU", event_.rip,
+    AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: after {} arrivals on to the {} vCPU", address_,
                       arrivals_, to);
   };
   if (on_soft()) {
-    tell("thread's own");
-    guest_.move(thread_, thread_.own_vcpu());
+    tell("guest's own");
+    guest_.move(guest_.own_vcpu());
     if (!armed_) arm();
     return;
   }
   // Where the guest has registers that the soft vCPU lacks, translated code, which an INT3 stops for less
   // than KVM.
   const bool soft = guest_.may_be_on_soft();
-  Vcpu* const other = soft ? &guest_.soft_vcpu(thread_) : guest_.counting_vcpu(thread_);
-  if (other == nullptr || other == &thread_.own_vcpu()) {
+  Vcpu* const other = soft ? &guest_.soft_vcpu() : guest_.counting_vcpu();
+  if (other == nullptr || other == &guest_.own_vcpu()) {
     gave_up_ = true;
     return;
   }
   tell(soft ? "soft" : "translated");
   if (other->has_run_to()) disarm();
-  guest_.move(thread_, *other);
+  guest_.move(*other);
 }
 
 bool Landing::give_up() {
-  if (!on_soft()) return false;
+  if (!on_soft() || preempted_) return false;
   if (std::exchange(counted_, false)) {
-    AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: branches can't be counted to it", event_.rip);
+    AFTERCHECK_LOG_TO(LogTopic::replay, "landing at {:#x}: branches can't be counted to it", address_);
     begin_on_own();
     return true;
   }

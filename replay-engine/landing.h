@@ -1,5 +1,6 @@
 // The way to the instant of an asynchronous event, which is known by the guest's whole state and, if the
-// recorder could count them, by the number of branches executed before it.
+// recorder could count them, by the number of branches executed before it. That number and the registers'
+// digest are all there is for the instant at which a thread was preempted.
 #pragma once
 
 #include <chrono>
@@ -23,30 +24,34 @@ namespace aftercheck {
 // translated machine.
 class Landing final : private ArrivalFilter {
  public:
-  // `event` is of the thread's, asynchronous, and ends the segment in which the guest is. All must outlive
-  // this.
-  Landing(Guest& guest, GuestThread& thread, const recording::Event& event);
+  // Is it one whose instant has to be found?
+  static bool lands_on(const recording::Event& event);
+  // `event` is such a one, of the thread that runs, and ends the segment in which the guest is. Both must
+  // outlive this. Throws Error(bad_input) where it does not say what it should.
+  Landing(Guest& guest, const recording::Event& event);
   ~Landing();
   Landing(const Landing&) = delete;
   Landing& operator=(const Landing&) = delete;
 
-  uint64_t address() const { return event_.rip; }
+  uint64_t address() const { return address_; }
   // How often the guest was there; where that counts, with the instant's count of branches.
   uint64_t arrivals() const { return arrivals_; }
   bool counted() const { return counted_; }
+  // The registers there, the last time.
+  const std::optional<Registers>& last_arrival() const { return last_arrival_; }
   // Executed since the segment's start, where they are counted; else 0.
-  uint64_t branches() const { return counted_ ? thread_.vcpu().branches() : 0; }
+  uint64_t branches() const { return counted_ ? guest_.vcpu().branches() : 0; }
   // Has the guest executed more than before the instant? No, where they are not counted.
-  bool passed() const { return counted_ && branches() > *event_.branches; }
+  bool passed() const { return counted_ && branches() > *branches_; }
 
   // Before anything else, at the segment's start. Afterwards another vCPU may run the guest; one that counts
-  // is to count from here on.
+  // is to count from here on. Throws Error(host_lacks) where nothing counts and nothing else will do.
   void begin();
   // The guest is at the address: is this the instant? Afterwards another vCPU may run it.
   bool arrived();
   // Runs the guest to the next arrival that may be it, or to another exit.
   Exit go();
-  // The vCPU that is not the thread's own can't execute what comes: its own goes on. False where it was at
+  // The vCPU that is not the guest's own can't execute what comes: its own goes on. False where it was at
   // work already.
   bool give_up();
 
@@ -58,8 +63,10 @@ class Landing final : private ArrivalFilter {
   };
 
   Guest& guest_;
-  GuestThread& thread_;
   const recording::Event& event_;
+  const bool preempted_;  // it says no more than a count
+  const uint64_t address_;
+  const std::optional<uint64_t> branches_;
   std::vector<Stretch> samples_, stretches_;  // what refused an arrival last is in front
   // The canonical registers of the instant, where the recording has them; and which refused last.
   std::optional<RegisterWords> words_;
@@ -78,6 +85,7 @@ class Landing final : private ArrivalFilter {
   uint64_t seen_arrival_ = 0, searched_offset_ = 0, searched_step_ = 0;
   bool looked_up_ = false;
   uint64_t arrivals_ = 0;
+  std::optional<Registers> last_arrival_;
   bool armed_ = false;    // an INT3 stops the guest there
   bool counted_ = false;  // the vCPU counts branches and stops the guest there
 
@@ -92,7 +100,7 @@ class Landing final : private ArrivalFilter {
   uint64_t wait_ = 0, waits_ = 1;  // blocks on KVM before the soft vCPU is tried again; how many next time
 
   // Where branches are counted, on the one that counts.
-  bool on_soft() const { return &thread_.vcpu() != &thread_.own_vcpu(); }
+  bool on_soft() const { return &guest_.vcpu() != &guest_.own_vcpu(); }
   void begin_on_own();
   void look_up();
   void look_up_stretches();

@@ -40,6 +40,11 @@ std::optional<Instant> instant_of(const Position& position) {
   return std::nullopt;
 }
 
+// Has it no segment before it?
+bool between_segments(EventKind kind) {
+  return !recording::ends_segment(kind) && kind != EventKind::start && kind != EventKind::end;
+}
+
 }  // namespace
 
 class Replay::Impl {
@@ -52,7 +57,7 @@ class Replay::Impl {
   void detach(Participant& participant) {
     if (std::erase(attached_, &participant) != 0) participant.detach();
   }
-  pid_t fork();
+  pid_t fork(bool shares);
   Position position();
 
   void stop(Participant& participant) {
@@ -60,11 +65,17 @@ class Replay::Impl {
   }
   Segment& segment() { return segment_; }
   Guest& guest() { return guest_; }
-  const ReplayOptions& options() const { return options_; }
+  void enter(const std::filesystem::path& directory);
+  const std::filesystem::path& directory() const { return directory_; }
   const recording::Meta& meta() const { return meta_; }
   const ReplayResult& result() const { return result_; }
   recording::LogPlace log_place() const { return reader_->place(); }
   uint64_t time_ns() const { return time_ns_; }
+  uint64_t next_time_ns() const {
+    if (phase_ == Phase::ended) return UINT64_MAX;
+    if (event_ != nullptr) return event_->time_ns;  // of a process's first turn, too, which begins nothing
+    return phase_ == Phase::not_begun ? 0 : UINT64_MAX;
+  }
 
  private:
   enum class Phase : uint8_t {
@@ -76,7 +87,8 @@ class Replay::Impl {
 
   Replay& owner_;
   const ReplayOptions options_;
-  const recording::Meta meta_;
+  std::filesystem::path directory_;  // of the process that is replayed
+  recording::Meta meta_;
   std::optional<recording::Reader> reader_;
   recording::Store store_;
   Guest guest_;
@@ -97,7 +109,7 @@ class Replay::Impl {
     fail(ErrorKind::bad_input, "{}: {}", where(), what);
   }
   std::string where() const {
-    return fmt::format("{}: event {} (in the chunk at offset {})", (options_.directory / "events").string(),
+    return fmt::format("{}: event {} (in the chunk at offset {})", (directory_ / "events").string(),
                        reader_->number(), reader_->chunk_offset());
   }
   template <typename Visit>
@@ -108,8 +120,11 @@ class Replay::Impl {
   void begin();
   bool begin_from_checkpoint();
   void begin_with(const Checkpoint& checkpoint);
+  void end_without_start();
   void load_next();
+  void go_on();
   void apply(const Event& event);
+  void take_turn(const Event& event);
   void finish(const Event& event);
   std::optional<Stop> run_segment(const Limit& limit);
   SegmentStop run_guest();
@@ -123,6 +138,9 @@ class Replay::Impl {
   Position segment_start() const {
     Position start;
     start.recording = recording::recording_id(meta_);
+    // Said where it tells something.
+    if (const uint32_t thread = guest_.running().number(); thread != 0) start.thread = thread;
+    start.process = meta_.process;
     start.event = answered_;
     return start;
   }
@@ -134,6 +152,7 @@ class Replay::Impl {
 Replay::Impl::Impl(Replay& owner, const ReplayOptions& options)
     : owner_(owner),
       options_(options),
+      directory_(options.directory),
       meta_(recording::read_meta(options.directory)),
       reader_(std::in_place, options.directory),
       store_(options.directory, false),
@@ -143,7 +162,7 @@ Replay::Impl::Impl(Replay& owner, const ReplayOptions& options)
               options.system_call_name,
               [this] { return where(); }},
              store_),
-      segment_(guest_, guest_.thread(), options.machine == MachineChoice::automatic,
+      segment_(guest_, options.machine == MachineChoice::automatic,
                {[this](uint64_t address) { each([&](Participant& p) { p.stopped(address); }); },
                 [this] { return stop_wanted_ != nullptr; },
                 [this](uint64_t arrivals) { tell_landing(arrivals); }}) {
@@ -158,18 +177,42 @@ void Replay::Impl::attach(Participant& participant) {
   attached_.push_back(&participant);
   participant.attach(owner_);
   if (phase_ == Phase::not_begun || phase_ == Phase::ended) return;
-  Event event = guest_.describe();
-  event.time_ns = time_ns_;
-  participant.applied(event, answered_);
+  for (Event& event : guest_.describe()) {
+    event.time_ns = time_ns_;
+    participant.applied(event, answered_);
+  }
 }
 
-pid_t Replay::Impl::fork() {
-  const bool between = phase_ == Phase::not_begun || (phase_ == Phase::segment && !segment_.begun());
+pid_t Replay::Impl::fork(bool shares) {
+  const bool between = phase_ == Phase::not_begun || phase_ == Phase::at_exit ||
+                       (phase_ == Phase::segment && !segment_.begun());
   if (!between) fail(ErrorKind::internal, "a replay can be forked between segments only");
-  const pid_t child = guest_.fork();
+  const pid_t child = guest_.fork(shares);
   if (child < 0) fail(ErrorKind::io, "a process for a copy of the replay: {}", errno_text(errno));
   if (child == 0) each([](Participant& p) { p.forked(); });
   return child;
+}
+
+void Replay::Impl::enter(const std::filesystem::path& directory) {
+  if (phase_ != Phase::at_exit) fail(ErrorKind::internal, "a process begins at an exit of its parent's");
+  const recording::Parent here{.process = meta_.process, .event = reader_->number()};
+  recording::Meta meta = recording::read_meta(directory);
+  meta_ = std::move(meta);
+  directory_ = directory;
+  reader_.emplace(directory_);
+  result_ = {};
+  result_.machine = guest_.machine().kind();
+  answered_ = answer_begins_ = time_ns_ = 0;
+  phase_ = Phase::not_begun;
+  event_ = reader_->next();
+  if (event_ == nullptr) return end_without_start();
+  if (event_->kind != EventKind::start || event_->operands.size() != 2)
+    bad("the first event is not the start of a process");
+  if (event_->operands[0] != here.process || event_->operands[1] != here.event)
+    bad(fmt::format("the process begins at event {} of process {}, and this is event {} of process {}",
+                    event_->operands[1], event_->operands[0], here.event, here.process));
+  apply(*event_);
+  load_next();
 }
 
 Position Replay::Impl::position() {
@@ -177,30 +220,35 @@ Position Replay::Impl::position() {
   if (phase_ != Phase::segment || !segment_.begun()) return position;
   const auto arrivals = segment_.arrivals_here();
   if (arrivals)
-    position.instant = recording::Arrival{guest_.thread().registers().rip, *arrivals};
+    position.instant = recording::Arrival{guest_.running().registers().rip, *arrivals};
   else
-    position.instant = guest_.full_state(guest_.thread());
+    position.instant = guest_.full_state(guest_.running());
   return position;
 }
 
 // --- beginning and going on in the log ---
 
 void Replay::Impl::begin() {
-  if (options_.start_near != 0 && begin_from_checkpoint()) return;
+  if (options_.start_near != 0 && begin_from_checkpoint()) return go_on();
   event_ = reader_->next();
-  if (event_ == nullptr) {
-    phase_ = Phase::ended;
-    result_.truncated = reader_->truncated(&result_.truncation);
-    each([&](Participant& p) { p.finished(result_); });
-    return;
-  }
+  if (event_ == nullptr) return end_without_start();
   if (event_->kind != EventKind::start) bad("the first event is not the start of a guest");
+  if (meta_.parent)
+    fail(ErrorKind::usage, "{}: it is of a child process, which begins where its parent has come to",
+         where());
   apply(*event_);
   load_next();
 }
 
+// Nothing is left of the log, or nothing was ever written.
+void Replay::Impl::end_without_start() {
+  phase_ = Phase::ended;
+  result_.truncated = reader_->truncated(&result_.truncation);
+  each([&](Participant& p) { p.finished(result_); });
+}
+
 bool Replay::Impl::begin_from_checkpoint() {
-  const Checkpoints checkpoints(options_.directory);
+  const Checkpoints checkpoints(directory_);
   for (const Checkpoints::Known* known = checkpoints.before(options_.start_near); known != nullptr;
        known = known->event == 0 ? nullptr : checkpoints.before(known->event - 1)) {
     try {
@@ -216,18 +264,20 @@ bool Replay::Impl::begin_from_checkpoint() {
             fmt::format("the checkpoint at event {} can't be used: {}; starting from an earlier one",
                         known->event, error.what()));
       guest_.reset();
-      reader_.emplace(options_.directory);
+      reader_.emplace(directory_);
     }
   }
   return false;
 }
 
 void Replay::Impl::begin_with(const Checkpoint& checkpoint) {
-  reader_.emplace(options_.directory, checkpoint.next, checkpoint.event + 1);
+  reader_.emplace(directory_, checkpoint.next, checkpoint.event + 1);
   event_ = reader_->next();
   if (event_ == nullptr || event_->kind == EventKind::start || event_->kind == EventKind::continuation)
     bad("a checkpoint can't lie before it");
-  const Event described = restore(guest_, checkpoint, store_);
+  const std::vector<Event> described = restore(guest_, checkpoint, store_);
+  if (event_->kind != EventKind::thread_start && event_->kind != EventKind::end)
+    guest_.thread(event_->thread);
   answered_ = answer_begins_ = checkpoint.event;
   time_ns_ = checkpoint.time_ns;
   result_.checkpoint = checkpoint.event;
@@ -235,27 +285,46 @@ void Replay::Impl::begin_with(const Checkpoint& checkpoint) {
                     "started from the one at e{}: {} mappings, {} pages in {} runs, {} packs",
                     checkpoint.event, checkpoint.mappings.size(), checkpoint.pages, checkpoint.runs.size(),
                     checkpoint.packs.size());
-  each([&](Participant& p) { p.applied(described, answered_); });
-  if (event_->kind == EventKind::end) return load_next();
-  phase_ = Phase::segment;
-  told_running_ = false;
-  segment_.begin(*event_);
+  for (const Event& event : described) each([&](Participant& p) { p.applied(event, answered_); });
 }
 
 void Replay::Impl::apply(const Event& event) {
   guest_.apply(event);
   answered_ = reader_->number();
-  if (event.kind != EventKind::continuation) {
-    answer_begins_ = answered_;
-    time_ns_ = event.time_ns;
-  }
+  if (!between_segments(event.kind)) answer_begins_ = answered_;
+  if (event.kind != EventKind::continuation) time_ns_ = event.time_ns;
   each([&](Participant& p) { p.applied(event, answered_); });
+}
+
+// Between two exits the guest's memory is what it was before, but for what is shared.
+void Replay::Impl::take_turn(const Event& event) {
+  const uint64_t number = event.operands[0];
+  SharedFiles& files = guest_.shared_files();
+  if (options_.sharing == nullptr)
+    fail(ErrorKind::unsupported,
+         "{}: from here on the process shares memory with others, and can be replayed together with them "
+         "only: `aftercheck replay` of the whole recording does that",
+         where());
+  if (number == 0) {
+    files.leave();
+    files.drop_unmapped(guest_.space());
+    files.separate(guest_.space());
+  }
+  options_.sharing->turn(number);
+  if (number != 0 && !files.joined()) files.join(*options_.sharing, guest_.space());
 }
 
 // All of event_ was answered but its continuations.
 void Replay::Impl::load_next() {
-  if (event_ == nullptr || event_->kind != EventKind::end) event_ = reader_->next();
-  while (event_ != nullptr && event_->kind == EventKind::continuation) {
+  event_ = reader_->next();
+  go_on();
+}
+
+// With what is next in the log, which is event_.
+void Replay::Impl::go_on() {
+  while (event_ != nullptr && between_segments(event_->kind)) {
+    replay_outputs(*event_);
+    if (event_->kind == EventKind::turn) take_turn(*event_);
     apply(*event_);
     event_ = reader_->next();
   }
@@ -287,8 +356,8 @@ void Replay::Impl::finish(const Event& event) {
 
 Stop Replay::Impl::advance(const Limit& limit) {
   const InvariantContext context([this] {
-    return fmt::format("replaying {} at e{}, on the way to event {}: {}", options_.directory.string(),
-                       answered_, reader_->number(), describe(guest_.thread().registers()));
+    return fmt::format("replaying {} at e{}, on the way to event {}: {}", directory_.string(), answered_,
+                       reader_->number(), describe(guest_.running().registers()));
   });
   if (limit.position) recording::check_belongs(*limit.position, meta_);
   std::optional<Stop> stop;
@@ -336,6 +405,7 @@ std::optional<Stop> Replay::Impl::limit_between(const Limit& limit) {
   if (!limit.position) return std::nullopt;
   if (limit.position->event < answer_begins_) missed(*limit.position);
   if (limit.position->event > answered_) return std::nullopt;
+  check_thread(*limit.position, guest_.running().number());
   const std::optional<Instant> instant = instant_of(*limit.position);
   if (!instant) {
     if (segment_.begun()) missed(*limit.position);
@@ -358,6 +428,7 @@ Stop Replay::Impl::limit_at_end(const Limit& limit) const {
   else if (limit.position) {
     const uint64_t event = limit.position->event;
     if (event < answer_begins_ || event > answered_ || instant_of(*limit.position)) missed(*limit.position);
+    check_thread(*limit.position, guest_.running().number());
     stop.why = Stop::Why::position;
   }
   return stop;
@@ -372,8 +443,8 @@ std::optional<Stop> Replay::Impl::run_segment(const Limit& limit) {
   }
   const SegmentStop segment_stop = run_guest();
   AFTERCHECK_LOG_TO(LogTopic::replay, "segment after e{}: {} at {:#x}", answered_,
-                    static_cast<int>(segment_stop.why), guest_.thread().registers().rip);
-  const uint64_t rip = guest_.thread().registers().rip;
+                    static_cast<int>(segment_stop.why), guest_.running().registers().rip);
+  const uint64_t rip = guest_.running().registers().rip;
   switch (segment_stop.why) {
     case SegmentStop::Why::wanted:
       return std::nullopt;
@@ -419,28 +490,33 @@ SegmentStop Replay::Impl::run_guest() {
     return segment_.run();
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::host_lacks) throw;
-    fail(ErrorKind::host_lacks, "{}: event {}: {}", (options_.directory / "events").string(),
-         reader_->number(), error.what());
+    fail(ErrorKind::host_lacks, "{}: event {}: {}", (directory_ / "events").string(), reader_->number(),
+         error.what());
   }
 }
 
 void Replay::Impl::verify(const SegmentStop& stop) {
   const Event& event = *event_;
   GuestThread& thread = guest_.thread(event.thread);
-  if (event.kind != EventKind::asynchronous) {
+  if (!Landing::lands_on(event)) {
     if (const std::optional<Difference> difference = guest_.differs_from(event, stop.exit))
       diverged(difference->actual, difference->detail);
   } else if (stop.why != SegmentStop::Why::landed) {
     const Registers& registers = thread.registers();
     const bool passed = stop.why == SegmentStop::Why::passed;
+    const bool preempted = event.kind == EventKind::preempted;
+    const uint64_t address = preempted ? event.operands[0] : event.rip;
     const std::string count =
-        segment_.landing_counted() ? fmt::format(" after {} branches", *event.branches) : "";
-    diverged(
-        passed ? fmt::format("more branches, at {:#x}", registers.rip)
-               : describe_exit(kind_of(stop.exit), registers.rip, operands_of(stop.exit, registers),
-                               options_.system_call_name),
-        fmt::format("the guest {} without passing the recorded state at {:#x}{} ({} arrivals there)",
-                    passed ? "went on" : "left the segment", event.rip, count, segment_.landing_arrivals()));
+        segment_.landing_counted()
+            ? fmt::format(" after {} branches", preempted ? event.operands[1] : *event.branches)
+            : "";
+    const std::optional<Registers> there = segment_.landing_registers();
+    diverged(passed ? fmt::format("more branches, at {:#x}", registers.rip)
+                    : describe_exit(kind_of(stop.exit), registers.rip, operands_of(stop.exit, registers),
+                                    options_.system_call_name),
+             fmt::format("the guest {} without passing the recorded state at {:#x}{} ({} arrivals there{})",
+                         passed ? "went on" : "left the segment", address, count, segment_.landing_arrivals(),
+                         preempted && there ? ", at the last of them " + aftercheck::describe(*there) : ""));
   } else {
     thread.digest().update(canonical_state(thread.registers()));
   }
@@ -502,7 +578,7 @@ void Replay::Impl::diverged(const std::string& actual, const std::string& detail
   });
   if (const std::string reason = untrapped_code(guest().space()); !reason.empty()) all += "\n  " + reason;
   all += fmt::format("\n  to look at the guest before it: aftercheck replay -v --to {} {}",
-                     to_text(segment_start()), options_.directory.string());
+                     to_text(segment_start()), directory_.string());
   if (result_.checkpoint)
     all += fmt::format(
         "\n  the replay started from the checkpoint at event {}; a replay from the start tells whether it is "
@@ -527,13 +603,15 @@ void Replay::add_breakpoint(uint64_t address) { impl_->segment().add_breakpoint(
 void Replay::remove_breakpoint(uint64_t address) { impl_->segment().remove_breakpoint(address); }
 void Replay::attach(Participant& participant) { impl_->attach(participant); }
 void Replay::detach(Participant& participant) { impl_->detach(participant); }
-pid_t Replay::fork() { return impl_->fork(); }
+pid_t Replay::fork(bool shares) { return impl_->fork(shares); }
 Guest& Replay::guest() { return impl_->guest(); }
 const Guest& Replay::guest() const { return impl_->guest(); }
-const std::filesystem::path& Replay::directory() const { return impl_->options().directory; }
+const std::filesystem::path& Replay::directory() const { return impl_->directory(); }
 const recording::Meta& Replay::meta() const { return impl_->meta(); }
 recording::LogPlace Replay::log_place() const { return impl_->log_place(); }
 uint64_t Replay::time_ns() const { return impl_->time_ns(); }
+uint64_t Replay::next_time_ns() const { return impl_->next_time_ns(); }
+void Replay::enter(const std::filesystem::path& directory) { impl_->enter(directory); }
 Position Replay::position() { return impl_->position(); }
 const ReplayResult& Replay::result() const { return impl_->result(); }
 

@@ -18,6 +18,7 @@
 #include "replay-engine/exit_text.h"
 #include "replay-engine/guest.h"
 #include "replay-engine/participant.h"
+#include "replay-engine/sharing.h"
 
 namespace aftercheck {
 
@@ -46,6 +47,9 @@ struct ReplayOptions {
   std::function<void(double share, uint64_t event, uint64_t arrivals)> landing_progress = {};
   // What nobody should miss: a checkpoint that is damaged and was passed over. Null: none.
   std::function<void(const std::string&)> warning;
+  // The replays of the other processes, beside this one. Null: there are none, and a process that shares
+  // memory can be replayed up to where it begins to only. It must outlive the replay.
+  SharingReplays* sharing = nullptr;
   // In the order in which they are called; they must outlive the replay.
   std::vector<Participant*> participants;
 };
@@ -116,19 +120,29 @@ class Replay {
   // Ends that, before the replay ends.
   void detach(Participant& participant);
 
+  // At the exit of a call that made a process (advance() came back with `exit`): the replay goes on with that
+  // process, whose log is in `directory`; result() is of that alone. Throws Error(bad_input) where this is
+  // not where the log says that it begins.
+  void enter(const std::filesystem::path& directory);
+
   // fork(2): two replays that go on independently. Only where the guest is between segments: before the first
-  // advance(), or when that came back with `event`. Returns 0 in the child, the child's id in the parent.
-  // Throws Error(io).
-  pid_t fork();
+  // advance(), or when that came back with `event` or `exit`. Returns 0 in the child, the child's id in the
+  // parent. Memory that the process shares with others (ReplayOptions::sharing) is shared by both where
+  // `shares` says so, and that is how processes come to share it; else the child has a copy. Throws
+  // Error(io).
+  pid_t fork(bool shares = false);
 
   Guest& guest();
   const Guest& guest() const;
-  const std::filesystem::path& directory() const;
+  const std::filesystem::path& directory() const;  // of the process that is replayed
   const recording::Meta& meta() const;
   // Between segments: the chunk of the log with the entry that ends the next segment, for checkpoints.
   recording::LogPlace log_place() const;
   // Host time in the recording of the last event answered, ns since its start.
   uint64_t time_ns() const;
+  // The same of the event that comes next, or whose exit this is: nothing earlier will be told. UINT64_MAX:
+  // there is none.
+  uint64_t next_time_ns() const;
   // Where the guest is. Between segments that is the event; within one also the instant, for which all of the
   // guest's memory may be read. Meaningless at an exit.
   recording::Position position();

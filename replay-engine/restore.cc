@@ -8,9 +8,9 @@ using recording::Event;
 
 namespace {
 
-Event thread_state(const CheckpointThread& thread) {
+Event thread_state(const CheckpointThread& thread, recording::EventKind kind) {
   Event event;
-  event.kind = recording::EventKind::start;
+  event.kind = kind;
   event.thread = thread.number;
   const RegisterWords words = to_words(thread.registers);
   for (size_t i = 0; i < words.size(); ++i) event.registers.push_back({static_cast<uint8_t>(i), words[i]});
@@ -20,13 +20,13 @@ Event thread_state(const CheckpointThread& thread) {
 
 }  // namespace
 
-Event restore(Guest& guest, const Checkpoint& checkpoint, recording::Store& store) {
-  if (checkpoint.threads.size() != 1)
-    fail(ErrorKind::unsupported, "a checkpoint with {} threads: this version replays one",
-         checkpoint.threads.size());
+std::vector<Event> restore(Guest& guest, const Checkpoint& checkpoint, recording::Store& store) {
+  std::vector<Event> events;
+  for (const CheckpointThread& thread : checkpoint.threads)
+    events.push_back(thread_state(
+        thread, events.empty() ? recording::EventKind::start : recording::EventKind::thread_start));
   // Mappings, then what is in them, then trapped instructions over it: the order of every answer.
-  Event first = thread_state(checkpoint.threads.front());
-  first.time_ns = checkpoint.time_ns;
+  Event& first = events.front();
   first.space_ops = checkpoint.mappings;
   for (const CheckpointFile& file : checkpoint.files)
     guest.shared_files().restore(file.number, file.length, file.sized, "of the checkpoint");
@@ -40,12 +40,16 @@ Event restore(Guest& guest, const Checkpoint& checkpoint, recording::Store& stor
       fail(ErrorKind::bad_input, "{} pages at {:#x} are not mapped", run.pages, run.address);
   });
   Event patches;
+  patches.kind = recording::EventKind::continuation;
   patches.thread = first.thread;
   patches.patches = checkpoint.patches;
   guest.apply(patches);
-  guest.thread().digest() = recording::RunningDigest::from(checkpoint.threads.front().digest);
   first.patches = checkpoint.patches;
-  return first;
+  for (size_t i = 1; i < events.size(); ++i) guest.apply(events[i]);
+  for (const CheckpointThread& thread : checkpoint.threads)
+    guest.thread(thread.number).digest() = recording::RunningDigest::from(thread.digest);
+  for (Event& event : events) event.time_ns = checkpoint.time_ns;
+  return events;
 }
 
 }  // namespace aftercheck

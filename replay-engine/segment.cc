@@ -15,9 +15,9 @@ uint64_t address_of(const Instant& instant) {
 
 }  // namespace
 
-Segment::Segment(Guest& guest, GuestThread& thread, bool leave_machine, Visitors visitors)
-    : guest_(guest), thread_(thread), visitors_(std::move(visitors)) {
-  if (leave_machine && guest.machine().kind() == MachineKind::kvm) dense_stops_.emplace(guest, thread);
+Segment::Segment(Guest& guest, bool leave_machine, Visitors visitors)
+    : guest_(guest), visitors_(std::move(visitors)) {
+  if (leave_machine && guest.machine().kind() == MachineKind::kvm) dense_stops_.emplace(guest);
 }
 
 Segment::~Segment() {
@@ -32,8 +32,8 @@ void Segment::begin(const recording::Event& ends_with) {
   arrivals_here_ = 0;
   begun_ = false;
   for (auto& [address, own] : own_) own = {0, true};
-  if (ends_with.kind != recording::EventKind::asynchronous) return;
-  landing_.emplace(guest_, thread_, ends_with);
+  guest_.run(guest_.thread(ends_with.thread));
+  if (Landing::lands_on(ends_with)) landing_.emplace(guest_, ends_with);
 }
 
 bool Segment::set_goal(const std::optional<Instant>& goal) {
@@ -57,7 +57,7 @@ void Segment::remove_breakpoint(uint64_t address) {
 }
 
 std::optional<uint64_t> Segment::arrivals_here() const {
-  const uint64_t rip = thread_.registers().rip;
+  const uint64_t rip = guest_.vcpu().registers().rip;
   if (arrivals_here_ != 0) return arrivals_here_;
   const auto own = own_.find(rip);
   if (own != own_.end() && own->second.counted && own->second.arrivals != 0) return own->second.arrivals;
@@ -74,12 +74,13 @@ bool Segment::at_goal() {
     return goal_arrivals_ == arrival->nth;
   }
   const auto& state = std::get<recording::FullState>(*goal_);
-  return guest_.registers_digest(thread_) == state.registers && guest_.memory_digest() == state.memory;
+  return guest_.registers_digest(guest_.running()) == state.registers &&
+         guest_.memory_digest() == state.memory;
 }
 
 // Whether there is a reason to stop where the guest is.
 std::optional<SegmentStop> Segment::look() {
-  const uint64_t rip = thread_.registers().rip;
+  const uint64_t rip = guest_.vcpu().registers().rip;
   if (looked_ == Looked::nothing) {
     looked_ = Looked::landing;
     if (landing_ && rip == landing_->address() && landing_->arrived())
@@ -116,7 +117,7 @@ bool Segment::leave_other() {
 // Not before the guest is to run: a copy of the replay may be made until then, whose vCPUs are others.
 void Segment::begin_counting() {
   if (landing_) landing_->begin();
-  if (thread_.vcpu().counts_branches()) thread_.vcpu().reset_branches();
+  if (guest_.vcpu().counts_branches()) guest_.vcpu().reset_branches();
 }
 
 SegmentStop Segment::run() {
@@ -127,30 +128,31 @@ SegmentStop Segment::run() {
       if (dense_stops_) dense_stops_->finish();
       if (stop->why == SegmentStop::Why::landed) {
         landing_.reset();
-        guest_.move(thread_, thread_.own_vcpu());
+        guest_.move(guest_.own_vcpu());
       }
       return *stop;
     }
     if (landing_ && visitors_.landing) visitors_.landing(landing_->arrivals());
-    const uint64_t rip = thread_.registers().rip, branches = landing_ ? landing_->branches() : 0;
+    const uint64_t rip = guest_.vcpu().registers().rip, branches = landing_ ? landing_->branches() : 0;
     try {
       const Exit exit = go();
       const bool passed = landing_ && landing_->passed();
       // A kick is for whoever waits for an event, and none is between here and there.
       if (landing_ && exit.kind == ExitKind::kick && !passed) {
-        if (thread_.registers().rip != rip || landing_->branches() != branches) looked_ = Looked::nothing;
+        if (guest_.vcpu().registers().rip != rip || landing_->branches() != branches)
+          looked_ = Looked::nothing;
         continue;
       }
       looked_ = Looked::nothing;
       arrivals_here_ = 0;
-      if (exit.kind == ExitKind::breakpoint && stops_at(thread_.registers().rip)) continue;
+      if (exit.kind == ExitKind::breakpoint && stops_at(guest_.vcpu().registers().rip)) continue;
       if (dense_stops_) dense_stops_->finish();
-      guest_.move(thread_, thread_.own_vcpu());
+      guest_.move(guest_.own_vcpu());
       return {passed && exit.kind == ExitKind::kick ? SegmentStop::Why::passed : SegmentStop::Why::exit,
               exit};
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::unsupported || !leave_other()) throw;
-      if (thread_.registers().rip != rip) looked_ = Looked::nothing;
+      if (guest_.vcpu().registers().rip != rip) looked_ = Looked::nothing;
     }
   }
 }

@@ -22,7 +22,7 @@ using Instant = std::variant<recording::Arrival, recording::FullState>;
 struct SegmentStop {
   enum class Why : uint8_t {
     exit,        // `exit` has come: the segment is over
-    landed,      // the guest is at the asynchronous event that ends the segment
+    landed,      // the guest is at the event that ends the segment, which is no exit
     passed,      // it has executed more branches than before that event, which it has not come to
     goal,        // at the instant that was asked for
     breakpoint,  // before the instruction at one of the caller's breakpoints
@@ -31,7 +31,7 @@ struct SegmentStop {
   Exit exit{};
 };
 
-// One object serves all segments of a thread. After any stop but the first three run() goes on with the same
+// One object serves all segments. After any stop but the first three run() goes on with the same
 // segment, and looks at nothing twice.
 class Segment {
  public:
@@ -41,18 +41,19 @@ class Segment {
     std::function<void(uint64_t address)> stopped;
     // Is the guest to stand still here? Asked after `stopped`.
     std::function<bool()> wants_stop;
-    // Called now and then on the way to an asynchronous event, with the number of arrivals at its address.
+    // Called now and then on the way to an event that is no exit, with the number of arrivals at its address.
     // Null: not.
     std::function<void(uint64_t arrivals)> landing = {};
   };
 
   // `leave_machine`: where stops are dense the guest may go to the soft vCPU for a while.
-  Segment(Guest& guest, GuestThread& thread, bool leave_machine, Visitors visitors);
+  Segment(Guest& guest, bool leave_machine, Visitors visitors);
   ~Segment();
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
 
-  // A new segment starts where the thread is; this event ends it. The event must stay until it is over.
+  // A new segment starts where the event's thread is, which the guest runs from now on; the event ends it and
+  // must stay until it is over.
   void begin(const recording::Event& ends_with);
   // Has the guest run since then, or been looked at?
   bool begun() const { return begun_; }
@@ -70,6 +71,10 @@ class Segment {
   // place of `landed`.
   uint64_t landing_arrivals() const { return landing_ ? landing_->arrivals() : 0; }
   bool landing_counted() const { return landing_ && landing_->counted(); }
+  // There, when it was there last; none: it never was.
+  std::optional<Registers> landing_registers() const {
+    return landing_ ? landing_->last_arrival() : std::nullopt;
+  }
   // The number of times that it has been where it stands, if all were counted.
   std::optional<uint64_t> arrivals_here() const;
 
@@ -82,7 +87,6 @@ class Segment {
   };
 
   Guest& guest_;
-  GuestThread& thread_;
   const Visitors visitors_;
   std::optional<DenseStops> dense_stops_;
   std::map<uint64_t, Own> own_;  // the caller's breakpoints, by address

@@ -35,9 +35,17 @@ uint64_t size_of(int fd) {
 
 }  // namespace
 
+UniqueFd SharedFiles::make(uint64_t number, const std::string& name) {
+  const bool shares = sharing_ != nullptr && number < kFirstPrivate;
+  if (UniqueFd found = shares ? sharing_->file_of_others(number) : UniqueFd()) return found;
+  UniqueFd file = new_file(name);
+  if (shares) sharing_->show_file(number, file.get());
+  return file;
+}
+
 int SharedFiles::open(uint64_t number, uint64_t length, const std::string& name) {
   File& file = files_[number];
-  if (!file.fd) file.fd = new_file(name);
+  if (!file.fd) file.fd = make(number, name);
   const int fd = file.fd.get();
   if (!file.sized && size_of(fd) < length && ftruncate(fd, static_cast<off_t>(length)) != 0) no_memory(name);
   return fd;
@@ -121,31 +129,57 @@ UniqueFd SharedFiles::copy_of(uint64_t number) const {
   return copy;
 }
 
+// With the pages that are the mapping's own.
+void SharedFiles::map_again(AddressSpace& space, const Mapping& mapping) {
+  const Range range{mapping.start, mapping.end};
+  std::vector<std::pair<uint64_t, std::vector<std::byte>>> contents;
+  PageMap().own_pages(mapping, kPart, [&](Range run) {
+    auto& [address, bytes] = contents.emplace_back(run.start, std::vector<std::byte>(run.size()));
+    if (!space.read(address, bytes.data(), bytes.size())) bytes.clear();
+  });
+  const int error = mapping.backing == Backing::file
+                        ? space.map_file(range, mapping.prot, files_.at(mapping.number).fd.get(),
+                                         mapping.offset, mapping.shared, mapping.name,
+                                         {.contents = mapping.contents, .number = mapping.number})
+                        : space.map_anonymous(range, mapping.prot, true, mapping.name);
+  if (error != 0)
+    fail(ErrorKind::io, "shared memory at {:#x} in a copy of the guest: {}", mapping.start,
+         errno_text(-error));
+  for (const auto& [address, bytes] : contents)
+    if (!space.write(address, bytes.data(), bytes.size()))
+      fail(ErrorKind::io, "shared memory at {:#x} in a copy of the guest can't be written", address);
+}
+
+void SharedFiles::join(SharingReplays& sharing, AddressSpace& space) {
+  sharing_ = &sharing;
+  std::vector<Mapping> changed;
+  for (auto& [number, file] : files_) {
+    if (number >= kFirstPrivate) continue;
+    UniqueFd found = sharing.file_of_others(number);
+    if (!found) {
+      sharing.show_file(number, file.fd.get());
+      continue;
+    }
+    file.fd = std::move(found);
+    for (const auto& [start, mapping] : space.mappings())
+      if (mapping.number == number) changed.push_back(mapping);
+  }
+  for (const Mapping& mapping : changed) map_again(space, mapping);
+}
+
+void SharedFiles::drop_unmapped(const AddressSpace& space) {
+  std::erase_if(files_, [&](const auto& file) {
+    return std::ranges::none_of(space.mappings(),
+                                [&](const auto& mapping) { return mapping.second.number == file.first; });
+  });
+}
+
 void SharedFiles::separate(AddressSpace& space) {
   for (auto& [number, file] : files_) file.fd = copy_of(number);
   std::vector<Mapping> shared;
   for (const auto& [start, mapping] : space.mappings())
     if (mapping.shared || mapping.number != 0) shared.push_back(mapping);
-  const PageMap pages;
-  for (const Mapping& mapping : shared) {
-    const Range range{mapping.start, mapping.end};
-    std::vector<std::pair<uint64_t, std::vector<std::byte>>> contents;
-    pages.own_pages(mapping, kPart, [&](Range run) {
-      auto& [address, bytes] = contents.emplace_back(run.start, std::vector<std::byte>(run.size()));
-      if (!space.read(address, bytes.data(), bytes.size())) bytes.clear();
-    });
-    const int error = mapping.backing == Backing::file
-                          ? space.map_file(range, mapping.prot, files_.at(mapping.number).fd.get(),
-                                           mapping.offset, mapping.shared, mapping.name,
-                                           {.contents = mapping.contents, .number = mapping.number})
-                          : space.map_anonymous(range, mapping.prot, true, mapping.name);
-    if (error != 0)
-      fail(ErrorKind::io, "shared memory at {:#x} in a copy of the guest: {}", mapping.start,
-           errno_text(-error));
-    for (const auto& [address, bytes] : contents)
-      if (!space.write(address, bytes.data(), bytes.size()))
-        fail(ErrorKind::io, "shared memory at {:#x} in a copy of the guest can't be written", address);
-  }
+  for (const Mapping& mapping : shared) map_again(space, mapping);
 }
 
 }  // namespace aftercheck

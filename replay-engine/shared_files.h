@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "machine/address_space.h"
+#include "replay-engine/sharing.h"
 
 namespace aftercheck {
 
@@ -52,15 +53,27 @@ class SharedFiles {
   // show it. The parent must stand still meanwhile. So does memory that is mapped shared and anonymous.
   void separate(AddressSpace& space);
 
+  // From now on files are those of all processes that share memory: with what others have under the same
+  // number mappings of `space` are made anew, and what they lack they can have. Until leave().
+  void join(SharingReplays& sharing, AddressSpace& space);
+  void leave() { sharing_ = nullptr; }
+  // Forgets those that `space` does not map.
+  void drop_unmapped(const AddressSpace& space);
+  bool joined() const { return sharing_ != nullptr; }
+
  private:
   struct File {
     UniqueFd fd;
     bool sized = false;
   };
   std::map<uint64_t, File> files_;
-  uint64_t next_private_ = uint64_t{1} << 63;  // beyond what a recorder counts to
+  SharingReplays* sharing_ = nullptr;
+  static constexpr uint64_t kFirstPrivate = uint64_t{1} << 63;  // beyond what a recorder counts to
+  uint64_t next_private_ = kFirstPrivate;
 
   UniqueFd copy_of(uint64_t number) const;
+  UniqueFd make(uint64_t number, const std::string& name);
+  void map_again(AddressSpace& space, const Mapping& mapping);
 };
 
 }  // namespace aftercheck

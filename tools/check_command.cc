@@ -1,8 +1,5 @@
-#include <fnmatch.h>
 #include <unistd.h>
 
-#include <array>
-#include <charconv>
 #include <chrono>
 #include <csignal>
 
@@ -10,9 +7,12 @@
 #include "checks/checker.h"
 #include "replay-engine/replay.h"
 #include "system-calls/system_call_names.h"
+#include "tools/check_arguments.h"
 #include "tools/check_jobs.h"
+#include "tools/check_processes.h"
 #include "tools/check_writers.h"
 #include "tools/command.h"
+#include "tools/one_process.h"
 #include "tools/output.h"
 #include "tools/replay_progress.h"
 #include "tools/unsupported_text.h"
@@ -20,120 +20,8 @@
 namespace aftercheck::tools {
 namespace {
 
-struct Arguments {
-  ReplayOptions replay;
-  CheckOptions check;
-  std::string machine, hits, events, at, html;
-  std::vector<std::string> files, functions, sites;
-  uint64_t limit_millions = ExcursionOptions::kDefaultLimit / 1'000'000;
-  unsigned jobs = 1;
-  bool json = false, show_output = false, require_hits = false;
-};
-
-// A pattern without a slash is for the last part of the path.
-bool matches_file(const std::string& pattern, const std::string& file) {
-  const std::string last = file.substr(file.find_last_of('/') + 1);
-  const bool whole = pattern.find('/') != std::string::npos;
-  return fnmatch(pattern.c_str(), (whole ? file : last).c_str(), 0) == 0;
-}
-
-bool ends_with_path(const std::string& file, const std::string& part) {
-  if (file.size() < part.size() || file.compare(file.size() - part.size(), part.size(), part) != 0)
-    return false;
-  return file.size() == part.size() || part[0] == '/' || file[file.size() - part.size() - 1] == '/';
-}
-
-bool matches_site(const std::string& site, const SiteText& text) {
-  const size_t colon = site.find_last_of(':');
-  return ends_with_path(text.file, site.substr(0, colon)) &&
-         site.substr(colon + 1) == std::to_string(text.line);
-}
-
-template <typename Matches>
-bool any(const std::vector<std::string>& patterns, Matches matches) {
-  return patterns.empty() || std::any_of(patterns.begin(), patterns.end(), matches);
-}
-
-bool wanted(const Arguments& arguments, const SiteText& text) {
-  return any(arguments.files, [&](const auto& pattern) { return matches_file(pattern, text.file); }) &&
-         any(arguments.functions,
-             [&](const auto& pattern) { return fnmatch(pattern.c_str(), text.function.c_str(), 0) == 0; }) &&
-         any(arguments.sites, [&](const auto& site) { return matches_site(site, text); });
-}
-
-std::optional<uint64_t> number(std::string_view text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-// "5", "5-9", "5-" or "-9".
-std::optional<std::array<uint64_t, 2>> span_of(const std::string& text, uint64_t least) {
-  const size_t dash = text.find('-');
-  if (dash == std::string::npos) {
-    const auto only = number(text);
-    return only && *only >= least ? std::optional(std::array{*only, *only}) : std::nullopt;
-  }
-  const std::string from = text.substr(0, dash), to = text.substr(dash + 1);
-  const auto first = from.empty() ? std::optional(least) : number(from),
-             last = to.empty() ? std::optional(UINT64_MAX) : number(to);
-  if (!first || !last || *first > *last || *first < least || (from.empty() && to.empty()))
-    return std::nullopt;
-  return std::array{*first, *last};
-}
-
-void take_hits(const std::string& text, HitSelection& hits) {
-  if (text.empty()) return;
-  const size_t space = text.find_first_of(" =:");
-  const std::string word = text.substr(0, space);
-  const uint64_t count =
-      space == std::string::npos ? 0 : number(std::string_view(text).substr(space + 1)).value_or(0);
-  if (word == "first" && count > 0) {
-    hits.last = count;
-  } else if (word == "every" && count > 0) {
-    hits.every = count;
-  } else if (const auto span = span_of(text, 1)) {
-    hits.first = (*span)[0];
-    hits.last = (*span)[1];
-  } else {
-    fail(ErrorKind::usage, "--hits {}: say N, N-M, \"first N\" or \"every N\", from 1 on", text);
-  }
-}
-
-void take(Arguments& arguments) {
-  take_hits(arguments.hits, arguments.check.hits);
-  if (!arguments.events.empty()) {
-    const auto span = span_of(arguments.events, 0);
-    if (!span) fail(ErrorKind::usage, "--events {}: say A, A-B, A- or -B", arguments.events);
-    arguments.check.first_event = (*span)[0];
-    arguments.check.last_event = (*span)[1];
-  }
-  if (!arguments.at.empty()) {
-    const recording::Position position = recording::parse_position(arguments.at);
-    const auto* arrival = std::get_if<recording::Arrival>(&position.instant);
-    if (arrival == nullptr)
-      fail(ErrorKind::usage, "--at {}: say the position of a hit, eEVENT+0xADDRESS#N", arguments.at);
-    check_belongs(position, recording::read_meta(arguments.replay.directory));
-    arguments.check.at = *arrival;
-    arguments.check.first_event = arguments.check.last_event = position.event;
-  }
-  for (const std::string& site : arguments.sites) {
-    const size_t colon = site.find_last_of(':');
-    if (colon == std::string::npos || colon == 0 || !number(std::string_view(site).substr(colon + 1)))
-      fail(ErrorKind::usage, "--site {}: say FILE:LINE", site);
-  }
-  if (arguments.jobs > 1 && (!arguments.hits.empty() || !arguments.at.empty()))
-    fail(ErrorKind::usage,
-         "--hits and --at count from the start of the events, and jobs start in between: leave one of them");
-  arguments.check.wanted = [&arguments](const SiteText& text) { return wanted(arguments, text); };
-  arguments.check.excursion.limit = arguments.limit_millions * 1'000'000;
-  arguments.check.excursion.system_call_name = system_call_name;
-  arguments.replay.system_call_name = system_call_name;
-}
-
 // The guest's output, before the report; null: it is not wanted.
-ShowOutput shown_in(Output& output, const Arguments& arguments) {
+ShowOutput shown_in(Output& output, const CheckArguments& arguments) {
   if (!arguments.show_output) return nullptr;
   return [&output](int stream, const std::byte* bytes, size_t size) {
     if (stream == STDOUT_FILENO)
@@ -176,12 +64,16 @@ bool any_failed(const CheckReport& report) {
 // Replays a recording, or a part of it, and checks what is in it.
 class PartReplay {
  public:
-  PartReplay(const Arguments& arguments, Console& console) : arguments_(arguments), console_(console) {}
+  PartReplay(const CheckArguments& arguments, Console& console) : arguments_(arguments), console_(console) {}
 
-  // Opens it, near the first event of the part. `show`: where the program's output goes in check().
-  void open(EventSpan part, bool progress, ShowOutput show) {
+  // Opens it, near the first event of the part; `from_start`: before the first event of the first process.
+  // `show`: where the program's output goes in check().
+  void open(EventSpan part, bool progress, ShowOutput show, bool from_start = false) {
     ReplayOptions options = arguments_.replay;
-    options.start_near = part.first;
+    const recording::Process& wanted = arguments_.wanted_process();
+    entered_ = wanted.number == 0 || (!from_start && has_checkpoint(wanted, part.first));
+    if (entered_) options.directory = wanted.directory;
+    if (entered_ && !from_start) options.start_near = part.first;
     show_ = std::move(show);
     options.output = [this](int stream, const std::byte* bytes, size_t size) {
       if (checking_ && show_) show_(stream, bytes, size);
@@ -195,6 +87,7 @@ class PartReplay {
 
   // To the start of the part, unchecked.
   void skip_to(EventSpan part) {
+    enter_process();
     if (part.first == 0) return;
     const bool there = replay_->advance({.event = part.first}).why != Stop::Why::end;
     const ReplayResult& result = replay_->result();
@@ -217,14 +110,18 @@ class PartReplay {
     const auto detach = [this](Checker* attached) { replay_->detach(*attached); };
     std::unique_ptr<Checker, decltype(detach)> attached(nullptr, detach);
     try {
-      if (!from_start) skip_to(part);
-      before = replay_->result();
-      checking_ = true;
+      if (!from_start) {
+        skip_to(part);
+        before = replay_->result();
+      }
       replay_->attach(checker);
       attached.reset(&checker);
+      enter_process();
+      checking_ = true;
       // The last segment ends with the event after it.
       const Limit end{.event = part.last == UINT64_MAX ? UINT64_MAX : part.last + 1};
-      const bool without_state = part.first != 0 && !from_start && checker.ghost_there();
+      const bool is_start = from_start || (part.first == 0 && arguments_.wanted_process().number == 0);
+      const bool without_state = !is_start && checker.ghost_there();
       if (without_state) attached.reset();
       if (!without_state || show_) replay_->advance(end);
     } catch (const Error& error) {
@@ -242,14 +139,21 @@ class PartReplay {
   }
 
  private:
-  const Arguments& arguments_;
+  const CheckArguments& arguments_;
   Console& console_;
   ShowOutput show_;
   bool checking_ = false;
+  bool entered_ = false;  // the process that is wanted
   std::optional<Replay> replay_;
+
+  void enter_process() {
+    if (entered_) return;
+    enter(*replay_, arguments_.processes, arguments_.way);
+    entered_ = true;
+  }
 };
 
-CheckOutcome check_alone(const Arguments& arguments, EventSpan span, Console& console) {
+CheckOutcome check_alone(const CheckArguments& arguments, EventSpan span, Console& console) {
   Output output;
   PartReplay part(arguments, console);
   part.open(span, true, shown_in(output, arguments));
@@ -258,17 +162,21 @@ CheckOutcome check_alone(const Arguments& arguments, EventSpan span, Console& co
   return outcome;
 }
 
-// All hits before the span are passed with their checks, for what they leave behind.
-CheckOutcome check_from_start(const Arguments& arguments, EventSpan span, Console& console) {
+// All hits before the span are passed with their checks, for what they leave behind. `shows`: the program's
+// output where that is wanted.
+CheckOutcome check_from_start(const CheckArguments& arguments, EventSpan span, bool shows, Console& console) {
   PartReplay part(arguments, console);
-  part.open({}, true, nullptr);
-  return part.check(span, true);
+  Output output;
+  part.open({}, true, shows ? shown_in(output, arguments) : nullptr, true);
+  CheckOutcome outcome = part.check(span, true);
+  output.flush();
+  return outcome;
 }
 
 // Each job starts from the kept checkpoint before its part. Where there is none, this process replays without
 // checking, and every job is a fork of it.
-CheckOutcome check_in_jobs(const Arguments& arguments, EventSpan span, Console& console) {
-  const std::vector<Part> parts = split_events(arguments.replay.directory, span, arguments.jobs);
+CheckOutcome check_in_jobs(const CheckArguments& arguments, EventSpan span, Console& console) {
+  const std::vector<Part> parts = split_events(arguments.wanted_process().directory, span, arguments.jobs);
   const bool kept =
       std::all_of(parts.begin() + 1, parts.end(), [](const Part& part) { return part.from_checkpoint; });
   Output output;
@@ -296,8 +204,12 @@ CheckOutcome check_in_jobs(const Arguments& arguments, EventSpan span, Console& 
   return outcome;
 }
 
-CheckOutcome check_all(Arguments& arguments, std::string& remark, Console& console) {
+CheckOutcome check_all(CheckArguments& arguments, std::string& remark, Console& console) {
   const EventSpan whole{arguments.check.first_event, arguments.check.last_event};
+  const bool is_child = arguments.wanted_process().number != 0;
+  // What its parent's checks have left is there when a child begins.
+  if (arguments.jobs == 1 && whole.first == 0 && is_child)
+    return check_from_start(arguments, whole, true, console);
   CheckOutcome outcome =
       arguments.jobs > 1 ? check_in_jobs(arguments, whole, console) : check_alone(arguments, whole, console);
   console.clear_progress();
@@ -311,33 +223,147 @@ CheckOutcome check_all(Arguments& arguments, std::string& remark, Console& conso
     remark = "checks ran into the limit, so all were run again one after the other (without --jobs)";
   else if (arguments.jobs > 1)
     remark = "the checks keep ghost state, so they were run again one after the other (without --jobs)";
-  outcome = check_from_start(arguments, whole, console);
+  outcome = check_from_start(arguments, whole, false, console);
   console.clear_progress();
   return outcome;
 }
 
+// The replay without checks, of the process in this place of the list.
+void replay_unchecked(const CheckArguments& arguments, size_t place, Console& console) {
+  ReplayOptions options = arguments.replay;
+  show_progress(options, console);
+  Replay replay(options);
+  enter(replay, arguments.processes,
+        recording::way_to(arguments.processes, arguments.processes[place].number));
+  replay.advance();
+}
+
 // A check's breakpoints are in the program's code, where the program may read them. What can be said of that
 // after a divergence, or nothing.
-std::string reads_own_code(const Arguments& arguments, Console& console) {
+std::string reads_own_code(const CheckArguments& arguments, size_t place, Console& console) {
   console.warning(
       "the replay left the recording: once more without checks, to see whether it is their doing");
-  ReplayOptions options = arguments.replay;
-  options.output = nullptr;
-  options.output_moved = nullptr;
-  options.participants.clear();
-  show_progress(options, console);
   try {
-    replay(options);
+    replay_unchecked(arguments, place, console);
   } catch (const Error&) {
     return {};
   }
+  console.clear_progress();
   return "\n  without checks the replay is faithful: most likely the program reads its own code (to make a "
          "checksum, say), and found a breakpoint in the place of a VAssert. Leave those out that it reads, "
          "with "
          "--file, --function or --site";
 }
 
-int run(Arguments& arguments, Console& console) {
+CheckedProcess describe(const recording::Process& process, const CheckOutcome& outcome) {
+  CheckedProcess checked;
+  checked.process = process;
+  checked.several_threads = outcome.report.several_threads;
+  checked.truncated = outcome.report.replay.truncated;
+  checked.events = outcome.report.replay.events;
+  checked.error = outcome.error;
+  for (const SiteReport& site : outcome.report.sites) {
+    checked.hits += site.hits;
+    checked.checked += site.checked;
+    checked.failures += site.failed + site.broken;
+  }
+  if (!outcome.error.empty())
+    checked.verdict = outcome.kind == ErrorKind::divergence ? "divergence" : "error";
+  else
+    checked.verdict = any_failed(outcome.report) ? "failed" : "held";
+  return checked;
+}
+
+// All of them, or with all of them the one that is wanted. The worst is the whole recording's: a divergence
+// before all, then the first error.
+CheckOutcome check_at_once(CheckArguments& arguments, CheckRun& result, Console& console) {
+  ReplayOptions options = arguments.replay;
+  options.warning = [&console](const std::string& text) { console.warning(text); };
+  show_progress(options, console);
+  ShowOutput show;
+  if (arguments.show_output)
+    show = [](int stream, const std::byte* bytes, size_t size) { write_all(stream, bytes, size); };
+  std::vector<ProcessOutcome> outcomes = check_processes(arguments.processes, options, arguments.check, show);
+  console.clear_progress();
+  CheckOutcome all;
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    if (!arguments.all_processes() && i != arguments.way.back()) {
+      outcomes[i] = {};
+      continue;
+    }
+    const recording::Process& process = arguments.processes[i];
+    CheckOutcome& outcome = outcomes[i].outcome;
+    if (!outcome.error.empty() && outcome.kind == ErrorKind::divergence)
+      outcome.error += reads_own_code(arguments, i, console);
+    CheckedProcess& checked = result.processes.emplace_back(describe(process, outcome));
+    if (outcomes[i].state == ProcessReplays::State::unreached) checked.verdict = "unreached";
+    const bool worse =
+        !outcome.error.empty() &&
+        (all.error.empty() || (outcome.kind == ErrorKind::divergence && all.kind != outcome.kind));
+    if (!worse) continue;
+    all.error = process_name(process) + ": " + outcome.error;
+    all.kind = outcome.kind;
+  }
+  all.report = join_processes(outcomes, arguments.check);
+  return all;
+}
+
+// Where only one of several is checked, results name it all the same.
+CheckOutcome check_wanted(CheckArguments& arguments, CheckRun& result, Console& console) {
+  if (arguments.all_processes()) return check_at_once(arguments, result, console);
+  if (arguments.processes.size() > 1 && shares_memory(arguments.processes, arguments.way)) {
+    if (arguments.jobs > 1)
+      result.remark =
+          "the process shares memory with others, so all were replayed beside each other (without --jobs)";
+    return check_at_once(arguments, result, console);
+  }
+  CheckOutcome outcome = check_all(arguments, result.remark, console);
+  if (!outcome.error.empty() && outcome.kind == ErrorKind::divergence)
+    outcome.error += reads_own_code(arguments, arguments.way.back(), console);
+  if (arguments.processes.size() > 1)
+    result.processes.push_back(describe(arguments.wanted_process(), outcome));
+  return outcome;
+}
+
+// What the report does not say, or says too far up.
+void warn(const CheckRun& run, Console& console) {
+  if (run.processes.empty()) {
+    if (run.report.replay.truncated)
+      console.warning(fmt::format("the recording has no end: {}", run.report.replay.truncation));
+    for (const std::string& warning : unsupported_warnings(run.meta)) console.warning(warning);
+  }
+  for (const CheckedProcess& one : run.processes) {
+    const std::string name = process_name(one.process);
+    if (one.verdict == "unreached")
+      console.warning(
+          fmt::format("{} was not checked: its parent's replay did not come to where it begins", name));
+    if (one.truncated) console.warning(fmt::format("{}: the recording has no end", name));
+    for (const std::string& warning : unsupported_warnings(one.process.meta))
+      console.warning(fmt::format("{}: {}", name, warning));
+    if (!one.error.empty() && run.processes.size() > 1) console.error(fmt::format("{}: {}", name, one.error));
+  }
+}
+
+// Of a replay that was faithful: what came of the checks. Gives the exit status.
+int judge(const CheckArguments& arguments, CheckRun& result, Console& console) {
+  const int status = any_failed(result.report) ? 1 : 0;
+  result.verdict = status == 0 ? "held" : "failed";
+  if (result.report.sites.empty() && !result.report.found.empty()) {
+    result.verdict = "error";
+    result.error = fmt::format("none of the {} VAsserts is wanted: see --file, --function and --site",
+                               human_count(result.report.found.size()));
+    return exit_status(ErrorKind::usage);
+  }
+  for (const std::string& useless : useless_patterns(arguments, result.report.found))
+    console.warning(useless);
+  result.nothing_checked = nothing_checked(result.report);
+  if (result.nothing_checked.empty() || !arguments.require_hits) return status;
+  result.verdict = "failed";
+  result.error = "nothing was checked: " + result.nothing_checked;
+  return 1;
+}
+
+int run(CheckArguments& arguments, Console& console) {
   take(arguments);
   Output output;
   CheckRun result;
@@ -347,52 +373,37 @@ int run(Arguments& arguments, Console& console) {
   const auto start = std::chrono::steady_clock::now();
   CheckOutcome outcome;
   try {
-    result.meta = recording::read_meta(arguments.replay.directory);
+    take_processes(arguments);
+    result.meta = arguments.wanted_process().meta;
     result.id = recording::recording_id(result.meta);
-    outcome = check_all(arguments, result.remark, console);
+    outcome = check_wanted(arguments, result, console);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::internal) throw;
     outcome.error = error.what();
     outcome.kind = error.kind();
   }
-  int status = 0;
   console.clear_progress();
-  if (outcome.kind == ErrorKind::divergence && !outcome.error.empty())
-    outcome.error += reads_own_code(arguments, console);
-  if (!outcome.error.empty()) {
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.report = std::move(outcome.report);
+  int status = 0;
+  if (outcome.error.empty()) {
+    status = judge(arguments, result, console);
+  } else {
     result.error = outcome.error;
     if (outcome.kind == ErrorKind::internal) fail(ErrorKind::internal, "{}", outcome.error);
     result.verdict = outcome.kind == ErrorKind::divergence ? "divergence" : "error";
     status = exit_status(outcome.kind);
   }
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  console.clear_progress();
-  result.report = std::move(outcome.report);
-  if (status == 0) {
-    status = any_failed(result.report) ? 1 : 0;
-    result.verdict = status == 0 ? "held" : "failed";
-    if (result.report.sites.empty() && result.report.found.size() != 0) {
-      status = exit_status(ErrorKind::usage);
-      result.verdict = "error";
-      result.error = fmt::format("none of the {} VAsserts is wanted: see --file, --function and --site",
-                                 human_count(result.report.found.size()));
-    } else if (result.nothing_checked = nothing_checked(result.report);
-               !result.nothing_checked.empty() && arguments.require_hits) {
-      status = 1;
-      result.verdict = "failed";
-      result.error = "nothing was checked: " + result.nothing_checked;
-    }
-  }
   if (!arguments.html.empty()) write_page(arguments.html, check_html(result));
+  // What the other processes' checks came to is told though one could not be replayed.
+  const bool others = result.processes.size() > 1 && !outcome.error.empty();
   if (arguments.json)
     output.json(check_json(result));
-  else if (result.verdict != "error")
+  else if (result.verdict != "error" || others)
     write_text(result, output);
   output.flush();
-  if (result.report.replay.truncated)
-    console.warning(fmt::format("the recording has no end: {}", result.report.replay.truncation));
-  for (const std::string& warning : unsupported_warnings(result.meta)) console.warning(warning);
-  if (!result.error.empty())
+  warn(result, console);
+  if (!result.error.empty() && !others)
     console.error(result.error);
   else if (!result.nothing_checked.empty())
     console.warning("nothing was checked: " + result.nothing_checked);
@@ -402,11 +413,15 @@ int run(Arguments& arguments, Console& console) {
 }  // namespace
 
 Command add_check(CLI::App& parent) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<CheckArguments>();
   CLI::App* app = parent.add_subcommand("check", "Replay a recording and evaluate its VAsserts");
   app->add_option("DIR", arguments->replay.directory, "The recording")->required()->type_name("");
   add_machine_option(*app, arguments->replay.machine);
   add_untrusted_flag(*app, arguments->replay.untrusted);
+  app->add_option("--process", arguments->process,
+                  "One process of the recording only, by its number in `aftercheck info`\n"
+                  "(default: all, beside each other; 0 is the first)")
+      ->type_name("N");
   app->add_option("--file", arguments->files, "Only VAsserts in source files like this")->type_name("GLOB");
   app->add_option("--function", arguments->functions, "Only VAsserts in functions like this")
       ->type_name("GLOB");
@@ -446,7 +461,8 @@ Command add_check(CLI::App& parent) {
   app->footer(
       "Each hit of a VAssert is evaluated on a throw-away copy of the program; the replay goes on as "
       "recorded.\n"
-      "--file, --function and --site may be given several times.\n\n"
+      "--file, --function and --site may be given several times.\n"
+      "Of a recording with child processes that is done in all of them.\n\n"
       "Examples:\n"
       "  aftercheck check recording-server-1\n"
       "  aftercheck check --html report.html --limit-failures 3 recording-server-1\n"

@@ -179,11 +179,11 @@ std::string texts(const CheckHit& hit) {
 
 std::string failure(const CheckRun& run, const SiteReport& site, const CheckHit& hit, bool open) {
   return fmt::format(
-      "<details{}><summary>hit {}{}, after event {}, at {}</summary><div>\n{}{}"
+      "<details{}><summary>hit {}{}{}, after event {}, at {}</summary><div>\n{}{}"
       "<p>Again: <code>{}</code></p></div></details>\n",
-      open ? " open" : "", human_count(hit.number), hit.nested ? " (within another check)" : "",
-      human_count(hit.event), seconds(hit.time_ns), texts(hit), stack_html(hit.stack),
-      escaped(again(run, site, hit)));
+      open ? " open" : "", human_count(hit.number), escaped(whose(run, hit)),
+      hit.nested ? " (within another check)" : "", human_count(hit.event), seconds(hit.time_ns), texts(hit),
+      stack_html(hit.stack), escaped(again(run, site, hit)));
 }
 
 std::string details(const CheckRun& run, const SiteReport& site, size_t number) {
@@ -261,6 +261,11 @@ std::string check_html(const CheckRun& run) {
     if (!note->empty()) html += "<div class=\"note\">" + escaped(*note) + "</div>\n";
   for (const std::string& warning : unsupported_warnings(run.meta))
     html += "<div class=\"note\">" + escaped(warning) + "</div>\n";
+  if (!run.processes.empty()) {
+    html += "<h2>Processes</h2>\n<ul>\n";
+    for (const CheckedProcess& one : run.processes) html += "<li>" + escaped(summary(one)) + "</li>\n";
+    html += "</ul>\n";
+  }
   if (!report.sites.empty()) {
     html +=
         "<h2>Sites</h2>\n<input type=\"search\" id=\"search\" placeholder=\"Filter\" aria-label=\"Filter\" "

@@ -5,21 +5,12 @@
 #include <cstddef>
 #include <filesystem>
 #include <functional>
-#include <string>
 #include <vector>
 
-#include "base/error.h"
 #include "base/fd.h"
-#include "checks/check_report.h"
+#include "tools/check_outcome.h"
 
 namespace aftercheck::tools {
-
-// What one replay came to.
-struct CheckOutcome {
-  CheckReport report;
-  std::string error;  // why it ended early, "" if it did not
-  ErrorKind kind = ErrorKind::internal;
-};
 
 // Events, both included; hits are those in the segments after them.
 struct EventSpan {

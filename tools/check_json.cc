@@ -21,6 +21,16 @@ Json hit_json(const CheckRun& run, const SiteReport& site, const CheckHit& hit) 
       {"hit", hit.number},           {"event", hit.event},          {"hit_in_segment", hit.in_segment},
       {"time_ns", hit.time_ns},      {"address", hex(hit.address)}, {"position", position(run, hit)},
       {"verdict", name(hit.verdict)}};
+  const CheckedProcess* process = nullptr;
+  for (const CheckedProcess& one : run.processes)
+    if (one.process.number == hit.process) process = &one;
+  if (process != nullptr) {
+    json["until_ns"] = hit.until_ns;
+    json["process"] = hit.process;
+    json["pid"] = process->process.meta.process_id;
+    json["command"] = process->process.meta.command;
+  }
+  if (process != nullptr ? process->several_threads : run.report.several_threads) json["thread"] = hit.thread;
   if (hit.nested) {
     json["nested"] = true;
     json["reached_by"] = place(hit.reached_by);
@@ -59,6 +69,24 @@ Json site_json(const CheckRun& run, const SiteReport& site) {
   return json;
 }
 
+Json process_json(const CheckedProcess& one) {
+  const recording::Meta& meta = one.process.meta;
+  Json json;
+  json["process"] = one.process.number;
+  json["pid"] = meta.process_id;
+  if (meta.parent) json["parent"] = {{"process", meta.parent->process}, {"event", meta.parent->event}};
+  json["command"] = meta.command;
+  json["verdict"] = one.verdict;
+  if (!one.error.empty()) json["message"] = one.error;
+  json["events"] = one.events;
+  json["truncated"] = one.truncated;
+  json["hits"] = one.hits;
+  json["checked"] = one.checked;
+  json["failed"] = one.failures;
+  add_unsupported(meta, json);
+  return json;
+}
+
 }  // namespace
 
 Json check_json(const CheckRun& run) {
@@ -78,6 +106,7 @@ Json check_json(const CheckRun& run) {
   json["pages_opened"] = report.excursions.opened_pages;
   json["ghost_memory"] = report.ghost_used;
   json["sites_found"] = report.found.size();
+  for (const CheckedProcess& one : run.processes) json["processes"].push_back(process_json(one));
   json["sites"] = Json::array();
   for (const SiteReport& site : report.sites) json["sites"].push_back(site_json(run, site));
   return json;

@@ -2,6 +2,7 @@
 
 #include "tools/check_writers.h"
 #include "tools/console.h"
+#include "tools/one_process.h"
 #include "vassert-hooks/include/vassert_format.h"
 
 namespace aftercheck::tools {
@@ -10,6 +11,7 @@ namespace {
 // Sites that held, one line each: more would bury what failed.
 constexpr size_t kMostHeld = 100;
 constexpr size_t kMostLogLines = 20;
+constexpr size_t kMostProcesses = 20;
 
 void indented(Output& output, const std::string& indent, const std::string& text) {
   for (size_t at = 0; at < text.size();) {
@@ -44,7 +46,7 @@ void write_frames(Output& output, const std::vector<CheckFrame>& stack) {
 
 void write_hit(const CheckRun& run, const SiteReport& site, const CheckHit& hit, Output& output) {
   output.line(fmt::format(
-      "    hit {}{}: after event {}, at {:.6f} s{}", human_count(hit.number),
+      "    hit {}{}{}: after event {}, at {:.6f} s{}", human_count(hit.number), whose(run, hit),
       hit.nested ? fmt::format(" (within the check of {})", printable(place(hit.reached_by))) : "",
       human_count(hit.event), static_cast<double>(hit.time_ns) / 1e9,
       hit.verdict == Verdict::failed || hit.verdict == Verdict::passed
@@ -79,15 +81,18 @@ void write_failed(const CheckRun& run, const SiteReport& site, Output& output) {
   output.line("");
 }
 
-void write_logs(const SiteReport& site, Output& output) {
+void write_logs(const CheckRun& run, const SiteReport& site, Output& output) {
   output.line(printable(fmt::format("{}: {}", place(site.text), title(site.text))));
   size_t lines = 0;
   for (const CheckHit& hit : site.logs) {
     if (lines++ == kMostLogLines) break;
-    for (const std::string& line : hit.logs)
-      indented(output, fmt::format("  {:>10.6f} s  ", static_cast<double>(hit.time_ns) / 1e9), line);
-    indented(output, fmt::format("  {:>10.6f} s  output: ", static_cast<double>(hit.time_ns) / 1e9),
-             hit.output);
+    // Several processes take turns here, by these times.
+    const bool several = run.processes.size() > 1;
+    const std::string when =
+        fmt::format("  {:>10.6f} s  {}", static_cast<double>(several ? hit.until_ns : hit.time_ns) / 1e9,
+                    several ? fmt::format("process {}: ", hit.process) : "");
+    for (const std::string& line : hit.logs) indented(output, when, line);
+    indented(output, when + "output: ", hit.output);
   }
   if (site.logs.size() + site.logs_dropped > kMostLogLines)
     output.line(fmt::format("  ... and {} more hits; --json and --html have {}",
@@ -106,6 +111,26 @@ void write_held(const CheckRun& run, Output& output) {
   if (held > kMostHeld)
     output.line(fmt::format("... and {} more that held or were never hit", human_count(held - kMostHeld)));
   if (held != 0) output.line("");
+}
+
+// Those that came by a VAssert.
+void write_processes(const CheckRun& run, Output& output) {
+  if (run.processes.size() <= 1) return;
+  size_t shown = 0;
+  for (const CheckedProcess& one : run.processes) {
+    const bool tells = one.hits != 0 || !one.error.empty();
+    if (tells && shown++ < kMostProcesses) output.line(summary(one));
+  }
+  if (shown > kMostProcesses)
+    output.line(fmt::format("... and {} more processes with hits; --json has all",
+                            human_count(shown - kMostProcesses)));
+  if (shown != 0) output.line("");
+}
+
+std::string in_processes(const CheckRun& run) {
+  if (run.processes.size() <= 1) return {};
+  const auto count = std::ranges::count_if(run.processes, [](const auto& one) { return one.hits != 0; });
+  return fmt::format(" in {} of {} processes", count, human_count(run.processes.size()));
 }
 
 }  // namespace
@@ -134,10 +159,31 @@ std::string place(const SiteText& text) { return fmt::format("{}:{}", text.file,
 
 bool has_failed(const SiteReport& site) { return site.failed != 0 || site.broken != 0; }
 
+std::string whose(const CheckRun& run, const CheckHit& hit) {
+  const auto found = std::ranges::find(run.processes, hit.process,
+                                       [](const CheckedProcess& one) { return one.process.number; });
+  if (found == run.processes.end())
+    return run.report.several_threads ? fmt::format(" in thread {}", hit.thread) : "";
+  return fmt::format(" in {}{}", process_name(found->process),
+                     found->several_threads ? fmt::format(", thread {}", hit.thread) : "");
+}
+
+std::string summary(const CheckedProcess& process) {
+  std::string text = fmt::format("{}: {} hit{}", process_name(process.process), human_count(process.hits),
+                                 process.hits == 1 ? "" : "s");
+  if (process.checked != process.hits) text += fmt::format(", {} checked", human_count(process.checked));
+  if (process.failures != 0) text += fmt::format(", {} failed", human_count(process.failures));
+  if (process.verdict == "divergence" || process.verdict == "error" || process.verdict == "unreached")
+    text += ", " + process.verdict;
+  return text;
+}
+
 std::string position(const CheckRun& run, const CheckHit& hit) {
   recording::Position position;
   position.recording = run.id;
   position.event = hit.event;
+  position.process = hit.process;
+  if (hit.thread != 0) position.thread = hit.thread;
   position.instant = recording::Arrival{hit.program_at, hit.arrival};
   return to_text(position);
 }
@@ -165,15 +211,16 @@ void write_text(const CheckRun& run, Output& output) {
   if (std::any_of(report.sites.begin(), report.sites.end(), has_logs)) {
     output.line("LOGGED");
     for (const SiteReport& site : report.sites)
-      if (has_logs(site)) write_logs(site, output);
+      if (has_logs(site)) write_logs(run, site, output);
   }
   write_held(run, output);
+  write_processes(run, output);
   if (report.found.empty()) {
     output.line("no VAsserts");
   } else {
-    output.line(fmt::format("{} VAssert{}, {} hit{}, {} checked: {}", human_count(report.sites.size()),
+    output.line(fmt::format("{} VAssert{}, {} hit{}{}, {} checked: {}", human_count(report.sites.size()),
                             report.sites.size() == 1 ? "" : "s", human_count(hits), hits == 1 ? "" : "s",
-                            human_count(checked),
+                            in_processes(run), human_count(checked),
                             failed == 0 ? "all held"
                                         : fmt::format("{} failed, in {} hit{}", human_count(failed),
                                                       human_count(failures), failures == 1 ? "" : "s")));

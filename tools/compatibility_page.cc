@@ -199,8 +199,9 @@ std::string compatibility_page() {
   for (const Family& family : kFamilies) add_family(page, family, left);
   if (!left.empty()) fail(ErrorKind::internal, "{}: in no family", left.begin()->first);
   page +=
-      "## New threads and processes\n\n`clone`, `clone3`, `fork` and `vfork`, by flags; the first line that "
-      "fits:\n\n";
+      "## New threads and processes\n\nThreads as pthreads make them, and processes as `fork`, `vfork` and "
+      "`posix_spawn` make them, are recorded.\n"
+      "Of what else `clone` and `clone3` are asked for, by flags; the first line that fits:\n\n";
   for (const NewTask& task : new_tasks())
     page += fmt::format("- `{}`: ends the recording ({})\n", task.flag_names, task.meaning);
   page +=

@@ -1,13 +1,17 @@
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <optional>
 
 #include "base/error.h"
 #include "machine/trapped_instruction.h"
 #include "pt-replay/recorded_code.h"
 #include "recording/meta.h"
+#include "recording/position.h"
+#include "recording/processes.h"
 #include "recording/reader.h"
 #include "recording/store.h"
 #include "system-calls/system_call_names.h"
@@ -26,6 +30,7 @@ using recording::SpaceOpKind;
 constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 
 struct Arguments {
+  uint32_t process = 0;
   std::filesystem::path directory;
   bool json = false, verbose = false, symbols = false;
   uint64_t from = 0, to = kNoLimit, limit = kNoLimit;
@@ -156,11 +161,72 @@ void print_details(const Event& event, Output& output) {
   for (const auto& step : event.output_steps) detail(describe_output_step(step));
 }
 
-void print_text(const Event& event, uint64_t number, bool verbose, const std::string& symbol,
-                Output& output) {
+// What threads do, as far as lines about one event need to know of others.
+class Threads {
+ public:
+  // Every event, in order.
+  void saw(const Event& event, uint64_t number) {
+    several_ |= event.kind == EventKind::thread_start;
+    // A hostile log may have any number of them.
+    constexpr size_t kMost = 1 << 16;
+    if (event.kind == EventKind::syscall && !event.operands.empty() && calls_.size() < kMost)
+      calls_[event.thread] = {number, event.operands[0]};
+    if (event.kind == EventKind::thread_end) calls_.erase(event.thread);
+  }
+  // Looks through the log for answers that come later than their calls.
+  void look_ahead(const std::filesystem::path& directory) {
+    try {
+      Threads all;
+      recording::Reader reader(directory);
+      while (const Event* event = reader.next()) {
+        all.saw(*event, reader.number());
+        if (const auto call = all.call_of(*event)) answered_later_.push_back(call->event);
+      }
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::bad_input) throw;  // whoever prints comes to it, too
+    }
+    std::ranges::sort(answered_later_);
+  }
+  // Is the result of the call at this event not in it?
+  bool answered_later(uint64_t number) const { return std::ranges::binary_search(answered_later_, number); }
+  // Have there been others than the first?
+  bool several() const { return several_; }
+  // The call that an answer belongs to, if it is one: its event and its number.
+  struct Call {
+    uint64_t event = 0, call = 0;
+  };
+  std::optional<Call> call_of(const Event& answer) const {
+    const auto found = calls_.find(answer.thread);
+    if (answer.kind != EventKind::answer || found == calls_.end()) return std::nullopt;
+    return found->second;
+  }
+
+ private:
+  bool several_ = false;
+  std::map<uint32_t, Call> calls_;  // by thread: the last
+  std::vector<uint64_t> answered_later_;
+};
+
+// "?" where that comes later.
+std::string result_of(const Event& event, uint64_t number, const Threads& threads) {
+  return threads.answered_later(number) ? "? (answered later)" : describe_result(event);
+}
+
+std::string text_of(const Event& event, uint64_t number, const Threads& threads) {
+  if (const auto call = threads.call_of(event)) {
+    const std::optional<uint64_t> result = rax_in(event);
+    return fmt::format("answer to {} of event {}{}", system_call_name(call->call), call->event,
+                       result ? " = " + describe_result(*result) : "");
+  }
+  return describe(event) +
+         (event.kind == EventKind::syscall ? " = " + result_of(event, number, threads) : "");
+}
+
+void print_text(const Event& event, uint64_t number, const Threads& threads, bool verbose,
+                const std::string& symbol, Output& output) {
   output.line(fmt::format("{:>8} {:>14.6f} {}{}", number, static_cast<double>(event.time_ns) * 1e-9,
-                          describe(event),
-                          event.kind == EventKind::syscall ? " = " + describe_result(event) : "") +
+                          threads.several() ? fmt::format("[thread {}] ", event.thread) : "",
+                          text_of(event, number, threads)) +
               (symbol.empty() ? "" : "  in " + symbol));
   if (verbose) print_details(event, output);
 }
@@ -206,7 +272,7 @@ Json to_json(const SpaceOp& op) {
 }
 
 // Addresses and register values are strings: they exceed what JSON numbers hold exactly in many readers.
-Json to_json(const Event& event, uint64_t number, const std::string& symbol) {
+Json to_json(const Event& event, uint64_t number, const Threads& threads, const std::string& symbol) {
   Json json{
       {"event", number}, {"kind", name(event.kind)}, {"thread", event.thread}, {"time_ns", event.time_ns}};
   json["rip"] = hex(event.rip);
@@ -214,7 +280,12 @@ Json to_json(const Event& event, uint64_t number, const std::string& symbol) {
   json["text"] = describe(event);
   if (event.kind == EventKind::syscall) {
     if (!event.operands.empty()) json["call"] = system_call_name(event.operands[0]);
-    json["result"] = describe_result(event);
+    json["result"] = result_of(event, number, threads);
+  }
+  if (const auto call = threads.call_of(event)) {
+    json["answers"] = call->event;
+    json["call"] = system_call_name(call->call);
+    if (const std::optional<uint64_t> result = rax_in(event)) json["result"] = describe_result(*result);
   }
   for (const uint64_t operand : event.operands) json["operands"].push_back(hex(operand));
   json["digest"] = fmt::format("{:08x}", event.digest);
@@ -256,10 +327,13 @@ int run(const Arguments& arguments, Console& console) {
   if (arguments.symbols) code.emplace(arguments.directory);
   // Where an exit happened is told by what was mapped before its answer.
   const auto symbol = [&code](const Event& event, uint64_t number) -> std::string {
-    if (!code || number == 0 || event.kind == EventKind::continuation) return "";
+    const bool preempted = event.kind == EventKind::preempted;
+    if (!code || number == 0 || (!recording::ends_segment(event.kind) && event.kind != EventKind::end))
+      return "";
     code->answered(number - 1);
-    return code->symbols().text(event.rip);
+    return code->symbols().text(preempted ? event.operands[0] : event.rip);
   };
+  Threads threads;
   uint64_t printed = 0;
   bool stopped = false;
   try {
@@ -269,11 +343,14 @@ int run(const Arguments& arguments, Console& console) {
         stopped = true;
         break;
       }
+      if (event->kind == EventKind::thread_start && !threads.several())
+        threads.look_ahead(arguments.directory);
+      threads.saw(*event, number);
       if (number < arguments.from) continue;
       if (arguments.json)
-        output.json_line(to_json(*event, number, symbol(*event, number)));
+        output.json_line(to_json(*event, number, threads, symbol(*event, number)));
       else
-        print_text(*event, number, arguments.verbose, symbol(*event, number), output);
+        print_text(*event, number, threads, arguments.verbose, symbol(*event, number), output);
       ++printed;
     }
   } catch (const Error& error) {
@@ -292,6 +369,7 @@ Command add_dump(CLI::App& parent) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* app = parent.add_subcommand("dump", "Print a recording's events, one a line");
   app->add_option("DIR", arguments->directory, "The recording")->required()->type_name("");
+  app->add_option("--process", arguments->process, "Of this process (default: 0, the first)")->type_name("N");
   app->add_flag("--json", arguments->json,
                 "One JSON object a line, with everything but the bytes of long writes");
   app->add_option("--from", arguments->from, "First event")->type_name("N");
@@ -311,7 +389,12 @@ Command add_dump(CLI::App& parent) {
       "  0   printed; a recording that was cut short ends with a warning\n"
       "  2   usage, not a recording, or damaged (what comes before the damage is printed)\n"
       "  70  a bug of aftercheck");
-  return {app, [arguments](Console& console) { return run(*arguments, console); }, nullptr};
+  return {app,
+          [arguments](Console& console) {
+            arguments->directory = recording::directory_of(arguments->directory, arguments->process);
+            return run(*arguments, console);
+          },
+          nullptr};
 }
 
 }  // namespace aftercheck::tools

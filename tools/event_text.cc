@@ -58,9 +58,11 @@ std::string describe_call(const Event& event) {
 }  // namespace
 
 const char* name(EventKind kind) {
-  static constexpr const char* kNames[] = {"start",     "syscall",          "trapped instruction",
-                                           "exception", "memory fault",     "continuation",
-                                           "end",       "asynchronous stop"};
+  static constexpr const char* kNames[] = {"start",        "syscall",           "trapped instruction",
+                                           "exception",    "memory fault",      "continuation",
+                                           "end",          "asynchronous stop", "answer",
+                                           "thread start", "thread end",        "preempted",
+                                           "turn"};
   const auto index = static_cast<size_t>(kind);
   return index < std::size(kNames) ? kNames[index] : "unknown";
 }
@@ -117,6 +119,22 @@ std::string describe(const Event& event) {
     case EventKind::asynchronous:
       return fmt::format("stopped at {:#x}{}", event.rip,
                          event.branches ? fmt::format(" after {} branches", *event.branches) : "");
+    case EventKind::answer:
+      return "more of the answer to the last exit of this thread";
+    case EventKind::thread_start:
+      return fmt::format("starts: made by thread {}, to the system it is {}", operand(event, 0),
+                         operand(event, 1));
+    case EventKind::thread_end:
+      if (const uint64_t status = operand(event, 0); status < recording::kThreadKilled)
+        return fmt::format("ends with status {}", status);
+      return fmt::format("ended alone by signal {}", operand(event, 0) - recording::kThreadKilled);
+    case EventKind::preempted:
+      return fmt::format("stopped at {:#x} after {} branches, for another thread to run", operand(event, 0),
+                         operand(event, 1));
+    case EventKind::turn:
+      return operand(event, 0) == 0
+                 ? "shares no memory with other processes any more"
+                 : fmt::format("turn {} of the processes that share memory", operand(event, 0));
   }
   return "unknown event";
 }
@@ -125,9 +143,16 @@ std::string describe_result(const Event& event) {
   const std::string call = system_call_name(operand(event, 0));
   if (call == "exit" || call == "exit_group") return "?";
   // RAX held the call's number, so a result that equals it is no change.
-  uint64_t result = operand(event, 0);
+  return describe_result(rax_in(event).value_or(operand(event, 0)));
+}
+
+std::optional<uint64_t> rax_in(const Event& event) {
   for (const recording::RegisterChange& change : event.registers)
-    if (change.number == kRax) result = change.value;
+    if (change.number == kRax) return change.value;
+  return std::nullopt;
+}
+
+std::string describe_result(uint64_t result) {
   if (result < kFirstError) return number(result);
   const int error = static_cast<int>(-static_cast<int64_t>(result));
   const char* symbol = strerrorname_np(error);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "recording/event.h"
@@ -19,6 +20,9 @@ std::string describe_end(const recording::Event& event);
 // What a system call returned: "832", "-1 ENOENT (No such file or directory)", "0x200000000000"; "?" for
 // calls that do not return. `event` is of kind syscall.
 std::string describe_result(const recording::Event& event);
+// The same of what a call leaves in RAX; and that, where the event sets it.
+std::string describe_result(uint64_t rax);
+std::optional<uint64_t> rax_in(const recording::Event& event);
 // A signal's name: "SIGSEGV", "signal 40".
 std::string signal_name(uint64_t signal);
 

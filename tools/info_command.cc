@@ -9,6 +9,7 @@
 #include "checkpoint/checkpoint.h"
 #include "recording/meta.h"
 #include "recording/position.h"
+#include "recording/processes.h"
 #include "recording/pt_log.h"
 #include "recording/reader.h"
 #include "recording/store.h"
@@ -36,10 +37,13 @@ struct Findings {
   uint64_t log_bytes = 0, store_bytes = 0;
   uint64_t events = 0, last_time_ns = 0, output_bytes = 0, written_bytes = 0, memory_digests = 0;
   std::map<EventKind, uint64_t> by_kind;
+  uint64_t threads = 1;                         // that there ever were
   std::map<uint64_t, uint64_t> by_call;         // system call's number -> how often
   std::string end, truncation, damage;          // `damage`: the error that ended the pass
   std::map<uint32_t, recording::PtSummary> pt;  // by guest thread
   std::vector<uint64_t> checkpoints;            // their events
+  std::vector<recording::Process> processes;    // of the recording, where this is the first
+  std::vector<Findings> others;                 // of those but the first, in the same order
 
   double seconds() const { return static_cast<double>(last_time_ns) * 1e-9; }
   double bytes_per_event() const {
@@ -55,6 +59,7 @@ constexpr uint64_t kProgressEvery = 4096;  // events
 void count(const Event& event, Findings& found) {
   ++found.events;
   ++found.by_kind[event.kind];
+  found.threads += event.kind == EventKind::thread_start ? 1 : 0;
   found.last_time_ns = std::max(found.last_time_ns, event.time_ns);
   found.memory_digests += event.memory.size();
   if (event.kind == EventKind::syscall && !event.operands.empty() && found.by_call.size() < kMostCalls)
@@ -90,6 +95,14 @@ Findings examine(const fs::path& directory, Console& console) {
   for (const uint32_t thread : recording::pt_threads(directory))
     found.pt.emplace(thread, recording::summarize_pt(directory, thread));
   return found;
+}
+
+// Of a recording's other processes what the tree shows.
+void examine_others(Findings& found, const fs::path& directory, Console& console) {
+  if (found.meta.parent) return;
+  found.processes = recording::read_processes(directory);
+  for (size_t i = 1; i < found.processes.size(); ++i)
+    found.others.push_back(examine(found.processes[i].directory, console));
 }
 
 std::string quoted_command(const std::vector<std::string>& command) {
@@ -135,6 +148,23 @@ std::string describe(const recording::PtSummary& pt) {
                      pt.complete ? "" : "; not whole: ", pt.problem);
 }
 
+std::string ended(const Findings& found) {
+  return !found.damage.empty() ? "damaged" : found.end.empty() ? "cut short" : found.end;
+}
+
+// The process in this place of the list, and below it those that it made, further to the right.
+void print_tree(const Findings& found, size_t place, size_t depth, Output& output) {
+  const recording::Process& process = found.processes[place];
+  const Findings& own = place == 0 ? found : found.others[place - 1];
+  std::string line = std::string(2 * depth + 2, ' ') + std::to_string(process.number);
+  if (process.meta.parent) line += fmt::format("  from e{}", process.meta.parent->event);
+  line += fmt::format("  pid {}  {}, {} events: {}", process.meta.process_id, ended(own),
+                      human_count(own.events), quoted_command(process.meta.command));
+  output.line(printable(line));
+  constexpr size_t kDeepest = 40;  // further ones stand there, too
+  for (const size_t child : process.children) print_tree(found, child, std::min(depth + 1, kDeepest), output);
+}
+
 void print_text(const Findings& found, bool verbose, Output& output) {
   auto row = [&](const char* label, const std::string& value) {
     output.line(fmt::format("{:<18}{}", label, value));
@@ -149,6 +179,10 @@ void print_text(const Findings& found, bool verbose, Output& output) {
   if (!meta.stopped_at.empty()) row("stopped at", printable(meta.stopped_at) + ": it can't be recorded");
   if (!meta.answered_calls.empty()) row("not done", describe_answered(meta.answered_calls));
   row("machine", fmt::format("{}, cpu model {}", meta.machine, meta.cpu_model));
+  if (const auto chaos = meta.capabilities.find("chaos"); chaos != meta.capabilities.end())
+    row("threads", "switched at random (--chaos=" + chaos->second + ")");
+  if (meta.capabilities.contains(recording::kSharesMemory))
+    row("memory", "some is shared with other processes, which are replayed together with this one");
   row("host", fmt::format("{}, {}, {}", meta.host_name, meta.host_kernel, meta.host_cpu));
   row("written by", fmt::format("{}, format version {}", meta.writer, meta.format_version));
   row("log", fmt::format("{}, {:.1f} bytes per event", human_size(found.log_bytes), found.bytes_per_event()));
@@ -161,9 +195,17 @@ void print_text(const Findings& found, bool verbose, Output& output) {
   row("answers", human_size(found.written_bytes) + " written into the program's memory");
   row("output", human_size(found.output_bytes));
   row("memory digests", human_count(found.memory_digests));
+  if (found.threads > 1) row("threads started", human_count(found.threads));
   row("events", human_count(found.events));
   for (const auto& [kind, number] : found.by_kind)
     output.line(fmt::format("  {:>14}  {}", human_count(number), name(kind)));
+  if (meta.parent)
+    row("process", fmt::format("{} (pid {}), made by process {} at event {}", meta.process, meta.process_id,
+                               meta.parent->process, meta.parent->event));
+  if (found.processes.size() > 1) {
+    row("processes", human_count(found.processes.size()));
+    print_tree(found, 0, 0, output);
+  }
   if (!verbose) return;
   row("system calls", human_count(found.by_call.size()) + " different ones");
   for (const auto& [call, number] : calls_by_count(found))
@@ -210,16 +252,22 @@ Json to_json(const Findings& found) {
   json["answer_bytes"] = found.written_bytes;
   json["output_bytes"] = found.output_bytes;
   json["memory_digests"] = found.memory_digests;
+  json["threads"] = found.threads;
   json["events"] = found.events;
   json["bytes_per_event"] = found.bytes_per_event();
   for (const auto& [kind, number] : found.by_kind) json["events_by_kind"][name(kind)] = number;
   for (const auto& [call, number] : calls_by_count(found))
     json["system_calls"][system_call_name(call)] = number;
+  json["process"] = meta.process;
+  json["process_id"] = meta.process_id;
+  if (meta.parent) json["parent"] = {{"process", meta.parent->process}, {"event", meta.parent->event}};
+  for (const Findings& other : found.others) json["processes"].push_back(to_json(other));
   return json;
 }
 
 int run(const Arguments& arguments, Console& console) {
-  const Findings found = examine(arguments.directory, console);
+  Findings found = examine(arguments.directory, console);
+  examine_others(found, arguments.directory, console);
   Output output;
   if (arguments.json)
     output.json(to_json(found));

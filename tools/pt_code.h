@@ -16,15 +16,22 @@
 namespace aftercheck::tools {
 
 struct PtCodeOptions {
-  std::vector<std::string> images;  // FILE, FILE@ADDRESS or FILE@ADDRESS:OFFSET:SIZE
-  std::vector<std::string> pages;   // PREFIX of PREFIX.addr and PREFIX.dump
-  std::string cpu;                  // FAMILY/MODEL
-  unsigned bits = 64;               // of the code, until the trace says
+  std::vector<std::string> images;   // FILE, FILE@ADDRESS or FILE@ADDRESS:OFFSET:SIZE
+  std::vector<std::string> pages;    // PREFIX of PREFIX.addr and PREFIX.dump
+  std::string cpu;                   // FAMILY/MODEL
+  std::vector<std::string> filters;  // FIRST-LAST
+  unsigned bits = 64;                // of the code, until the trace says
   bool no_return_compression = false;
-  int32_t pid = 0;  // of perf.data; 0: whose trace it is
+  int32_t pid = 0;    // of perf.data; 0: whose trace it is
+  std::string symfs;  // of perf.data: where the files are now; "": where they were
 };
 
-// --image, --pages, --cpu, --bits, --noretcomp, --pid.
+// --cpu.
+void add_pt_cpu_option(CLI::App& app, std::string& cpu);
+// Of the processor that --cpu names; what the source knows of it where that is "". Throws Error(usage).
+pt::Errata pt_errata(const std::string& cpu, const PtSource& source, size_t stream);
+
+// --image, --pages, --cpu, --filter, --bits, --noretcomp, --pid, --symfs.
 void add_pt_code_options(CLI::App& app, PtCodeOptions& options);
 
 // The code of one stream. Not thread-safe.
@@ -48,7 +55,8 @@ class PtCode {
   void add_image(const std::string& text);
   void add_elf(const std::string& path);
   void add_pages(const std::string& prefix);
-  void add_perf_mappings(const pt::PerfData& perf, size_t stream, int32_t pid);
+  void add_perf_mappings(const pt::PerfData& perf, size_t stream, const PtCodeOptions& options);
+  void add_perf_filters(const std::string& text, const std::vector<pt::PerfMapping>& mappings, int32_t pid);
   void add(const std::shared_ptr<symbols::Object>& object, uint64_t address, const std::string& path,
            uint64_t offset, uint64_t size);
 

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "pt-trace/branch_stream.h"
 #include "tools/output.h"
+#include "tools/pt_code.h"
 #include "tools/pt_command.h"
 #include "tools/pt_source.h"
 
@@ -10,7 +11,7 @@ namespace aftercheck::tools {
 namespace {
 
 struct Arguments {
-  std::string input;
+  std::string input, cpu;
   bool json = false, totals_only = false;
 };
 
@@ -21,12 +22,12 @@ std::string hex(const pt::StreamDigest& digest) {
 // Prints each exit of one stream.
 class Printer : public PtSink {
  public:
-  Printer(const Arguments& arguments, const std::string& stream, Output& output)
+  Printer(const Arguments& arguments, const std::string& stream, const pt::Errata& errata, Output& output)
       : arguments_(arguments),
         name_(stream),
         output_(output),
         stream_([this](const pt::StreamExit& exit) { on_exit(exit); },
-                [this](const pt::StreamDamage& damage) { on_damage(damage); }) {}
+                [this](const pt::StreamDamage& damage) { on_damage(damage); }, errata) {}
 
   void bytes(uint64_t, std::span<const uint8_t> bytes) override { stream_.feed(bytes); }
   void lost(uint64_t offset, uint64_t resume, const std::string& why) override {
@@ -127,15 +128,17 @@ int run(const Arguments& arguments, Console& console) {
   const auto source = open_pt_source(arguments.input);
   Output output;
   uint64_t damaged = 0;
+  std::vector<std::string> without_psb;
   for (size_t i = 0; i < source->streams().size(); ++i) {
     const PtStream& stream = source->streams()[i];
     if (!arguments.json && !arguments.totals_only)
       output.line(fmt::format("{:>8} {:<10} {:>10} {:>8} {:<32} {:<32}", "exit", "offset", "outcomes",
                               "targets", "digest of the segment", "digest of all up to here"));
-    Printer printer(arguments, stream.name, output);
+    Printer printer(arguments, stream.name, pt_errata(arguments.cpu, *source, i), output);
     PtProgress progress(printer, stream, console);
     source->read(i, progress);
     printer.finish();
+    if (progress.without_psb()) without_psb.push_back(stream.name);
     printer.print_totals();
     damaged += printer.totals().damaged;
     if (source->perf_data() != nullptr && source->flow_options(i).return_compression)
@@ -148,6 +151,7 @@ int run(const Arguments& arguments, Console& console) {
   output.flush();
   for (const std::string& warning : source->warnings())
     console.warning(fmt::format("{}: {}", source->name(), warning));
+  require_psb(*source, without_psb);
   if (damaged > 0)
     fail(ErrorKind::bad_input, "{}: in {} places the bytes are no Intel PT packets", source->name(),
          human_count(damaged));
@@ -162,6 +166,7 @@ Command add_pt_digest(CLI::App& group) {
       group.add_subcommand("digest", "Digest the branches of a trace, with a value for every exit");
   app->add_option("INPUT", arguments->input, kPtInputHelp)->required()->type_name("");
   app->add_flag("--totals", arguments->totals_only, "Only the totals, not the exits");
+  add_pt_cpu_option(*app, arguments->cpu);
   app->add_flag("--json", arguments->json, "One JSON object a line");
   app->footer(
       "Two runs that executed the same instructions have the same digests, whatever else their traces "
@@ -176,7 +181,7 @@ Command add_pt_digest(CLI::App& group) {
       "  diff <(aftercheck pt digest --json a) <(aftercheck pt digest --json b)\n\n"
       "Exit status:\n"
       "  0   printed\n"
-      "  2   usage, or damaged: some bytes are no packets (the rest is printed)\n"
+      "  2   usage, or damaged: some bytes are no packets (the rest is printed), or there is no PSB\n"
       "  70  a bug of aftercheck");
   return {app, [arguments](Console& console) { return run(*arguments, console); }, nullptr};
 }

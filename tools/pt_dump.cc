@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "pt-trace/packet_stream.h"
 #include "tools/output.h"
+#include "tools/pt_code.h"
 #include "tools/pt_command.h"
 #include "tools/pt_packet_text.h"
 #include "tools/pt_source.h"
@@ -18,7 +19,7 @@ constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 using Kinds = std::bitset<pt::packet_type_count>;
 
 struct Arguments {
-  std::string input;
+  std::string input, cpu;
   std::vector<std::string> kinds;
   bool json = false;
   uint64_t from = 0, to = kNoLimit, limit = kNoLimit;
@@ -56,13 +57,14 @@ Kinds kinds_of(const std::vector<std::string>& words) {
 // Prints packets and what stands between them. PAD bytes in a row are one line.
 class Printer : public PtSink {
  public:
-  Printer(const Arguments& arguments, const std::string& stream, bool names_stream, Output& output)
+  Printer(const Arguments& arguments, const std::string& stream, bool names_stream, const pt::Errata& errata,
+          Output& output)
       : arguments_(arguments),
         kinds_(kinds_of(arguments.kinds)),
         stream_(names_stream ? stream : ""),
         output_(output),
         packets_([this](const pt::ScannedPacket& packet) { on_packet(packet); },
-                 [this](const pt::ScanError& damage) { on_damage(damage); }) {}
+                 [this](const pt::ScanError& damage) { on_damage(damage); }, errata) {}
 
   void bytes(uint64_t, std::span<const uint8_t> bytes) override {
     if (!done_) packets_.feed(bytes);
@@ -162,20 +164,23 @@ int run(const Arguments& arguments, Console& console) {
   const auto source = open_pt_source(arguments.input);
   Output output;
   uint64_t damaged = 0;
+  std::vector<std::string> without_psb;
   for (size_t i = 0; i < source->streams().size(); ++i) {
     const PtStream& stream = source->streams()[i];
     const bool several = source->streams().size() > 1;
     if (several && !arguments.json) output.line(fmt::format("{}:", stream.name));
-    Printer printer(arguments, stream.name, several, output);
+    Printer printer(arguments, stream.name, several, pt_errata(arguments.cpu, *source, i), output);
     PtProgress progress(printer, stream, console);
     source->read(i, progress);
     printer.finish();
+    if (progress.without_psb()) without_psb.push_back(stream.name);
     damaged += printer.damaged();
   }
   console.clear_progress();
   output.flush();
   for (const std::string& warning : source->warnings())
     console.warning(fmt::format("{}: {}", source->name(), warning));
+  require_psb(*source, without_psb);
   if (damaged > 0)
     fail(ErrorKind::bad_input, "{}: in {} places the bytes are no Intel PT packets; they are marked with `!`",
          source->name(), human_count(damaged));
@@ -195,6 +200,7 @@ Command add_pt_dump(CLI::App& group) {
   app->add_option("--from", arguments->from, "First offset")->type_name("OFFSET");
   app->add_option("--to", arguments->to, "Last offset")->type_name("OFFSET");
   app->add_option("--limit", arguments->limit, "At most so many lines")->type_name("N");
+  add_pt_cpu_option(*app, arguments->cpu);
   app->add_flag("--json", arguments->json, "One JSON object a line");
   app->footer(
       "Each line has the offset in the trace (hexadecimal), the packet's name in Intel's manual and what it\n"
@@ -207,7 +213,7 @@ Command add_pt_dump(CLI::App& group) {
       "  aftercheck pt dump --json trace.pt | jq -r 'select(.packet == \"TIP\").address' | sort | uniq -c\n\n"
       "Exit status:\n"
       "  0   printed\n"
-      "  2   usage, or damaged: some bytes are no packets (the rest is printed)\n"
+      "  2   usage, or damaged: some bytes are no packets (the rest is printed), or there is no PSB\n"
       "  70  a bug of aftercheck");
   return {app, [arguments](Console& console) { return run(*arguments, console); }, nullptr};
 }

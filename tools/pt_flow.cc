@@ -199,10 +199,12 @@ class Stream : public PtSink, public pt::FlowSink {
   }
 
   void on_error(const pt::FlowEvent& event) {
-    // An event in code that is not at hand can't be reached either.
-    const bool missing = event.status == pt::FlowStatus::no_code || code_.image().at(event.from).empty();
+    // An event in code that is not at hand can't be reached either. Damage has nothing to do with code.
+    const bool missing = event.status == pt::FlowStatus::no_code ||
+                         (event.status != pt::FlowStatus::bad_packet && code_.image().at(event.from).empty());
     const pt::FlowStatus status = missing ? pt::FlowStatus::no_code : event.status;
-    if (!missing && results_.totals.first_error.empty()) results_.totals.first_error = error_text(event);
+    const bool contradiction = !missing && status != pt::FlowStatus::call_not_seen;
+    if (contradiction && results_.totals.first_error.empty()) results_.totals.first_error = error_text(event);
     ++results_.totals.errors[static_cast<size_t>(status)];
   }
 
@@ -320,14 +322,26 @@ void print_stats(const Arguments& arguments, const Results& results, Output& out
 void judge(const Totals& totals, const std::string& input, const char* why_missing, Console& console) {
   const uint64_t all = totals.error_count();
   if (all == 0) return;
-  const uint64_t missing = totals.errors[static_cast<size_t>(pt::FlowStatus::no_code)];
-  if (missing != 0)
+  const auto count = [&totals](pt::FlowStatus status) { return totals.errors[static_cast<size_t>(status)]; };
+  const uint64_t no_code = count(pt::FlowStatus::no_code), no_call = count(pt::FlowStatus::call_not_seen);
+  const uint64_t missing = no_code + no_call;
+  const uint64_t damaged = count(pt::FlowStatus::bad_packet);
+  if (no_call != 0)
+    console.warning(fmt::format(
+        "{}: in {} places a function returned whose call could not be followed: where to is not known", input,
+        human_count(no_call)));
+  if (no_code != 0)
     console.warning(
         fmt::format("{}: in {} places the code that ran is not at hand ({}): what ran there is not shown",
-                    input, human_count(missing), why_missing));
-  if (all != missing)
-    fail(ErrorKind::bad_input, "{}: in {} places trace and code do not fit; the first error: {}", input,
-         human_count(all - missing), totals.first_error);
+                    input, human_count(no_code), why_missing));
+  if (all == missing) return;
+  std::string what;
+  if (damaged != 0)
+    what = fmt::format("in {} places the bytes are no Intel PT packets", human_count(damaged));
+  if (const uint64_t wrong = all - missing - damaged; wrong != 0)
+    what +=
+        fmt::format("{}in {} places trace and code do not fit", what.empty() ? "" : ", ", human_count(wrong));
+  fail(ErrorKind::bad_input, "{}: {}; the first error: {}", input, what, totals.first_error);
 }
 
 void write_files(const Arguments& arguments, const PtSource& source, Results& results, Console& console) {
@@ -372,6 +386,7 @@ int run(const Arguments& arguments, Console& console) {
   Output output;
   std::vector<std::unique_ptr<PtCode>> codes;  // functions and lines are in them
   std::set<std::string> warnings;
+  std::vector<std::string> without_psb;
   for (size_t i = 0; i < source->streams().size(); ++i) {
     const PtStream& info = source->streams()[i];
     const bool several = source->streams().size() > 1;
@@ -389,6 +404,7 @@ int run(const Arguments& arguments, Console& console) {
       source->read(i, progress);
     }
     stream.finish();
+    if (progress.without_psb()) without_psb.push_back(info.name);
     if (results.chrome != nullptr) results.chrome->end_stream();
   }
   console.clear_progress();
@@ -398,9 +414,14 @@ int run(const Arguments& arguments, Console& console) {
   for (const std::string& warning : warnings) console.warning(warning);
   for (const std::string& warning : source->warnings())
     console.warning(fmt::format("{}: {}", source->name(), warning));
-  const char* const why_missing = arguments.replay         ? "written over before the next event"
-                                  : source->is_recording() ? "made at run time: --replay gets it"
-                                                           : "made at run time, or a file that was not given";
+  require_psb(*source, without_psb);
+  bool has_marks = true;
+  for (size_t i = 0; i < source->streams().size(); ++i) has_marks = has_marks && source->has_marks(i);
+  const char* const why_missing =
+      arguments.replay          ? "written over before the next event"
+      : !source->is_recording() ? "made at run time, or a file that was not given"
+      : has_marks               ? "made at run time: --replay gets it"
+                  : "made at run time: of a trace made by `aftercheck pt synth --force`, --replay gets it";
   judge(results.totals, source->name(), why_missing, console);
   return 0;
 }
@@ -446,7 +467,7 @@ Command add_pt_flow(CLI::App& group) {
       "  aftercheck pt flow --image prog@0x401000:0x1000:0x5000 --cpu 6/94 --stats trace.pt\n\n"
       "Exit status:\n"
       "  0   followed, except for code that was not at hand (with a warning)\n"
-      "  2   usage, or trace and code do not fit somewhere (what could be followed is written)\n"
+      "  2   usage, or damage, or trace and code do not fit somewhere (what could be followed is written)\n"
       "  3   divergence: the replay of --replay left the recording\n"
       "  70  a bug of aftercheck");
   return {app, [arguments](Console& console) { return run(*arguments, console); }, nullptr};

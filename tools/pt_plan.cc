@@ -89,7 +89,9 @@ class Search : public PtSink, public pt::FlowSink {
     found_ = before_ + flow_->hits(0) >= target_.nth;
   }
   void on_event(const pt::FlowEvent& event) override {
-    if (flow_ && !found_) flow_->add(event);
+    // What comes behind the wanted execution must not begin another segment: plans are made of this one.
+    if (found_) return;
+    if (flow_) flow_->add(event);
     switch (event.kind) {
       case pt::FlowEventKind::error:
       case pt::FlowEventKind::overflow:
@@ -115,6 +117,7 @@ class Search : public PtSink, public pt::FlowSink {
   // Nothing of the segment is missing in front of the wanted instruction.
   bool whole() const { return whole_; }
   uint64_t segment() const { return segment_; }
+  // Where no plan was found: how often the address was executed in what was asked for.
   uint64_t hits() const { return before_ + (flow_ ? flow_->hits(0) : 0); }
   uint64_t address() const { return *target_.address; }
   uint64_t nth_in_segment() const { return target_.nth - before_; }
@@ -123,7 +126,8 @@ class Search : public PtSink, public pt::FlowSink {
 
  private:
   void begin_segment(uint64_t number) {
-    if (flow_ && !arguments_.event) before_ += flow_->hits(0);
+    // With --event nothing is added behind its segment, so this counts that segment alone.
+    if (flow_) before_ += flow_->hits(0);
     if (!target_.address && generation_ != code_.image().generation()) resolve();
     if (flow_)
       flow_->clear();
@@ -155,8 +159,8 @@ class Search : public PtSink, public pt::FlowSink {
   bool found_ = false, whole_ = true, started_ = false;
 };
 
-std::string where(const PtSource& source, uint64_t segment) {
-  if (source.is_recording()) return fmt::format("the segment after event {}", segment);
+std::string where(const Arguments& arguments, const PtSource& source, uint64_t segment) {
+  if (source.has_marks(arguments.stream)) return fmt::format("the segment after event {}", segment);
   return fmt::format("segment {}", segment);
 }
 
@@ -164,7 +168,7 @@ void print(const Arguments& arguments, const PtSource& source, const PtCode& cod
            const pt::LandingPlan& plan, Output& output) {
   if (arguments.json) {
     Json json{{"address", hex(search.address())}, {"nth", search.target().nth}};
-    json[source.is_recording() ? "event" : "segment"] = search.segment();
+    json[source.has_marks(arguments.stream) ? "event" : "segment"] = search.segment();
     json["nth_in_segment"] = search.nth_in_segment();
     json["stops"] = plan.cost;
     json["naive_stops"] = plan.naive;
@@ -177,7 +181,7 @@ void print(const Arguments& arguments, const PtSource& source, const PtCode& cod
     return output.json(json);
   }
   output.line(fmt::format("{} {}, hit {} in {}", hex(search.address()), code.symbols().text(search.address()),
-                          human_count(search.nth_in_segment()), where(source, search.segment())));
+                          human_count(search.nth_in_segment()), where(arguments, source, search.segment())));
   for (const pt::LandingStop& stop : plan.stops)
     output.line(fmt::format("  until {:<18} was hit {:>8}   {}", hex(stop.address), human_count(stop.hits),
                             code.symbols().text(stop.address)));
@@ -192,19 +196,21 @@ int run(const Arguments& arguments, Console& console) {
     fail(ErrorKind::usage, "--stream {}: there are {} streams in {}, counted from 0", arguments.stream,
          source->streams().size(), source->name());
   PtCode code(arguments.code, *source, arguments.stream);
-  Search search(arguments, code, source->is_recording());
+  Search search(arguments, code, source->has_marks(arguments.stream));
   PtProgress progress(search, source->streams()[arguments.stream], console);
   source->read(arguments.stream, progress);
   search.finish();
   console.clear_progress();
   for (const std::string& warning : code.warnings()) console.warning(warning);
+  if (progress.without_psb()) require_psb(*source, {source->streams()[arguments.stream].name});
   const Target& target = search.target();
   if (!target.address)
     fail(ErrorKind::usage, "--to {}: no code in this trace has a function of this name; write an address",
          arguments.to);
   if (!search.found())
     fail(ErrorKind::usage, "{:#x} is executed {} times in {}, so there is no hit {}", *target.address,
-         search.hits(), arguments.event ? where(*source, *arguments.event) : "the trace", target.nth);
+         search.hits(), arguments.event ? where(arguments, *source, *arguments.event) : "the trace",
+         target.nth);
   if (!search.whole())
     console.warning("parts of this segment are missing in the trace: the plan counts only what is there");
   const pt::LandingPlan plan = search.flow().plan(0, search.nth_in_segment());
@@ -227,8 +233,8 @@ Command add_pt_plan(CLI::App& group) {
       ->required()
       ->type_name("PLACE[:NTH]");
   app->add_option("--event", arguments->event,
-                  "Count executions in the segment after this event of the recording (of raw traces: in this "
-                  "segment), not from the beginning")
+                  "Count executions in the segment after this event of the recording (of traces without "
+                  "events: in this segment), not from the beginning")
       ->type_name("N");
   app->add_option("--stream", arguments->stream, "Which thread or CPU of the trace, from 0")->type_name("N");
   app->add_option(

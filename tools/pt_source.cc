@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -109,6 +110,9 @@ class RecordingSource : public PtSource {
     return options;
   }
   bool is_recording() const override { return true; }
+  bool has_marks(size_t stream) const override {
+    return summaries_[stream].format.source != recording::PtSource::perf;
+  }
 
   void read(size_t stream, PtSink& sink) override {
     recording::PtLogReader reader(name_, threads_[stream]);
@@ -162,6 +166,15 @@ std::unique_ptr<PtSource> open_pt_source(const std::string& path) {
 }
 
 void PtProgress::bytes(uint64_t offset, std::span<const uint8_t> bytes) {
+  if (!psb_seen_) {
+    const size_t begun = tail_.size();
+    tail_.insert(tail_.end(), bytes.begin(), bytes.begin() + std::min(bytes.size(), pt::psb_size - 1));
+    psb_seen_ = pt::find_psb(tail_, 0) != pt::npos || pt::find_psb(bytes, 0) != pt::npos;
+    if (bytes.size() >= pt::psb_size - 1)
+      tail_.assign(bytes.end() - (pt::psb_size - 1), bytes.end());
+    else if (begun + bytes.size() >= pt::psb_size)
+      tail_.erase(tail_.begin(), tail_.end() - (pt::psb_size - 1));
+  }
   sink_.bytes(offset, bytes);
   done_ += bytes.size();
   const double share = stream_.size == 0 ? 0 : static_cast<double>(done_) / static_cast<double>(stream_.size);
@@ -169,7 +182,17 @@ void PtProgress::bytes(uint64_t offset, std::span<const uint8_t> bytes) {
 }
 
 void PtProgress::lost(uint64_t offset, uint64_t resume, const std::string& why) {
+  tail_.clear();
   sink_.lost(offset, resume, why);
+}
+
+void require_psb(const PtSource& source, const std::vector<std::string>& streams_without_psb) {
+  if (streams_without_psb.empty()) return;
+  std::string names;
+  for (const std::string& stream : streams_without_psb) names += (names.empty() ? "" : ", ") + stream;
+  fail(ErrorKind::bad_input,
+       "{}: {}: there is no PSB, with which every Intel PT trace begins: no packet could be read",
+       source.name(), names);
 }
 
 }  // namespace aftercheck::tools

@@ -46,6 +46,11 @@ class PtSource {
   // Null, or what this is.
   virtual const pt::PerfData* perf_data() const { return nullptr; }
   virtual bool is_recording() const { return false; }
+  // The stream's sink is told of events: a recording's, unless a processor made the trace.
+  virtual bool has_marks(size_t stream) const {
+    static_cast<void>(stream);
+    return false;
+  }
   // Hands over the whole stream, in pieces. Throws Error.
   virtual void read(size_t stream, PtSink& sink) = 0;
   // Things worth a warning, such as records that were lost; each a sentence.
@@ -64,7 +69,7 @@ void pass_on(const recording::PtRecord& record, PtSink& sink);
 // raw. Throws Error.
 std::unique_ptr<PtSource> open_pt_source(const std::string& path);
 
-// Shows progress while it passes a stream on.
+// Shows progress while it passes a stream on, and looks whether it is a trace at all.
 class PtProgress : public PtSink {
  public:
   PtProgress(PtSink& sink, const PtStream& stream, Console& console)
@@ -72,12 +77,19 @@ class PtProgress : public PtSink {
   void bytes(uint64_t offset, std::span<const uint8_t> bytes) override;
   void lost(uint64_t offset, uint64_t resume, const std::string& why) override;
   void mark(uint64_t offset, uint64_t event) override { sink_.mark(offset, event); }
+  // Bytes came, but no PSB among them, so none of them could be read.
+  bool without_psb() const { return done_ != 0 && !psb_seen_; }
 
  private:
   PtSink& sink_;
   const PtStream& stream_;
   Console& console_;
   uint64_t done_ = 0;
+  bool psb_seen_ = false;
+  std::vector<uint8_t> tail_;  // until then: the last bytes, where a PSB may have begun
 };
+
+// Throws Error(bad_input) when there are such streams: their names, as a list of words.
+void require_psb(const PtSource& source, const std::vector<std::string>& streams_without_psb);
 
 }  // namespace aftercheck::tools

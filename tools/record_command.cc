@@ -2,9 +2,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <optional>
+#include <random>
 #include <system_error>
 
 #include "base/error.h"
@@ -29,7 +33,18 @@ class Help : public CLI::Formatter {
 struct Arguments {
   RecordOptions options;
   bool verbose = false;
+  std::string chaos;  // as it was written; "random" without a seed; or empty
 };
+
+std::optional<uint64_t> chaos_seed(const std::string& text) {
+  if (text.empty() || text == "false") return std::nullopt;
+  if (text == "random" || text == "true") return std::random_device{}();
+  uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error != std::errc() || end != text.data() + text.size())
+    fail(ErrorKind::usage, "--chaos={}: a seed is a decimal number below 2^64", text);
+  return seed;
+}
 
 // The directory of the recording, made before the guest starts; taken away again when it is still empty.
 class Directory {
@@ -79,8 +94,13 @@ std::vector<std::string> environment_of_process() {
 
 // Ends this process as the guest ended, so that shells and wait(2) see the same.
 [[noreturn]] void die_of(int signal) {
-  const rlimit none{};
-  setrlimit(RLIMIT_CORE, &none);  // a core file would show the recorder, not the guest
+  // Whether there is a core file wait(2) tells. It would show the recorder, not the guest, so there is no
+  // more of it than the kernel wants for a file at all (fs/coredump.c; min_coredump is ELF_EXEC_PAGESIZE).
+  constexpr rlim_t kLeast = 4096;
+  rlimit core{};
+  getrlimit(RLIMIT_CORE, &core);
+  core.rlim_cur = std::min(core.rlim_cur, kLeast);
+  setrlimit(RLIMIT_CORE, &core);
   std::signal(signal, SIG_DFL);
   sigset_t set;
   sigemptyset(&set);
@@ -113,14 +133,29 @@ void say_unsupported(const RecordResult& result, const fs::path& directory, Cons
                                         result.status, directory.string())));
 }
 
+// This is the recorder of a child: nothing of the command's own is to be done here, which its parent will do.
+[[noreturn]] void end_child(const RecordResult& result, const RecordOptions& options, Console& console) {
+  console.release();
+  if (!result.log_error.empty())
+    console.error(fmt::format("the recording of process {} in {} is incomplete: {}", result.process,
+                              options.directory.string(), result.log_error));
+  say_unsupported(result, options.directory, console);
+  if (result.signaled) die_of(result.status);
+  _exit(result.status);
+}
+
 int run(Arguments& arguments, Console& console) {
   RecordOptions& options = arguments.options;
   console.set_verbose(arguments.verbose);
   console.leave_standard_error_to_guest();
   if (options.command.empty()) fail(ErrorKind::usage, "no program to record; see `aftercheck record --help`");
   options.environment = environment_of_process();
+  options.chaos = chaos_seed(arguments.chaos);
+  if (options.chaos) console.note(fmt::format("--chaos={}", *options.chaos));
   options.message = [&console](const std::string& text) { console.note(text); };
   options.warning = [&console](const std::string& text) { console.warning(text); };
+
+  options.end_child = [&](const RecordResult& result) { end_child(result, options, console); };
 
   RecordResult result;
   {
@@ -209,6 +244,21 @@ Command add_record(CLI::App& parent) {
       ->type_name("stop|continue")
       ->default_str("stop");
   app->add_option_function<std::string>(
+         "--children",
+         [&options](const std::string& word) {
+           options.children = word == "refuse"   ? OnChildren::refuse
+                              : word == "native" ? OnChildren::native
+                                                 : OnChildren::record;
+         },
+         "Child processes: record each; run them without recording them; or take making one for\n"
+         "a call that can't be recorded")
+      ->check(CLI::IsMember({"record", "native", "refuse"}).description(""))
+      ->type_name("record|native|refuse")
+      ->default_str("record");
+  app->add_flag_callback(
+      "--no-wait", [&options] { options.waits = false; },
+      "End with the program, though processes that it has left go on (and are recorded)");
+  app->add_option_function<std::string>(
          "--allow", [&options](const std::string&) { options.allow_kill_all = true; },
          "What else is refused: kill-all, a signal to every process (kill(-1))")
       ->check(CLI::IsMember({"kill-all"}).description(""))
@@ -224,6 +274,10 @@ Command add_record(CLI::App& parent) {
   app->add_flag_callback(
       "--no-aslr", [&options] { options.randomize = false; },
       "Same addresses in every run, as with `setarch -R`");
+  app->add_flag("--chaos{random}", arguments->chaos,
+                "Switch threads at random, to bring rare interleavings out; with --chaos=SEED by\n"
+                "the same choices as the recording that has this seed (`aftercheck info` tells it)")
+      ->type_name("[=SEED]");
   app->add_flag_callback(
       "--no-log", [&options] { options.write_log = false; },
       "Run in the machine without recording: to measure what recording costs");

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
@@ -10,11 +11,14 @@
 
 #include "base/error.h"
 #include "pt-replay/pt_check.h"
+#include "recording/processes.h"
 #include "recording/pt_log.h"
 #include "replay-engine/replay.h"
 #include "system-calls/system_call_names.h"
 #include "tools/command.h"
+#include "tools/one_process.h"
 #include "tools/output.h"
+#include "tools/process_replays.h"
 #include "tools/replay_progress.h"
 #include "tools/unsupported_text.h"
 
@@ -27,6 +31,7 @@ struct Arguments {
   ReplayOptions options;
   PtUse pt = PtUse::automatic;
   std::string from, to;
+  std::optional<uint32_t> process;
   std::optional<recording::Position> first, last;  // of them
   bool no_output = false, json = false, verbose = false;
 };
@@ -76,10 +81,11 @@ class GuestOutput {
   static const char* name(int stream) { return stream == STDOUT_FILENO ? "output" : "error"; }
 };
 
-// Compares branches with the recording's trace where that is wanted and there is one.
-std::unique_ptr<PtCheck> make_pt_check(Arguments& arguments) {
+// Compares branches with the process's trace where that is wanted and there is one; from begin() on, where
+// the replay goes through other processes' logs first.
+std::unique_ptr<PtCheck> make_pt_check(Arguments& arguments, const std::filesystem::path& directory,
+                                       bool waits) {
   if (arguments.pt == PtUse::off) return nullptr;
-  const std::filesystem::path& directory = arguments.options.directory;
   const bool required = arguments.pt == PtUse::soft;
   arguments.options.control_flow = required;
   if (recording::pt_threads(directory).empty()) {
@@ -87,7 +93,7 @@ std::unique_ptr<PtCheck> make_pt_check(Arguments& arguments) {
     fail(ErrorKind::usage, "{}: the recording has no PT trace; add one with `aftercheck pt synth`",
          directory.string());
   }
-  return std::make_unique<PtCheck>(PtCheck::Options{directory, 0, required});
+  return std::make_unique<PtCheck>(PtCheck::Options{directory, 0, required, waits});
 }
 
 Json pt_json(const PtCheck* check) {
@@ -175,6 +181,103 @@ void say(const ReplayResult& result, const std::optional<Reached>& reached, doub
                                             : std::to_string(result.status)));
 }
 
+Json outcome_json(const recording::Process& process, const ProcessReplays::Outcome& outcome) {
+  using State = ProcessReplays::State;
+  Json json;
+  json["process"] = process.number;
+  json["pid"] = process.meta.process_id;
+  if (process.meta.parent)
+    json["parent"] = {{"process", process.meta.parent->process}, {"event", process.meta.parent->event}};
+  json["command"] = process.meta.command;
+  json["verdict"] = outcome.state == State::unreached  ? "unreached"
+                    : outcome.state == State::diverged ? "divergence"
+                    : outcome.state == State::failed   ? "error"
+                    : outcome.truncated                ? "faithful-truncated"
+                                                       : "faithful";
+  json["events"] = outcome.events;
+  json["memory_digests"] = outcome.memory_digests;
+  if (!outcome.message.empty()) json["message"] = outcome.message;
+  if (outcome.state != State::faithful || outcome.truncated) return json;
+  if (outcome.stopped)
+    json["end"] = {{"stopped_at", system_call_name(static_cast<uint64_t>(outcome.status))}};
+  else
+    json["end"] = {{outcome.signaled ? "signal" : "exit_status", outcome.status}};
+  return json;
+}
+
+// The whole recording's: the worst of its processes'. Sets `status` to this program's.
+const char* verdict_of(const std::vector<ProcessReplays::Outcome>& outcomes, int& status) {
+  using State = ProcessReplays::State;
+  bool truncated = false;
+  for (const ProcessReplays::Outcome& outcome : outcomes) {
+    if (outcome.state == State::diverged) {
+      status = outcome.status;
+      return "divergence";
+    }
+    if (outcome.state == State::failed && status == 0) status = outcome.status;
+    truncated = truncated || outcome.truncated || outcome.state == State::unreached;
+  }
+  return status != 0 ? "error" : truncated ? "faithful-truncated" : "faithful";
+}
+
+// Of all processes but the first: what is not as it should be.
+void say(const std::vector<recording::Process>& processes,
+         const std::vector<ProcessReplays::Outcome>& outcomes, Console& console) {
+  using State = ProcessReplays::State;
+  for (size_t i = 0; i < processes.size(); ++i) {
+    const ProcessReplays::Outcome& outcome = outcomes[i];
+    const std::string name = process_name(processes[i]);
+    if (outcome.state == State::unreached)
+      console.warning(
+          fmt::format("{} was not replayed: its parent's replay did not come to where it begins", name));
+    else if (outcome.state == State::faithful && outcome.truncated)
+      console.warning(
+          fmt::format("{}: the recording has no end: {}; what is there, {} events, was replayed faithfully",
+                      name, outcome.message, human_count(outcome.events)));
+  }
+}
+
+int replay_all(const Arguments& arguments, Replay& replay, ProcessReplays& replays,
+               const std::vector<recording::Process>& processes, Console& console) {
+  const auto start = std::chrono::steady_clock::now();
+  replays.run(replay);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  const std::vector<ProcessReplays::Outcome> outcomes = replays.outcomes();
+  int status = 0;
+  const char* const verdict = verdict_of(outcomes, status);
+  uint64_t events = 0;
+  for (const ProcessReplays::Outcome& outcome : outcomes) events += outcome.events;
+  if (arguments.json) {
+    Json json = outcome_json(processes[0], outcomes[0]);
+    json["verdict"] = verdict;
+    json["machine"] = name(replay.guest().machine().kind());
+    json["seconds"] = took.count();
+    add_unsupported(processes[0].meta, json);
+    for (size_t i = 0; i < processes.size(); ++i)
+      json["processes"].push_back(outcome_json(processes[i], outcomes[i]));
+    Output output;
+    output.json(json);
+    output.flush();
+  }
+  say(processes, outcomes, console);
+  for (const recording::Process& process : processes)
+    for (const std::string& warning : unsupported_warnings(process.meta))
+      console.warning(process.number == 0 ? warning : fmt::format("{}: {}", process_name(process), warning));
+  if (status == 0)
+    console.note(fmt::format("{}: {} processes, {} events, in {} on {}", verdict, processes.size(),
+                             human_count(events), human_time(took.count()),
+                             name(replay.guest().machine().kind())));
+  return status;
+}
+
+// What a position says, and the folder if it is a child's, is --process said in other words.
+void take_process(Arguments& arguments) {
+  choose_by_folder(arguments.process, arguments.options.directory);
+  if (arguments.first)
+    choose_process(arguments.process, arguments.first->process, "position " + arguments.from);
+  if (arguments.last) choose_process(arguments.process, arguments.last->process, "position " + arguments.to);
+}
+
 void take_positions(Arguments& arguments) {
   if (!arguments.from.empty()) {
     arguments.first = recording::parse_position(arguments.from);
@@ -202,6 +305,7 @@ std::optional<Reached> go(const Arguments& arguments, Replay& replay, bool& show
     if (replay.advance(limit_of(position, replay.meta())).why == Stop::Why::end)
       fail(ErrorKind::usage, "position {}: the recording ends before it, after event {}", to_text(position),
            replay.position().event);
+    check_thread(position, replay.guest().running().number());
   };
   if (arguments.first) {
     shown = false;
@@ -213,29 +317,45 @@ std::optional<Reached> go(const Arguments& arguments, Replay& replay, bool& show
     return std::nullopt;
   }
   advance(*arguments.last);
-  return Reached{replay.position(), replay.guest().thread().registers()};
+  return Reached{replay.position(), replay.guest().running().registers()};
 }
 
 int run(Arguments& arguments, Console& console) {
   console.set_verbose(arguments.verbose);
   ReplayOptions& options = arguments.options;
   std::signal(SIGPIPE, SIG_IGN);
+  take_positions(arguments);
+  take_process(arguments);
+  const std::vector<recording::Process> processes = recording::read_processes(options.directory);
+  const std::vector<size_t> way = recording::way_to(processes, arguments.process.value_or(0));
   const bool shows_output = !arguments.no_output && !arguments.json;
   GuestOutput guest_output(console, !arguments.from.empty());
-  bool shown = true;  // not before --from
+  bool shown = true;              // not before --from
+  ProcessReplays* all = nullptr;  // replayed beside each other
   if (shows_output)
     options.output = [&](int stream, const std::byte* bytes, size_t size) {
+      if (all != nullptr && arguments.process && all->own() != way.back()) return;
+      if (all != nullptr) all->wait_for_turn();
       if (shown) guest_output.write(stream, bytes, size);
     };
   if (shows_output)
     options.output_moved = [&](const recording::OutputStep& step) {
+      if (all != nullptr && arguments.process && all->own() != way.back()) return;
+      if (all != nullptr) all->wait_for_turn();
       if (shown) guest_output.move(step);
     };
   options.warning = [&](const std::string& text) { console.warning(text); };
-  take_positions(arguments);
   options.system_call_name = system_call_name;
+  const bool shares = processes.size() > 1 && shares_memory(processes, way);
+  if (shares && (arguments.first || arguments.last))
+    fail(ErrorKind::usage,
+         "process {} shares memory with others, and is replayed with them from the start to the end: without "
+         "--from and --to",
+         processes[way.back()].number);
+  const bool shows_all = processes.size() > 1 && (!arguments.process || shares);
+  const recording::Process& wanted = processes[way.back()];
   // Output and progress on the same terminal would mix.
-  if (!shows_output || isatty(STDOUT_FILENO) == 0) show_progress(options, console);
+  if (!shows_all && (!shows_output || isatty(STDOUT_FILENO) == 0)) show_progress(options, console);
 
   const auto start = std::chrono::steady_clock::now();
   Output output;
@@ -244,10 +364,34 @@ int run(Arguments& arguments, Console& console) {
     for (const std::string& warning : unsupported_warnings(meta)) console.warning(warning);
   };
   try {
-    meta = recording::read_meta(options.directory);
-    const std::unique_ptr<PtCheck> check = make_pt_check(arguments);
+    meta = wanted.meta;
+    if (shows_all) {
+      if (arguments.pt == PtUse::soft)
+        fail(ErrorKind::usage, "--pt soft compares one process with its trace: say which with --process");
+      ProcessReplays replays(processes, [&](size_t place, const ProcessReplays::Failure* failure) {
+        if (failure == nullptr) return;
+        console.error(place == 0 ? failure->message
+                                 : process_name(processes[place]) + ": " + failure->message);
+      });
+      options.participants.push_back(&replays);
+      options.sharing = &replays;
+      Replay replay(options);
+      all = &replays;
+      return replay_all(arguments, replay, replays, processes, console);
+    }
+    const bool from_checkpoint = wanted.number != 0 && has_checkpoint(wanted, options.start_near);
+    const bool enters = wanted.number != 0 && !from_checkpoint;
+    const std::unique_ptr<PtCheck> check = make_pt_check(arguments, wanted.directory, enters);
     if (check) options.participants.push_back(check.get());
+    if (from_checkpoint) options.directory = wanted.directory;
+    if (enters) options.start_near = 0;
     Replay replay(options);
+    if (enters) {
+      shown = false;
+      enter(replay, processes, way);
+      shown = true;
+      if (check) check->begin();
+    }
     const std::optional<Reached> reached = go(arguments, replay, shown);
     const ReplayResult& result = replay.result();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
@@ -298,6 +442,10 @@ Command add_replay(CLI::App& parent) {
       ->check(CLI::IsMember({"auto", "off", "soft"}).description(""))
       ->type_name("auto|off|soft")
       ->default_str("auto");
+  app->add_option("--process", arguments->process,
+                  "One process of the recording only, by its number in `aftercheck info`\n"
+                  "(default: all, beside each other; 0 is the first)")
+      ->type_name("N");
   app->add_option("--from", arguments->from,
                   "Show the program's output from this event or position on, and start from the\n"
                   "nearest checkpoint before it")
@@ -317,6 +465,7 @@ Command add_replay(CLI::App& parent) {
       "  aftercheck replay -v --to e1234+0x401136#3 recording-server-1\n\n"
       "A position is an event's number, or what other commands print: e1234, or e1234+0xADDRESS#N for the\n"
       "Nth time that the program comes to the instruction there after event 1234.\n\n"
+      "Of a recording with child processes that replays all of them; p3.e1234 is a position in process 3.\n\n"
       "Exit status:\n"
       "  0   faithful, however the program ended; with --to: up to there\n"
       "  3   divergence: the replay left the recording\n" +

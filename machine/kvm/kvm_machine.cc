@@ -43,9 +43,15 @@ KvmMachine::~KvmMachine() {
 }
 
 std::unique_ptr<Vcpu> KvmMachine::create_vcpu() {
-  if (vcpus_ == layout::kMaxVcpus) fail(ErrorKind::unsupported, "more than {} vCPUs", layout::kMaxVcpus);
-  const unsigned id = vcpus_++;
-  return std::make_unique<KvmVcpu>(*this, system_, vm_, id, cpu_);
+  if (idle_.empty()) {
+    if (vcpus_ == layout::kMaxVcpus) fail(ErrorKind::unsupported, "more than {} vCPUs", layout::kMaxVcpus);
+    auto fd = std::make_unique<VcpuFd>(system_, vm_, vcpus_);
+    fd->set_cpuid(cpu_);
+    idle_.push_back({vcpus_++, std::move(fd)});
+  }
+  VcpuParts parts = std::move(idle_.back());
+  idle_.pop_back();
+  return std::make_unique<KvmVcpu>(*this, std::move(parts), cpu_);
 }
 
 void KvmMachine::add_slot(uint64_t chunk_start) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "machine/kvm/kvm_api.h"
@@ -34,6 +35,12 @@ class KvmMachine final : public Machine, public SpaceObserver {
   AddressSpace& space() { return space_; }
   std::byte* monitor() { return monitor_; }
   PageTables& tables() { return *tables_; }
+  // A KVM vCPU and its number, which can't be given back to KVM: of one that is gone those go to the next.
+  struct VcpuParts {
+    unsigned id = 0;
+    std::unique_ptr<VcpuFd> fd;
+  };
+  void give_back(VcpuParts parts) { idle_.push_back(std::move(parts)); }
   // Makes KVM drop everything it derived from the page tables, and builds them anew.
   void rebuild_tables();
 
@@ -53,7 +60,8 @@ class KvmMachine final : public Machine, public SpaceObserver {
   std::byte* monitor_ = nullptr;
   WrittenCode written_code_;
   std::unique_ptr<PageTables> tables_;
-  unsigned vcpus_ = 0;
+  unsigned vcpus_ = 0;  // that KVM has
+  std::vector<VcpuParts> idle_;
   std::vector<Slot> slots_;  // numbered from 1: slot 0 is the monitor
 
   void add_slot(uint64_t chunk_start);

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "base/kick_signal.h"
@@ -34,11 +35,10 @@ std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
 
 }  // namespace
 
-KvmVcpu::KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine& vm, unsigned id,
-                 const CpuModel& cpu)
-    : machine_(machine), id_(id), model_(cpu.kind()), fd_(system, vm, id) {
+KvmVcpu::KvmVcpu(KvmMachine& machine, KvmMachine::VcpuParts parts, const CpuModel& cpu)
+    : machine_(machine), parts_(std::move(parts)), id_(parts_.id), model_(cpu.kind()), fd_(*parts_.fd) {
   prepare_kicks();  // one from another thread has to interrupt KVM_RUN
-  fd_.set_cpuid(cpu);
+  fd_.run_area().immediate_exit = 0;
   kvm_sregs sregs = fd_.sregs();
   const CpuidResult features = cpu.cpuid(1, 0);
   const bool xsave = (features.ecx >> 26 & 1) != 0;
@@ -54,11 +54,14 @@ KvmVcpu::KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine
       {kSyscallMask, kClearedFlags},
   }};
   fd_.set_msrs(msrs);
+  fd_.set_xsave({});  // every component as it is initially
   set_fpu(FpuState::initial());
   fd_.run_area().kvm_valid_regs = KVM_SYNC_X86_REGS;
   fd_.run_area().s.regs.sregs =
       sregs;  // KVM reads it at each entry and never writes it: it is not in kvm_valid_regs
 }
+
+KvmVcpu::~KvmVcpu() { machine_.give_back(std::move(parts_)); }
 
 FpuState KvmVcpu::fpu() {
   const kvm_xsave area = fd_.xsave();
@@ -140,34 +143,49 @@ bool KvmVcpu::in_monitor() const {
   return rip >= kMonitorBase && rip < kMonitorBase + kMonitorSize && (fd_.sregs().cs.selector & 3) == 0;
 }
 
-void KvmVcpu::update_page_tables() {
-  kvm_run& run = fd_.run_area();
-  for (;;) {
+// The tables are as they should be, and so is what this vCPU's TLB has of them: another's update has flushed
+// its own only.
+void KvmVcpu::see_page_tables() {
+  PageTables& tables = machine_.tables();
+  const bool flushed = tables.pending() && update_page_tables();
+  if (!flushed && tables_ != tables.generation()) run_monitor(layout::kReload, 0);
+  tables_ = tables.generation();
+}
+
+// True: this vCPU has reloaded CR3.
+bool KvmVcpu::update_page_tables() {
+  for (bool updated = false;; updated = true) {
     bool rebuild = false;
     const std::vector<TableWrite> writes = machine_.tables().take_writes(&rebuild);
     if (rebuild) {
       machine_.rebuild_tables();
-      return;
+      return false;
     }
-    if (writes.empty()) return;
+    if (writes.empty()) return updated;
     std::memcpy(machine_.monitor() + layout::kUpdateList, writes.data(), writes.size() * sizeof(TableWrite));
-    set_ring(run.s.regs.sregs, 0);
-    run.s.regs.regs = {};
-    run.s.regs.regs.rip = kMonitorBase + layout::kUpdate;
-    run.s.regs.regs.rsi = kMonitorBase + layout::kUpdateList;
-    run.s.regs.regs.rcx = writes.size();
-    run.s.regs.regs.rflags = 2;
-    run.kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
-    int error = 0;
-    do {
-      run.immediate_exit = 0;  // a kick waits until the guest itself would run; kicked_ remembers it
-      error = fd_.run();
-    } while (error == EINTR);
-    set_ring(run.s.regs.sregs, 3);
-    if (error != 0 || run.exit_reason != KVM_EXIT_IO || run.io.port != kUpdatePort)
-      fail(ErrorKind::host_lacks, "KVM did not run the page-table update: {}, exit reason {}, RIP {:#x}",
-           error != 0 ? errno_text(error) : "no error", run.exit_reason, run.s.regs.regs.rip);
+    run_monitor(layout::kUpdate, writes.size());
   }
+}
+
+// The update routine, from there on.
+void KvmVcpu::run_monitor(uint64_t routine, size_t writes) {
+  kvm_run& run = fd_.run_area();
+  set_ring(run.s.regs.sregs, 0);
+  run.s.regs.regs = {};
+  run.s.regs.regs.rip = kMonitorBase + routine;
+  run.s.regs.regs.rsi = kMonitorBase + layout::kUpdateList;
+  run.s.regs.regs.rcx = writes;
+  run.s.regs.regs.rflags = 2;
+  run.kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+  int error = 0;
+  do {
+    run.immediate_exit = 0;  // a kick waits until the guest itself would run; kicked_ remembers it
+    error = fd_.run();
+  } while (error == EINTR);
+  set_ring(run.s.regs.sregs, 3);
+  if (error != 0 || run.exit_reason != KVM_EXIT_IO || run.io.port != kUpdatePort)
+    fail(ErrorKind::host_lacks, "KVM did not run the page-table update: {}, exit reason {}, RIP {:#x}",
+         error != 0 ? errno_text(error) : "no error", run.exit_reason, run.s.regs.regs.rip);
 }
 
 Exit KvmVcpu::run() { return enter(false); }
@@ -195,7 +213,7 @@ Exit KvmVcpu::step() {
 Exit KvmVcpu::enter(bool single_step) {
   if (kicked_.load() && consume_kick()) return Exit{};
   machine_.tables().set_live();
-  if (machine_.tables().pending()) update_page_tables();
+  see_page_tables();
   if (kicked_.load() && consume_kick()) return Exit{};
   thread_.store(static_cast<int>(syscall(SYS_gettid)));
   Exit exit;
@@ -204,7 +222,7 @@ Exit KvmVcpu::enter(bool single_step) {
     while (!take_exit(fd_.run(), exit)) {
     }
     if (exit.kind != ExitKind::memory_fault || !only_ours(exit)) break;
-    if (machine_.tables().pending()) update_page_tables();
+    see_page_tables();
     if (kicked_.load() && consume_kick()) {
       exit = Exit{};
       break;

@@ -5,18 +5,20 @@
 #include <optional>
 
 #include "machine/kvm/kvm_api.h"
+#include "machine/kvm/kvm_machine.h"
 #include "machine/kvm/monitor.h"
 #include "machine/memory_accesses.h"
 #include "machine/vcpu.h"
 
 namespace aftercheck::kvm {
 
-class KvmMachine;
-
 class KvmVcpu final : public Vcpu {
  public:
-  KvmVcpu(KvmMachine& machine, const System& system, const VirtualMachine& vm, unsigned id,
-          const CpuModel& cpu);
+  // What an earlier vCPU has left of its state in `parts` is not seen.
+  KvmVcpu(KvmMachine& machine, KvmMachine::VcpuParts parts, const CpuModel& cpu);
+  ~KvmVcpu() override;
+  KvmVcpu(const KvmVcpu&) = delete;
+  KvmVcpu& operator=(const KvmVcpu&) = delete;
 
   Exit run() override;
   Exit step() override;
@@ -29,9 +31,11 @@ class KvmVcpu final : public Vcpu {
 
  private:
   KvmMachine& machine_;
+  KvmMachine::VcpuParts parts_;
   const unsigned id_;
   const CpuModelKind model_;
-  VcpuFd fd_;
+  VcpuFd& fd_;
+  uint64_t tables_ = UINT64_MAX;  // their generation of which nothing older is in the TLB
   Registers registers_;
   bool single_step_ = false;  // the entry under way is step()'s
   uint64_t hidden_trap_flag_ =
@@ -43,7 +47,9 @@ class KvmVcpu final : public Vcpu {
   Exit enter(bool single_step);
   std::optional<FpuState> vector_registers();
   void load_registers(bool single_step);
-  void update_page_tables();
+  void see_page_tables();
+  bool update_page_tables();
+  void run_monitor(uint64_t routine, size_t writes);
   // Called after KVM_RUN came back; nothing when the guest must simply go on.
   bool take_exit(int error, Exit& exit);
   // Is a fault only ours? Then the guest tries again.

@@ -71,6 +71,7 @@ void build_monitor(std::byte* monitor) {
       0xe7, kUpdatePort,              //    out %eax, $kUpdatePort
       0xf4,                           //    hlt
   };
+  static_assert(kUpdateCode[layout::kReload - layout::kUpdate] == 0x0f);
   std::memcpy(monitor + layout::kUpdate, kUpdateCode, sizeof kUpdateCode);
 }
 

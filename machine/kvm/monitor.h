@@ -20,13 +20,15 @@ constexpr uint64_t kPml4 = 0x1000, kPdptLow = 0x2000, kPdptMain = 0x3000, kPdptM
 constexpr uint64_t kIdt = 0x8000;
 constexpr uint64_t kStubs = 0xa000;  // one per vector, 16 bytes apart, then the update routine
 constexpr uint64_t kUpdate = kStubs + 0x800;
+constexpr uint64_t kReload = kUpdate + 18;  // of the update routine what flushes the TLB
 constexpr uint64_t kSyscallStub =
     0xb000;  // a page of its own: ring 3 may read and execute it (needed on kvm_pvm)
 constexpr uint64_t kUpdateList = 0xc000;  // one page of page-table writes for the update routine
 constexpr uint64_t kVcpus = 0x10000;      // two pages each: GDT and TSS, then the ring-0 stack
 constexpr uint64_t kVcpuSize = 0x2000;
-constexpr unsigned kMaxVcpus = 64;
+constexpr unsigned kMaxVcpus = 240;       // at once
 constexpr uint64_t kTablePool = 2 << 20;  // page tables made at run time; up to kMonitorSize
+static_assert(kVcpus + kMaxVcpus * kVcpuSize <= kTablePool);
 }  // namespace layout
 
 // Ports that tell the host which stub ran. Vectors write one byte to the port of their own number.

@@ -177,6 +177,7 @@ std::vector<TableWrite> PageTables::take_writes(bool* rebuild) {
   const size_t count = std::min(queue_.size(), kMaxTableWrites);
   std::vector<TableWrite> writes(queue_.begin(), queue_.begin() + static_cast<long>(count));
   queue_.erase(queue_.begin(), queue_.begin() + static_cast<long>(count));
+  if (count != 0) ++generation_;
   return writes;
 }
 
@@ -194,6 +195,7 @@ void PageTables::rebuild() {
   for (const uint64_t region : dirty_) update(region);
   dirty_.clear();
   live_ = true;
+  ++generation_;
 }
 
 }  // namespace aftercheck::kvm

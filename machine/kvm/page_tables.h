@@ -39,6 +39,8 @@ class PageTables {
   // recreates the slot.
   std::vector<TableWrite> take_writes(bool* rebuild);
   void rebuild();
+  // Another whenever tables have changed that vCPUs have used: each must reload CR3 before it goes on.
+  uint64_t generation() const { return generation_; }
 
  private:
   static constexpr uint64_t kLargePage = 2 << 20;
@@ -53,6 +55,7 @@ class PageTables {
   const AddressSpace& space_;
   const WrittenCode& written_;
   bool live_ = false;
+  uint64_t generation_ = 0;
   uint64_t next_table_ = layout::kTablePool;
   struct Chunk {
     uint64_t guest_physical, directory;  // offset of its page directory in the monitor

@@ -51,8 +51,12 @@ bool flags_satisfy(unsigned condition, uint64_t flags) {
 
 }  // namespace
 
-FlowTracker::FlowTracker(ControlFlow& sink, uc_engine* engine, const PageTables& tables, BlockLog& log)
-    : sink_(sink), engine_(engine), tables_(tables), wants_code_(sink.wants_code()), log_(log) {
+FlowTracker::FlowTracker(ControlFlow* sink, uc_engine* engine, const PageTables& tables, BlockLog& log)
+    : sink_(sink),
+      engine_(engine),
+      tables_(tables),
+      wants_code_(sink != nullptr && sink->wants_code()),
+      log_(log) {
   logged_[0] = kNowhere;
   log_.at = &logged_[1];
 }
@@ -84,7 +88,7 @@ void FlowTracker::translated(uint64_t address, uint32_t size) {
     ++generation_;
   }
   // Its outcome is taken from the flags, so what follows must be looked at when it starts.
-  if (entry.kind == Kind::degenerate) end_ = &logged_[2];
+  if (entry.kind == Kind::degenerate && sink_ != nullptr) end_ = &logged_[2];
 }
 
 FlowTracker::Entry FlowTracker::entry_of(Block block) {
@@ -163,6 +167,7 @@ FlowTracker::Step FlowTracker::step(const Entry& from, Block from_block, uint64_
       return to == next || to == last ? Step::nothing : Step::lost;
     case Kind::degenerate:
       if (to != next) return Step::lost;
+      if (sink_ == nullptr) return Step::not_taken;  // or taken: it is one branch
       return condition_holds(last) ? Step::taken : Step::not_taken;
     case Kind::nowhere:
       break;
@@ -176,16 +181,21 @@ void FlowTracker::follow(Step step, uint64_t to) {
       return;
     case Step::not_taken:
     case Step::taken:
+      ++counted_;
+      if (sink_ == nullptr) return;
       outcomes_ = outcomes_ << 1 | (step == Step::taken ? 1 : 0);
       // Those of a path have room behind them.
       if (++count_ > BranchRun::kMost - kSteps) put(to, false);
       return;
     case Step::indirect:
+      ++counted_;
+      if (sink_ == nullptr) return;
       return put(to, true);
     case Step::lost:
+      if (sink_ == nullptr) return;
       if (count_ != 0) put(to, false);
       hand_over();
-      return sink_.lost(to);
+      return sink_->lost(to);
   }
 }
 
@@ -197,7 +207,7 @@ void FlowTracker::put(uint64_t next, bool indirect) {
 }
 
 void FlowTracker::hand_over() {
-  if (run_count_ != 0) sink_.branches({runs_.data(), run_count_});
+  if (run_count_ != 0 && sink_ != nullptr) sink_->branches({runs_.data(), run_count_});
   run_count_ = 0;
 }
 
@@ -232,10 +242,12 @@ const FlowTracker::Block* FlowTracker::follow_paths(const Block* at, const Block
   // Copies that stay in registers.
   uint64_t outcomes = outcomes_;
   uint32_t count = count_;
+  uint64_t counted = counted_;
   BranchRun* run = &runs_[run_count_];
   const auto store = [&] {
     outcomes_ = outcomes;
     count_ = count;
+    counted_ = counted;
     run_count_ = static_cast<size_t>(run - runs_.data());
   };
   for (; last - at >= kSteps; at += kSteps) {
@@ -248,9 +260,12 @@ const FlowTracker::Block* FlowTracker::follow_paths(const Block* at, const Block
       learn(at, path);
       outcomes = outcomes_;
       count = count_;
+      counted = counted_;
       run = &runs_[run_count_];
       continue;
     }
+    counted += path.branches;
+    if (sink_ == nullptr) continue;
     for (unsigned i = 0; i < path.indirects; ++i) {
       const Path::Indirect& indirect = path.indirect[i];
       *run++ = {outcomes << indirect.count | indirect.outcomes, address_of(at[indirect.to]),
@@ -279,7 +294,8 @@ void FlowTracker::learn(const Block* at, Path& path) {
     const Entry from = entry_of(at[i]);
     const Step step = this->step(from, at[i], to, size_of(at[i + 1]));
     follow(step, to);
-    always &= step != Step::lost && from.kind != Kind::degenerate;
+    always &= step != Step::lost && (from.kind != Kind::degenerate || sink_ == nullptr);
+    if (step != Step::nothing) ++seen.branches;
     if (step == Step::taken || step == Step::not_taken) {
       seen.outcomes = static_cast<uint8_t>(seen.outcomes << 1 | (step == Step::taken ? 1 : 0));
       ++seen.count;
@@ -302,17 +318,19 @@ void FlowTracker::stop(uint64_t rip, Stop how) {
     const bool inside = rip - address_of(block) < size_of(block);
     const bool between_iterations = entry.kind == Kind::repeated && rip == address_of(block) + entry.last;
     if (how == Stop::system_call) {
-      if (wants_code_) sink_.executed(address_of(block), end_of(block));
+      if (wants_code_) sink_->executed(address_of(block), end_of(block));
     } else if ((how == Stop::completed && !between_iterations) ||
                (how == Stop::untranslated && translated_) || !inside) {
       // No block starts, so this one can't have been started again in its middle.
       if (wants_code_) tell_code(entry, block, rip, 0);
       follow(step(entry, block, rip, 0), rip);
     } else if (wants_code_ && rip != address_of(block)) {
-      sink_.executed(address_of(block), rip);
+      sink_->executed(address_of(block), rip);
     }
   }
-  if (count_ != 0) put(rip, false);
+  // SYSCALL is not among them, and came after them.
+  const bool called = how == Stop::system_call && block != kNowhere;
+  if (count_ != 0) put(called ? address_of(block) : rip, false);
   hand_over();
   logged_[0] = kNowhere;
   before_.reset();
@@ -352,7 +370,7 @@ void FlowTracker::tell_code(const Entry& from, Block from_block, uint64_t to, ui
   // The iterations of a repeated instruction are blocks; the last one counts.
   const bool again = from.kind == Kind::repeated && to == address_of(from_block) + from.last;
   const uint64_t end = again || comes_again(from, from_block, to, size) ? to : end_of(from_block);
-  if (end != address_of(from_block)) sink_.executed(address_of(from_block), end);
+  if (end != address_of(from_block)) sink_->executed(address_of(from_block), end);
 }
 
 }  // namespace aftercheck::soft

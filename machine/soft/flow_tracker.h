@@ -1,9 +1,10 @@
-// Makes the guest's control flow out of Unicorn's block events: where one block follows another, the last
-// instruction of the first says what that was.
+// Makes the guest's control flow, and the count of its branches, out of Unicorn's block events: where one
+// block follows another, the last instruction of the first says what that was.
 #pragma once
 
 #include <emmintrin.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -43,8 +44,8 @@ struct BlockLog {
 class FlowTracker {
  public:
   // All must outlive the tracker. What the engine has translated before must be forgotten. Sets `log.at` here
-  // and whenever the log is read, and leaves `log.limit` alone.
-  FlowTracker(ControlFlow& sink, uc_engine* engine, const PageTables& tables, BlockLog& log);
+  // and whenever the log is read, and leaves `log.limit` alone. `sink` null: branches are only counted.
+  FlowTracker(ControlFlow* sink, uc_engine* engine, const PageTables& tables, BlockLog& log);
 
   // How the engine has stopped.
   enum class Stop : uint8_t {
@@ -58,6 +59,14 @@ class FlowTracker {
 
   // Where `log.at` must not go beyond.
   BlockLog::Block* log_end() const { return end_; }
+  // The log must be read by then, so that the count does not go beyond `count` unseen. After read_log().
+  BlockLog::Block* log_end_for(uint64_t count) const {
+    const uint64_t left = count > counted_ ? count - counted_ : 1;  // each block has one branch at most
+    return left < kLogged ? std::min(end_, &logged_[1 + left]) : end_;
+  }
+  // Branches that have been executed, as Vcpu::branches() counts. After read_log() or stop().
+  uint64_t counted() const { return counted_; }
+  void set_counted(uint64_t count) { counted_ = count; }
   void read_log() {
     if (log_.at != &logged_[1]) drain();
   }
@@ -66,7 +75,7 @@ class FlowTracker {
   void translated(uint64_t address, uint32_t size);
   // The host has executed the instruction at `address`. Only after stop().
   void executed_by_host(uint64_t address, uint64_t end) {
-    if (wants_code_) sink_.executed(address, end);
+    if (wants_code_) sink_->executed(address, end);
   }
 
  private:
@@ -109,6 +118,7 @@ class FlowTracker {
     uint32_t generation = 0;
     uint8_t indirects = 0;
     uint8_t outcomes = 0, count = 0;  // of conditional branches behind the last indirect one
+    uint8_t branches = 0;             // all
     struct Indirect {
       uint8_t outcomes, count;  // of conditional branches before it, back to the indirect one before
       uint8_t to;               // which of `blocks`
@@ -159,7 +169,7 @@ class FlowTracker {
   bool condition_holds(uint64_t address) const;
   void tell_code(const Entry& from, Block from_block, uint64_t to, uint32_t size);
 
-  ControlFlow& sink_;
+  ControlFlow* const sink_;
   uc_engine* engine_;
   const PageTables& tables_;
   const bool wants_code_;
@@ -172,6 +182,7 @@ class FlowTracker {
   uint64_t outcomes_ = 0;
   uint32_t count_ = 0;
   size_t run_count_ = 0;
+  uint64_t counted_ = 0;
   std::array<BranchRun, kRuns + kSteps + 1> runs_;  // follow_paths() looks at their number once a path
   // Direct-mapped: the paths; and of `blocks_` those that were asked for last.
   const std::unique_ptr<Path[]> paths_ = std::make_unique<Path[]>(size_t{1} << kPathBits);

@@ -140,6 +140,32 @@ void compare_and_exchange(const Decoded& decoded, Registers& registers) {
   registers.rflags = (registers.rflags & ~rflags::kStatus) | (flags & rflags::kStatus);
 }
 
+// SDM vol. 2, CMPXCHG8B, CMPXCHG16B, whose memory was checked: of the flags only ZF changes, and where it is
+// set no register. False: misaligned.
+bool compare_and_exchange_pair(const Decoded& decoded, std::span<const uint8_t> code, Registers& registers) {
+  constexpr uint64_t kPair = 16;
+  void* const at = reinterpret_cast<void*>(memory_accesses(code, registers).value().at(0).address);
+  uint64_t flags = 0, low = registers.rax, high = registers.rdx;
+  if (decoded.instruction.mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B) {
+    asm volatile("lock cmpxchg8b (%[at])\n\tsetz %b[f]"
+                 : [f] "+r"(flags), "+a"(low), "+d"(high)
+                 : [at] "r"(at), "b"(registers.rbx), "c"(registers.rcx)
+                 : "cc", "memory");
+  } else {
+    if (reinterpret_cast<uint64_t>(at) % kPair != 0) return false;
+    asm volatile("lock cmpxchg16b (%[at])\n\tsetz %b[f]"
+                 : [f] "+r"(flags), "+a"(low), "+d"(high)
+                 : [at] "r"(at), "b"(registers.rbx), "c"(registers.rcx)
+                 : "cc", "memory");
+  }
+  if (flags == 0) {
+    registers.rax = low;
+    registers.rdx = high;
+  }
+  registers.rflags = (registers.rflags & ~rflags::kZero) | (flags != 0 ? rflags::kZero : 0);
+  return true;
+}
+
 // SDM vol. 2, ENTER; all that it touches was checked.
 void enter(const Decoded& decoded, Registers& registers) {
   constexpr uint64_t kLevels = 32, kPointer = 8;
@@ -235,6 +261,9 @@ std::optional<uint8_t> execute_on_host(std::span<const uint8_t> code, Registers&
   const ZydisMnemonic mnemonic = decoded.instruction.mnemonic;
   if ((mnemonic == ZYDIS_MNEMONIC_FXRSTOR || mnemonic == ZYDIS_MNEMONIC_FXRSTOR64) &&
       !fxrstor(code, registers, fpu))
+    return vector::kGeneralProtection;
+  if ((mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B || mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B) &&
+      !compare_and_exchange_pair(decoded, code, registers))
     return vector::kGeneralProtection;
   if (mnemonic == ZYDIS_MNEMONIC_ENTER) enter(decoded, registers);
   if (mnemonic == ZYDIS_MNEMONIC_NEG) negate(decoded, code, registers);

@@ -33,6 +33,10 @@ constexpr std::array kHostExecuted = {
 
     // Unicorn does not look at where the stack pointer will be.
     ZYDIS_MNEMONIC_ENTER,
+
+    // Unicorn takes their flags from whatever instruction it computed flags of last.
+    ZYDIS_MNEMONIC_CMPXCHG8B,
+    ZYDIS_MNEMONIC_CMPXCHG16B,
 };
 
 bool is_string_compare(ZydisMnemonic mnemonic) {
@@ -107,7 +111,7 @@ Verdict judge_only(std::span<const uint8_t> code, CpuModelKind model, Form& form
       ZydisDecoderDecodeInstruction(&x86::decoder(), nullptr, code.data(), code.size(), &instruction);
   if (!ZYAN_SUCCESS(status)) {
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
-      return {Treatment::run, static_cast<uint8_t>(code.size()), false};
+      return {Treatment::run, static_cast<uint8_t>(std::max<size_t>(code.size(), 1)), false};
     return {treatment_of(standing_of_undecodable(status)), 1, true};
   }
   Verdict verdict{treatment_of(instruction, code), instruction.length, true};
@@ -124,7 +128,8 @@ Verdict judge(std::span<const uint8_t> code, CpuModelKind model, Form* form) {
   Form unused;
   Form& filled = form != nullptr ? *form : unused;
   const Verdict verdict = judge_only(code, model, filled);
-  if (hidden_from_unicorn(verdict.treatment)) {
+  // What is not executable may be anything, and some of it ends the process when it is translated.
+  if (hidden_from_unicorn(verdict.treatment) || !verdict.complete) {
     filled.bytes[0] = kUndefined;
     filled.replaced = 1;
   }

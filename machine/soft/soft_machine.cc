@@ -47,6 +47,18 @@ std::unique_ptr<Vcpu> SoftMachine::create_vcpu() {
   return vcpu;
 }
 
+void SoftMachine::forget(SoftVcpu* vcpu) {
+  vcpus_.erase(vcpu);
+  if (ran_last_ == vcpu) ran_last_ = nullptr;
+}
+
+// Each has translations of its own, and notices only what it writes over itself.
+void SoftMachine::take_turn(SoftVcpu& vcpu) {
+  if (ran_last_ == &vcpu) return;
+  ran_last_ = &vcpu;
+  for_each_changeable_code(space_, [&vcpu](Range range) { vcpu.code_changed(range); });
+}
+
 void SoftMachine::on_map(Range range, int) {
   for (const Range& part : used_parts(range)) {
     mirror(part);

@@ -31,7 +31,9 @@ class SoftMachine : public Machine, private SpaceObserver {
   const CpuModel& cpu() const { return cpu_; }
   // Stretches of the windows in which something accessible is or was mapped; only ever grows.
   const std::vector<Range>& chunks() const { return chunks_; }
-  void forget(SoftVcpu* vcpu) { vcpus_.erase(vcpu); }
+  // Before a vCPU runs.
+  void take_turn(SoftVcpu& vcpu);
+  void forget(SoftVcpu* vcpu);
 
  private:
   AddressSpace& space_;
@@ -41,6 +43,7 @@ class SoftMachine : public Machine, private SpaceObserver {
   std::vector<Range> chunks_;
   std::set<uint64_t> chunk_starts_;
   std::set<SoftVcpu*> vcpus_;
+  SoftVcpu* ran_last_ = nullptr;  // null: one that is gone, or none
 
   void on_map(Range range, int prot) override;
   void on_unmap(Range range) override;

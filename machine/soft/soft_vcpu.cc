@@ -96,7 +96,7 @@ void SoftVcpu::add_hooks() {
 // One callback or the other: the engine calls it at each block, and with one alone it does so directly.
 void SoftVcpu::add_block_hook() {
   uc_engine* engine = engine_.get();
-  if (block_hook_ != 0) check(uc_hook_del(engine, block_hook_), "uc_hook_del");
+  if (block_hook_ != 0) engine_.remove_hook(block_hook_);
   check(uc_hook_add(engine, &block_hook_, UC_HOOK_BLOCK, callback(flow_ ? on_logged_block : on_block), this,
                     1, 0),
         "uc_hook_add");
@@ -147,18 +147,20 @@ void SoftVcpu::on_logged_block(uc_engine*, uint64_t address, uint32_t size, void
 }
 
 void SoftVcpu::log_limit_reached(uint64_t address, uint32_t size) {
-  if (flow_log_.at >= flow_->log_end()) flow_->read_log();
+  if (goal_ || flow_log_.at >= flow_->log_end()) flow_->read_log();
   set_log_limit();
   block_starts(address, size);
 }
 
 // A kick that comes in between is seen when the log is full, soon.
 void SoftVcpu::set_log_limit() {
-  flow_log_.limit.store(bounded_ || kicked_ ? nullptr : flow_->log_end(), std::memory_order_relaxed);
+  BlockLog::Block* const end = goal_ ? flow_->log_end_for(*goal_) : flow_->log_end();
+  flow_log_.limit.store(bounded_ || kicked_ ? nullptr : end, std::memory_order_relaxed);
 }
 
 void SoftVcpu::block_starts(uint64_t address, uint32_t size) {
   if (bounded_ && leaves_bounds(address, size)) return;
+  if (at_goal()) return stop_before(address, Stop::goal);
   if (!kicked_) return;
   // Each iteration of a repeated string instruction is a block event; its end is near enough.
   if (is_repeated_string(code_at(address, machine_.tables()))) return;
@@ -246,25 +248,25 @@ void SoftVcpu::apply_changes() {
       code_pages_.erase(first, last);
     }
     changed_code_.clear();
-    forget_specials(pages);
-    engine_.forget_code(pages);
+    forget_code(pages);
     flush_tlb_ = false;
   }
   if (flush_tlb_) engine_.flush_tlb();
   flush_tlb_ = false;
 }
 
-void SoftVcpu::forget_specials(const std::vector<uint64_t>& pages) {
-  if (specials_.empty()) return;
-  const std::unordered_set<uint64_t> gone(pages.begin(), pages.end());
-  for (auto it = specials_.begin(); it != specials_.end();) {
-    if (!gone.contains(page_down(it->first))) {
-      ++it;
-      continue;
-    }
-    check(uc_hook_del(engine_.get(), it->second), "uc_hook_del");
-    it = specials_.erase(it);
+// And what is special in it.
+void SoftVcpu::forget_code(const std::vector<uint64_t>& pages) {
+  std::vector<uc_hook> hooks;
+  if (!specials_.empty()) {
+    const std::unordered_set<uint64_t> gone(pages.begin(), pages.end());
+    std::erase_if(specials_, [&](const auto& special) {
+      const bool goes = gone.contains(page_down(special.first));
+      if (goes) hooks.push_back(special.second);
+      return goes;
+    });
   }
+  engine_.forget_code(pages, hooks);
 }
 
 // --- running ---
@@ -309,10 +311,7 @@ Exit SoftVcpu::run_to(uint64_t address, ArrivalFilter* filter) {
 // The hook stays while the same address is asked for: adding and removing it costs a translation.
 void SoftVcpu::set_target(std::optional<uint64_t> address) {
   if (target_ == address) return;
-  if (target_) {
-    check(uc_hook_del(engine_.get(), target_hook_), "uc_hook_del");
-    engine_.forget_code({page_down(*target_)});
-  }
+  if (target_) engine_.forget_code({page_down(*target_)}, {target_hook_});
   target_ = address;
   if (!target_) return;
   check(
@@ -321,13 +320,52 @@ void SoftVcpu::set_target(std::optional<uint64_t> address) {
   engine_.forget_code({page_down(*target_)});
 }
 
-Exit SoftVcpu::execute(bool single) {
+// --- counting ---
+
+bool SoftVcpu::count_branches(bool wanted) {
+  if (wanted == counting_) return counting_;
+  counting_ = wanted;
+  if (sink_ == nullptr) track();
+  if (counting_) reset_branches();
+  return counting_;
+}
+
+void SoftVcpu::reset_branches() {
+  if (!counting_) return Vcpu::reset_branches();
+  flow_->set_counted(0);
+}
+
+// At full speed up to the last branch; from there on instruction by instruction, since other branches are no
+// way to it any more.
+Exit SoftVcpu::run_until(uint64_t branches, uint64_t rip) {
+  if (!counting_) return Vcpu::run_until(branches, rip);
+  set_target(std::nullopt);
+  target_ignored_ = true;
+  for (;;) {
+    if (kicked_.exchange(false) || this->branches() > branches) return plain(ExitKind::kick);
+    const bool traps = (registers_.rflags & rflags::kTrap) != 0, near = this->branches() == branches;
+    // The guest's own steps end by themselves.
+    const Exit exit = near ? execute(!traps) : execute(false, branches);
+    const bool there = this->branches() == branches && registers_.rip == rip;
+    // The last branch may lead to where nothing can be fetched.
+    const bool led_there = there && !near && exit.kind == ExitKind::memory_fault;
+    if (exit.kind != ExitKind::step && !led_there) return exit;
+    if (there) return plain(ExitKind::breakpoint);
+  }
+}
+
+// --- the engine's turns ---
+
+Exit SoftVcpu::execute(bool single, std::optional<uint64_t> goal) {
+  goal_ = goal;
+  machine_.take_turn(*this);
   const FastStores fast_stores(machine_.tables());
   const TranslationGuard::Scope guarded(guard_);
   if (!single && kicked_.exchange(false)) return plain(ExitKind::kick);
   for (;;) {
     apply_changes();
     const std::optional<Exit> exit = turn(single);
+    if (!exit && at_goal()) return plain(ExitKind::step);
     if (!exit) continue;
     if (exit->kind != ExitKind::memory_fault || !machine_.bring_in(exit->address)) return *exit;
     // The same instruction again: it has been arrived at.
@@ -346,12 +384,13 @@ std::optional<Exit> SoftVcpu::turn(bool single) {
   stopped_before_.reset();
   last_size_ = 0;
   forget_sse_flags();
+  if (goal_) set_log_limit();
   const uc_err error = uc_emu_start(engine_.get(), rip, 0, 0, 0);
   engine_.store(registers_);
   if (stopped_before_ && error == UC_ERR_OK) registers_.rip = *stopped_before_;
   const bool nowhere = !is_canonical(registers_.rip);
   if (nowhere) undo_branch();
-  if (flow_) tell_stop(error);
+  if (flow_) tell_stop(error, nowhere);
   engine_.remove_holes();
   if (single) after_step(rip, trap_flag);
   if (!nowhere) return after_stop(error, single);
@@ -389,22 +428,32 @@ void SoftVcpu::after_step(uint64_t rip, bool trap_flag) {
 }
 
 bool SoftVcpu::set_control_flow(ControlFlow* flow) {
-  flow_.reset();
-  if (flow != nullptr) {
-    flow_ = std::make_unique<FlowTracker>(*flow, engine_.get(), machine_.tables(), flow_log_);
-    set_log_limit();
-  }
-  add_block_hook();
+  sink_ = flow;
+  track();
   return true;
 }
 
-void SoftVcpu::tell_stop(uc_err error) {
+// For whoever asks now.
+void SoftVcpu::track() {
+  const uint64_t counted = flow_ ? flow_->counted() : 0;
+  flow_.reset();
+  goal_.reset();
+  if (sink_ != nullptr || counting_) {
+    flow_ = std::make_unique<FlowTracker>(sink_, engine_.get(), machine_.tables(), flow_log_);
+    flow_->set_counted(counted);
+    set_log_limit();
+  }
+  add_block_hook();
+}
+
+// `undone`: RIP is at the branch that has been undone.
+void SoftVcpu::tell_stop(uc_err error, bool undone) {
   using How = FlowTracker::Stop;
   How how = How::inside;
   uint64_t rip = registers_.rip;
   if (error == UC_ERR_OK && stop_ == Stop::syscall) how = How::system_call;
   if (error == UC_ERR_OK && stop_ == Stop::new_block) how = How::untranslated;
-  if (error == UC_ERR_OK && stop_ == Stop::interrupt) {
+  if (error == UC_ERR_OK && stop_ == Stop::interrupt && !undone) {
     if (interrupt_ == vector::kDebug) how = How::completed;
     if (interrupt_ == vector::kBreakpoint) --rip;  // it counts as not executed
   }
@@ -433,6 +482,8 @@ std::optional<Exit> SoftVcpu::after_stop(uc_err error, bool single) {
       return plain(ExitKind::breakpoint);
     case Stop::used_up:
       return plain(ExitKind::kick);
+    case Stop::goal:
+      return std::nullopt;  // execute() sees that it is reached
     case Stop::none:
       break;
   }
@@ -467,6 +518,7 @@ std::optional<Exit> SoftVcpu::page_fault(bool single) {
   // The instruction at RIP is innocent: Unicorn faulted while it translated ahead into a page that isn't
   // there. Nothing of the block ran, so go on one instruction at a time.
   if (!single) {
+    if (at_goal()) return std::nullopt;
     const std::optional<Exit> exit = turn(true);
     if (exit && exit->kind == ExitKind::step) return std::nullopt;
     return exit;
@@ -501,8 +553,7 @@ std::optional<Exit> SoftVcpu::special(bool single) {
   switch (verdict.treatment) {
     case Treatment::run: {  // the guest has written other code here since
       const uint64_t page = page_down(registers_.rip);
-      forget_specials({page});
-      engine_.forget_code({page});
+      forget_code({page});
       return std::nullopt;
     }
     case Treatment::trapped:

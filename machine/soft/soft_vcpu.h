@@ -29,6 +29,11 @@ class SoftVcpu : public Vcpu {
   Exit step() override;
   bool has_run_to() const override { return true; }
   Exit run_to(uint64_t address, ArrivalFilter* filter) override;
+  bool counts_branches() const override { return counting_; }
+  bool count_branches(bool wanted) override;
+  uint64_t branches() override { return counting_ ? flow_->counted() : Vcpu::branches(); }
+  void reset_branches() override;
+  Exit run_until(uint64_t branches, uint64_t rip) override;
   Registers& registers() override { return registers_; }
   FpuState fpu() override;
   void set_fpu(const FpuState& state) override;
@@ -50,7 +55,7 @@ class SoftVcpu : public Vcpu {
 
  private:
   // Why the engine has stopped.
-  enum class Stop : uint8_t { none, syscall, interrupt, kick, special, new_block, arrival, used_up };
+  enum class Stop : uint8_t { none, syscall, interrupt, kick, special, new_block, arrival, used_up, goal };
 
   SoftMachine& machine_;
   UnicornEngine engine_;
@@ -77,7 +82,10 @@ class SoftVcpu : public Vcpu {
   bool bounded_ = false, leaving_end_ = false;
   uint64_t end_ = 0, code_left_ = 0;
   uc_hook block_hook_ = 0;
-  std::unique_ptr<FlowTracker> flow_;  // while control flow is asked for
+  std::unique_ptr<FlowTracker> flow_;  // while control flow is asked for, or a count
+  ControlFlow* sink_ = nullptr;        // who asks for control flow
+  bool counting_ = false;
+  std::optional<uint64_t> goal_;  // run_until(): stops where so many branches have been executed
   BlockLog flow_log_;
   std::set<uint64_t> code_pages_;  // with translated code
   std::vector<Range> changed_code_;
@@ -85,6 +93,7 @@ class SoftVcpu : public Vcpu {
 
   void add_hooks();
   void add_block_hook();
+  void track();
   static void on_syscall(uc_engine* engine, void* self);
   static void on_interrupt(uc_engine* engine, uint32_t number, void* self);
   static bool on_unmapped(uc_engine* engine, uc_mem_type type, uint64_t address, int size, int64_t value,
@@ -100,14 +109,16 @@ class SoftVcpu : public Vcpu {
   void block_starts(uint64_t address, uint32_t size);
   [[gnu::noinline]] void log_limit_reached(uint64_t address, uint32_t size);
   void set_log_limit();
+  bool at_goal() const { return goal_ && flow_->counted() >= *goal_; }
   bool leaves_bounds(uint64_t address, uint32_t size);
   void inspect(const uc_tb& block);
   void apply_changes();
-  void forget_specials(const std::vector<uint64_t>& pages);
+  void forget_code(const std::vector<uint64_t>& pages);
   void undo_branch();
   void stop_before(uint64_t block, Stop why);
 
-  Exit execute(bool single);
+  // The exit is of kind step where `goal` came first.
+  Exit execute(bool single, std::optional<uint64_t> goal = std::nullopt);
   void set_target(std::optional<uint64_t> address);
   // One start of the engine; the exit, if it came to one.
   std::optional<Exit> turn(bool single);
@@ -121,7 +132,7 @@ class SoftVcpu : public Vcpu {
   std::optional<Exit> host_executed(std::span<const uint8_t> code);
   [[noreturn]] void refuse(std::span<const uint8_t> code) const;
   void after_step(uint64_t rip, bool trap_flag);
-  void tell_stop(uc_err error);
+  void tell_stop(uc_err error, bool undone);
 };
 
 }  // namespace aftercheck::soft

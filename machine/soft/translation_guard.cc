@@ -84,7 +84,7 @@ void TranslationGuard::decode(uint64_t address) {
   start_ = address;
   form_ = {};
   const std::span<const uint8_t> code = code_at(address, tables_);
-  const Verdict verdict = code.empty() ? Verdict{.complete = false} : judge(code, model_, &form_);
+  const Verdict verdict = judge(code, model_, &form_);
   number_taken_ = false;
   first_address_ = nullptr;
   if (form_.x87) form_.x87->address = address;

@@ -196,12 +196,21 @@ void UnicornEngine::flush_tlb() {
         "uc_mem_protect");
 }
 
-void UnicornEngine::forget_code(const std::vector<uint64_t>& pages) {
+// uc_hook_del looks up the page of each block that the hook was on. Those whose mapping is gone by now are
+// page faults, nothing of which may stay in the CPU: two of them would make the guest's next exception a
+// double one or, without a word, the end of the turn (check_exception() in qemu/target/i386/excp_helper.c).
+void UnicornEngine::remove_hook(uc_hook hook) {
+  check(uc_hook_del(get(), hook), "uc_hook_del");
+  forget_exception();
+}
+
+void UnicornEngine::forget_code(const std::vector<uint64_t>& pages, const std::vector<uc_hook>& hooks) {
   // uc_ctl_remove_cache looks the page up as a fetch, and a page fault there would leave its trace in the
   // CPU.
   std::vector<PageTables::Opened> opened;
   for (const uint64_t page : pages) opened.push_back(tables_.open(page, true));
   flush_tlb();
+  for (const uc_hook hook : hooks) remove_hook(hook);
   for (const uint64_t page : pages)
     check(uc_ctl_remove_cache(get(), page, page + kPageSize), "uc_ctl_remove_cache");
   for (auto it = opened.rbegin(); it != opened.rend(); ++it) tables_.close(*it);

@@ -40,8 +40,10 @@ class UnicornEngine {
   void forget_exception();
 
   void flush_tlb();
-  // Drops the translations of code on these pages.
-  void forget_code(const std::vector<uint64_t>& pages);
+  // Removes a hook on any code, translated or gone. load() the registers again afterwards.
+  void remove_hook(uc_hook hook);
+  // Drops the translations of code on these pages, and hooks on them.
+  void forget_code(const std::vector<uint64_t>& pages, const std::vector<uc_hook>& hooks = {});
 
  private:
   struct Close {

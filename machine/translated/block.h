@@ -4,7 +4,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "machine/translated/guest_code.h"
 #include "machine/translated/notes.h"
@@ -35,6 +34,8 @@ struct Mark {
   uint64_t guest = 0;  // the instruction
 };
 
+constexpr uint32_t kNoBlock = 0xffff'ffff, kNoExit = 0xffff'ffff;
+
 // A way out of translated code, by number.
 struct ExitPoint {
   enum class Kind : uint8_t {
@@ -48,10 +49,12 @@ struct ExitPoint {
   Kind kind = Kind::link;
   uint32_t block = 0;
   uint64_t target = 0;
-  uint8_t* patch = nullptr;  // link: where the displacement of its jump is written
-  uint64_t stub = 0;         // where that goes while it is not linked
+  // Link: where the displacement of its jump is executed, and where that goes while it is not linked.
+  uint64_t patch = 0, stub = 0;
   // What the guest has been through, where that is noted but not by translated code.
   uint32_t path = kNoPath;
+  // Where it is linked: to which block, and the next exit that is linked to that one.
+  uint32_t linked_to = kNoBlock, next_linked = kNoExit;
 };
 
 // An indirect branch, by number.
@@ -66,18 +69,22 @@ struct Site {
 // Which table leads to a block.
 enum class Table : uint8_t { jumps, returns };
 constexpr size_t kTables = 2;
+// Where each has the block that begins at `guest`.
+constexpr uint16_t slot_of(uint64_t guest) { return static_cast<uint16_t>(guest); }
 
 struct Block {
-  uint64_t guest = 0;
-  uint64_t entry = 0, end = 0;  // where it is executed
+  uint64_t guest = 0, last = 0;  // its first byte and its last one
+  uint64_t entry = 0, end = 0;   // where it is executed
   uint32_t first_mark = 0, marks = 0;
   uint32_t first_conditional = 0, first_access = 0;  // of Paths
   uint8_t area = 0;
   bool valid = true;
-  // For each table: where it is entered by it (0: not), and the jump to the next of the same table slot.
-  std::array<uint64_t, kTables> by_table{};
-  std::array<uint8_t*, kTables> next_in_slot{};
-  std::vector<uint32_t> linked_exits;  // that jump here
+  bool whole = true;  // false: it ends where nothing can be fetched
+  // For each table: where it is entered by it (0: not), where the displacement of the jump to the next of the
+  // same table slot is executed, and that one.
+  std::array<uint64_t, kTables> by_table{}, jump_to_next{};
+  std::array<uint32_t, kTables> next_in_slot{kNoBlock, kNoBlock};
+  uint32_t first_linked = kNoExit;  // of the exits that jump here
 };
 
 }  // namespace aftercheck::translated

@@ -155,6 +155,17 @@ bool CodeReader::fetchable(uint64_t address) {
   return true;
 }
 
+bool CodeReader::lasting(uint64_t page) const {
+  const Mapping* mapping = space_.find(page);
+  return mapping != nullptr && mapping->backing == Backing::file && !mapping->shared &&
+         mapping->number == 0 && (mapping->prot & PROT_EXEC) != 0 && (mapping->prot & PROT_WRITE) == 0;
+}
+
+uint64_t CodeReader::mapping_of(uint64_t page) const {
+  const Mapping* mapping = space_.find(page);
+  return mapping == nullptr ? 0 : mapping->start;
+}
+
 void CodeReader::read(uint64_t address, Instruction& instruction) {
   instruction.address = address;
   size_t size = 0;

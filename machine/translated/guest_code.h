@@ -78,6 +78,12 @@ class CodeReader {
   CodeReader(AddressSpace& space, CpuModelKind model) : space_(space), model_(model) {}
   void forget() { executable_ = {}; }
 
+  // Can the byte at `address` be executed, and its page be read?
+  bool fetchable(uint64_t address);
+  // Will all that is in the page be the same as long as its mapping is?
+  bool lasting(uint64_t page) const;
+  // Where the mapping begins that it is of; 0: none.
+  uint64_t mapping_of(uint64_t page) const;
   // The instruction at `address`, classified.
   void read(uint64_t address, Instruction& instruction);
 
@@ -85,8 +91,6 @@ class CodeReader {
   AddressSpace& space_;
   const CpuModelKind model_;
   Range executable_;  // whole pages that can be fetched and read
-
-  bool fetchable(uint64_t address);
 };
 
 }  // namespace aftercheck::translated

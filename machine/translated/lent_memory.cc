@@ -11,8 +11,10 @@ uint64_t aligned(uint64_t size) { return (size + kAligned - 1) & ~(kAligned - 1)
 
 }  // namespace
 
-LentRange::LentRange(AddressSpace& space, uint64_t size)
-    : space_(space), size_(aligned(size)), lent_(space.lend(page_up(size_ + 2 * kMark) + 2 * kPageSize)) {
+LentRange::LentRange(AddressSpace& space, uint64_t size, uint64_t wished)
+    : space_(space),
+      size_(aligned(size)),
+      lent_(space.lend(page_up(size_ + 2 * kMark) + 2 * kPageSize, wished)) {
   for (const uint64_t page : {lent_.start, lent_.end - kPageSize})
     mprotect(reinterpret_cast<void*>(page), kPageSize, PROT_NONE);
   if (getrandom(&mark_, sizeof mark_, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof mark_))

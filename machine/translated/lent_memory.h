@@ -12,14 +12,15 @@ namespace aftercheck::translated {
 
 class LentRange {
  public:
-  // Throws Error(host_lacks).
-  LentRange(AddressSpace& space, uint64_t size);
+  // At `wished`, a place() of before, if that is free. Throws Error(host_lacks).
+  LentRange(AddressSpace& space, uint64_t size, uint64_t wished = 0);
   ~LentRange();
   LentRange(const LentRange&) = delete;
   LentRange& operator=(const LentRange&) = delete;
 
   // What may be used: `size` bytes, all zeros, aligned to 64.
   uint64_t start() const { return lent_.start + kPageSize + kMark; }
+  uint64_t place() const { return lent_.start; }
   // False when what lies around it was written to.
   bool intact() const {
     return word(lent_.start + kPageSize) == mark_ && word(start() - sizeof mark_) == mark_ &&
@@ -40,11 +41,12 @@ class LentRange {
 template <typename T>
 class Lent {
  public:
-  explicit Lent(AddressSpace& space)
-      : range_(space, sizeof(T)), object_(new (reinterpret_cast<void*>(range_.start())) T) {}
+  explicit Lent(AddressSpace& space, uint64_t wished = 0)
+      : range_(space, sizeof(T), wished), object_(new (reinterpret_cast<void*>(range_.start())) T) {}
   T& operator*() const { return *object_; }
   T* operator->() const { return object_; }
   bool intact() const { return range_.intact(); }
+  uint64_t place() const { return range_.place(); }
 
  private:
   LentRange range_;

@@ -71,6 +71,11 @@ struct Paths {
   std::vector<AccessSite> accesses;
 
   const Path& operator[](uint32_t number) const { return paths[number]; }
+  // Where the guest was when the path's conditional branches had been executed, and nothing else.
+  uint64_t behind_conditionals(const Path& path) const {
+    if (path.conditionals == 0) return path.start;
+    return path.taken() ? path.next : conditionals[path.first_conditional + path.conditionals - 1U].next;
+  }
   void clear() {
     paths.clear();
     conditionals.clear();

@@ -42,7 +42,7 @@ void FlowTeller::tell(const NoteBuffer& notes, const Paths& paths) {
       outcomes &= goes_on;
       count &= static_cast<uint32_t>(goes_on);
       if (count > kFull) [[unlikely]] {
-        *run++ = {outcomes, paths[note.number()].next, count, false};
+        *run++ = {outcomes, paths.behind_conditionals(paths[note.number()]), count, false};
         outcomes = 0;
         count = 0;
       }
@@ -52,20 +52,20 @@ void FlowTeller::tell(const NoteBuffer& notes, const Paths& paths) {
   }
   outcomes_ = outcomes;
   count_ = count;
+  if (count_ != 0) behind_ = paths.behind_conditionals(paths[PathNote(end[-1]).number()]);
 }
 
-void FlowTeller::tell(const Path& path, uint64_t target) {
+void FlowTeller::tell(const Path& path, uint64_t target, const Paths& paths) {
   if (wants_code_) flow_.executed(path.start, path.end);
   outcomes_ = outcomes_ << path.conditionals | (path.taken() ? 1U : 0U);
   count_ += path.conditionals;
-  if (path.indirect())
-    put(target, true);
-  else if (count_ > kFull)
-    put(path.next, false);
+  if (path.indirect()) return put(target, true);
+  behind_ = paths.behind_conditionals(path);
+  if (count_ > kFull) put(behind_, false);
 }
 
-void FlowTeller::stop(uint64_t rip) {
-  if (count_ != 0) put(rip, false);
+void FlowTeller::stop() {
+  if (count_ != 0) put(behind_, false);
   hand_over();
 }
 
@@ -159,7 +159,7 @@ void PathTeller::drain() {
 void PathTeller::went(const Path& path, uint64_t target) {
   tell_notes();
   if (path.start != path.end) {
-    if (flow_) flow_->tell(path, target);
+    if (flow_) flow_->tell(path, target, *paths_);
     if (instrument_) instrument_->tell(path, target, *paths_);
   }
   clear();
@@ -172,9 +172,9 @@ void PathTeller::executed(uint64_t start, uint64_t end) {
   went(path);
 }
 
-void PathTeller::stop(uint64_t rip) {
+void PathTeller::stop() {
   drain();
-  if (flow_) flow_->stop(rip);
+  if (flow_) flow_->stop();
   if (instrument_) instrument_->hand_over();
 }
 

@@ -20,9 +20,9 @@ class FlowTeller {
 
   bool wants_code() const { return wants_code_; }
   void tell(const NoteBuffer& notes, const Paths& paths);
-  void tell(const Path& path, uint64_t target);
-  // Everything is told, and the guest is at `rip`.
-  void stop(uint64_t rip);
+  void tell(const Path& path, uint64_t target, const Paths& paths);
+  // Everything is told.
+  void stop();
 
  private:
   static constexpr size_t kRuns = 256;
@@ -33,6 +33,8 @@ class FlowTeller {
   const bool wants_code_;
   uint64_t outcomes_ = 0;
   uint32_t count_ = 0;
+  // Where the guest was after what is in them. What came then, and had no branch, may have been a SYSCALL.
+  uint64_t behind_ = 0;
   std::array<BranchRun, kRuns> runs_;
   size_t run_count_ = 0;
 
@@ -104,8 +106,8 @@ class PathTeller {
     drain();
     instrument_->tell_found(instruction);
   }
-  // Everything is told, and the guest is at `rip`.
-  void stop(uint64_t rip);
+  // Everything is told.
+  void stop();
 
  private:
   std::optional<FlowTeller> flow_;

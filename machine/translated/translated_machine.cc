@@ -1,9 +1,16 @@
 #include "machine/translated/translated_machine.h"
 
 #include <sys/auxv.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstddef>
+#include <span>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "machine/translated/code_image.h"
 #include "machine/translated/host_faults.h"
 #include "machine/translated/translated_vcpu.h"
 
@@ -19,6 +26,18 @@ std::unique_ptr<Machine> create_translated_machine(AddressSpace& space, const Cp
 
 namespace translated {
 namespace {
+
+// Where the context of this process's last machine was. In a child of fork(2) the next is where its parent's
+// was, so that its code can be that of other processes.
+std::atomic<uint64_t> last_place{0};
+
+// By program; processes leave them when they fork and when they end.
+CodeImages& images() {
+  static CodeImages all(uint64_t{256} << 20);
+  return all;
+}
+
+std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
 // Bytes of each of the two areas. They are taken as they are needed, and when one is full all is made anew.
 constexpr uint64_t kAreaSize = uint64_t{128} << 20, kStoppingAreaSize = uint64_t{32} << 20,
@@ -49,7 +68,13 @@ const CpuModel& probed(const CpuModel& cpu) {
 
 TranslatedMachine::TranslatedMachine(AddressSpace& space, const CpuModel& cpu, Counting counting,
                                      Stores stores)
-    : space_(space), cpu_(probed(cpu)), counting_(counting), low_(space), guards_(space) {
+    : space_(space),
+      cpu_(probed(cpu)),
+      counting_(counting),
+      low_(space, last_place),
+      guards_(space),
+      process_(getpid()) {
+  last_place = low_.place();
   claim_host_faults();
   const bool journaled = stores == Stores::journaled;
   if (journaled) journal_.emplace(low_->context.journal);
@@ -80,7 +105,10 @@ Translator& TranslatedMachine::stopping_translator() {
   return *stopping_;
 }
 
+bool TranslatedMachine::is_parents() const { return getpid() != process_; }
+
 void TranslatedMachine::set_notes(const Notes& noted, std::function<void()> forgets) {
+  if (is_parents()) return;
   Context& c = low_->context;
   if (noted.flow && !notes_) notes_.emplace(c.note, c.noted_target, c.noted_address);
   noted_ = noted;
@@ -92,12 +120,26 @@ void TranslatedMachine::set_notes(const Notes& noted, std::function<void()> forg
   }
 }
 
+void TranslatedMachine::program_begins(const std::string& key) {
+  program_ = key;
+  std::optional<KeptImage> image = images().find(bytes_of(key));
+  const bool adopted = image && translator_->adopt(std::move(*image));
+  AFTERCHECK_LOG_TO(LogTopic::machine, "translated: {} code of an earlier process",
+                    adopted ? "goes on with" : "has no");
+}
+
+void TranslatedMachine::tell_prepared() {
+  if (program_.empty() || !translator_->worth_sharing()) return;
+  translator_->leave_image(images(), bytes_of(program_));
+}
+
 std::optional<Translator::Place> TranslatedMachine::find_place(uint64_t pc) const {
   if (const auto place = translator_->find_place(pc)) return place;
   return stopping_ != nullptr ? stopping_->find_place(pc) : std::nullopt;
 }
 
 void TranslatedMachine::code_changed(Range range) {
+  if (is_parents()) return;
   translator_->forget(range);
   if (stopping_ != nullptr) stopping_->forget(range);
 }

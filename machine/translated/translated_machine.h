@@ -1,8 +1,11 @@
 // The machine that translates guest code to itself: what its vCPUs share.
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
 #include <optional>
+#include <string>
 #include <unordered_map>
 
 #include "machine/translated/context.h"
@@ -25,6 +28,8 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   MachineKind kind() const override { return MachineKind::translated; }
   std::unique_ptr<Vcpu> create_vcpu() override;
   void code_changed(Range range) override;
+  void program_begins(const std::string& key) override;
+  void tell_prepared() override;
   StoreJournal* journal() override { return journal_ ? &*journal_ : nullptr; }
 
   AddressSpace& space() { return space_; }
@@ -74,12 +79,17 @@ class TranslatedMachine final : public Machine, private SpaceObserver {
   PageGuards guards_;
   std::unique_ptr<Translator> translator_, stopping_;
   TranslatedVcpu* holder_ = nullptr;
+  std::string program_;  // empty: what is translated is not told
+  // In a child of fork(2) that has not done away with it yet, a machine's code is its parent's, who goes on
+  // executing it.
+  const pid_t process_;
   struct Written {
     unsigned times = 0;
     unsigned steps_left = 0;
   };
   std::unordered_map<uint64_t, Written> written_;
 
+  bool is_parents() const;
   void on_map(Range range, int prot) override;
   void on_unmap(Range range) override { on_map(range, 0); }
   void on_protect(Range range, int prot) override { on_map(range, prot); }

@@ -1,5 +1,6 @@
 #include "machine/translated/translated_vcpu.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -36,6 +37,17 @@ void set_gs_base(uint64_t base) {
   asm volatile("wrgsbase %0" ::"r"(base));
   there = base;
   known = true;
+}
+
+// Asking the kernel at each entry would be most of a short one's cost. In a child of fork(2) the calling
+// thread is another one.
+thread_local int known_thread = 0;
+
+int own_thread() {
+  static const int forks = pthread_atfork(nullptr, nullptr, [] { known_thread = 0; });
+  static_cast<void>(forks);
+  if (known_thread == 0) known_thread = static_cast<int>(syscall(SYS_gettid));
+  return known_thread;
 }
 
 }  // namespace
@@ -275,7 +287,7 @@ Exit TranslatedVcpu::execute(Mode mode) {
   hold();
   load();
   machine_.guards().impose();
-  thread_local const int thread = static_cast<int>(syscall(SYS_gettid));
+  const int thread = own_thread();
   // Before anybody looks at `kicked_`: who kicks stores that, then looks at `thread_`.
   thread_.store(thread);
   way_ = {};
@@ -285,7 +297,7 @@ Exit TranslatedVcpu::execute(Mode mode) {
       vcpu.thread_.store(0, std::memory_order_release);  // a kick that comes late does no harm
       vcpu.machine_.guards().lift();
       vcpu.store();
-      if (vcpu.teller_) vcpu.teller_->stop(vcpu.registers_.rip);
+      if (vcpu.teller_) vcpu.teller_->stop();
     }
   } const scope{*this};
   for (bool first = true;; first = false) {

@@ -1,6 +1,11 @@
 #include "machine/translated/translator.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
 
 #include "base/invariant.h"
 
@@ -11,8 +16,8 @@ namespace {
 constexpr size_t kMostInstructions = 64;
 // No block takes more (an instruction takes at most some hundred bytes), with its way in from a table.
 constexpr uint64_t kRoom = 64 << 10;
-// Of what is kept besides code.
-constexpr size_t kMostBlocks = 1 << 20;
+// Nor has a block more exits, sites or marks.
+constexpr size_t kRoomForEntries = 1 << 12;
 
 // What translated code can't note down is the host's to execute.
 void look_for_accesses(Instruction& instruction, const Style& style) {
@@ -32,8 +37,6 @@ void look_for_accesses(Instruction& instruction, const Style& style) {
   instruction.special = Special::noted;
 }
 
-uint16_t slot_of(uint64_t guest) { return static_cast<uint16_t>(guest); }
-
 }  // namespace
 
 Translator::Translator(AddressSpace& space, const Places& places, Tables& tables, Style style, uint64_t size,
@@ -49,12 +52,22 @@ Translator::Translator(AddressSpace& space, const Places& places, Tables& tables
 
 void Translator::start_areas() {
   for (const auto& area : areas_) {
+    area->memory.show_none();
     const int64_t shift = area->memory.shift();
     area->hot = Emitter(area->memory.written(), shift);
     area->cold = Emitter(area->memory.written() + area->memory.executed().size() / 4 * 3, shift);
     area->routines = write_routines(area->hot, places_, style_);
     area->blocks.clear();
   }
+  // Routines of another style lie elsewhere.
+  const auto& missed = areas_[0]->routines.missed;
+  if (!std::exchange(tables_used_, false) && filled_with_ == missed) return;
+  filled_with_ = missed;
+  for (auto& slots : slots_) slots.assign_zeros(kTableSize);
+  // Pages one by one would cost more than what is written there. (Before Linux 5.14 that is how they come.)
+  const uint64_t start = page_down(reinterpret_cast<uint64_t>(&tables_));
+  const uint64_t end = page_up(reinterpret_cast<uint64_t>(&tables_ + 1));
+  madvise(reinterpret_cast<void*>(start), end - start, MADV_POPULATE_WRITE);
   // One area's will do for both tables: targets that no table has are left by any.
   tables_.jumps.fill(areas_[0]->routines.missed[static_cast<size_t>(Table::jumps)]);
   tables_.returns.fill(areas_[0]->routines.missed[static_cast<size_t>(Table::returns)]);
@@ -65,7 +78,10 @@ bool Translator::full() const {
     if (area->hot.here() + kRoom > area->cold_start() ||
         area->cold.here() + kRoom > area->memory.executed().end)
       return true;
-  return blocks_.size() >= kMostBlocks || exits_.size() >= kFirstLeft / 2 ||
+  const auto lacks_room = [](const auto& entries) {
+    return entries.size() + kRoomForEntries > entries.most();
+  };
+  return lacks_room(blocks_) || lacks_room(exits_) || lacks_room(sites_) || lacks_room(marks_) ||
          paths_.paths.size() >= PathNote::kMostPaths / 2;
 }
 
@@ -78,7 +94,9 @@ void Translator::flush() {
   marks_.clear();
   by_guest_.clear();
   by_page_.clear();
-  for (auto& slots : slots_) slots.clear();
+  adopted_.reset();
+  standings_.clear();
+  told_ = 0;
   start_areas();
 }
 
@@ -90,12 +108,11 @@ uint8_t Translator::area_for(uint64_t guest) const {
 
 const Block& Translator::block(uint64_t guest, const Way& way) {
   take_back();
-  const auto found = by_guest_.find(guest);
-  const bool there = found != by_guest_.end();
-  const bool flushes = !there && full();  // numbers of exits are others then
+  const std::optional<uint32_t> found = find_block(guest);
+  const bool flushes = !found && full();  // numbers of exits are others then
   if (flushes) flush();
   const uint32_t number =
-      there ? found->second : translate(guest, isolated_.contains(guest) ? std::nullopt : way.table);
+      found ? *found : translate(guest, isolated_.contains(guest) ? std::nullopt : way.table);
   if (isolated_.contains(guest)) return blocks_[number];
   if (way.exit && !flushes) link(*way.exit, blocks_[number]);
   if (way.table) add_to_table(*way.table, number);
@@ -128,10 +145,12 @@ void Translator::read_block(uint64_t guest) {
 
 void Translator::note_pages(uint32_t number) {
   uint64_t last = UINT64_MAX;
+  Block& block = blocks_[number];
   for (const Instruction& instruction : instructions_) {
-    const uint64_t end = instruction.form == Form::special && instruction.special == Special::no_fetch
-                             ? instruction.address
-                             : instruction.next() - 1;
+    const bool cut_off = instruction.form == Form::special && instruction.special == Special::no_fetch;
+    const uint64_t end = cut_off ? instruction.address : instruction.next() - 1;
+    block.last = end;
+    block.whole = !cut_off;
     for (const uint64_t page : {page_down(instruction.address), page_down(end)}) {
       if (page == last) continue;
       last = page;
@@ -178,15 +197,15 @@ uint32_t Translator::translate(uint64_t guest, std::optional<Table> by_table) {
   block.end = area.hot.here();
   block.marks = static_cast<uint32_t>(marks_.size()) - block.first_mark;
   area.blocks.push_back(number);
-  if (by_table) {
-    slots_[static_cast<size_t>(*by_table)][slot_of(guest)].push_back(number);
-    chain(*by_table, guest);
-  }
+  if (by_table) put_first(*by_table, number);
   return number;
 }
 
 void Translator::isolate(uint64_t guest) {
-  if (isolated_.insert(guest).second) forget({guest, guest + 1});
+  if (!isolated_.insert(guest).second) return;
+  if (adopted_->empty()) return forget({guest, guest + 1});
+  take_back();
+  flush();
 }
 
 void Translator::set_notes(const Notes& notes) {
@@ -232,9 +251,9 @@ void Translator::take_back() {
   area.hot = before_->hot;
   area.cold = before_->cold;
   area.blocks.pop_back();
-  exits_.resize(before_->exits);
-  sites_.resize(before_->sites);
-  marks_.resize(before_->marks);
+  exits_.shrink(before_->exits);
+  sites_.shrink(before_->sites);
+  marks_.shrink(before_->marks);
   paths_.paths.resize(before_->paths);
   paths_.conditionals.resize(before_->conditionals);
   blocks_.pop_back();
@@ -243,24 +262,34 @@ void Translator::take_back() {
 
 // --- linking ---
 
-void Translator::put_displacement(uint8_t* at, uint64_t target, const Area& area) {
-  Emitter(at, area.memory.shift()).relative(target);
+// `at`: where it is executed.
+void Translator::put_displacement(uint64_t at, uint64_t target, Area& area) {
+  Emitter(area.memory.writable(at, sizeof(uint32_t)), area.memory.shift()).relative(target);
 }
 
 uint64_t Translator::entry_for_link(uint64_t target, uint32_t exit, uint8_t area) {
-  const auto found = by_guest_.find(target);
-  if (found == by_guest_.end() || isolated_.contains(target)) return 0;
-  Block& block = blocks_[found->second];
+  if (isolated_.contains(target)) return 0;
+  const std::optional<uint32_t> found = find_block(target);
+  if (!found) return 0;
+  Block& block = blocks_[*found];
   if (block.area != area) return 0;
-  block.linked_exits.push_back(exit);
+  note_link(exit, block);
   return block.entry;
+}
+
+void Translator::note_link(uint32_t exit, Block& block) {
+  ExitPoint& from = exits_[exit];
+  from.linked_to = static_cast<uint32_t>(&block - blocks_.begin());
+  from.next_linked = block.first_linked;
+  block.first_linked = exit;
 }
 
 void Translator::link(uint32_t number, Block& block) {
   const ExitPoint& exit = exits_.at(number);
-  if (exit.patch == nullptr || !blocks_[exit.block].valid) return;
+  // One that is linked already found no room for a bridge.
+  if (exit.patch == 0 || exit.linked_to != kNoBlock || !blocks_[exit.block].valid) return;
   Area& area = *areas_[blocks_[exit.block].area];
-  block.linked_exits.push_back(number);
+  note_link(number, block);
   if (&area == areas_[block.area].get()) return put_displacement(exit.patch, block.entry, area);
   put_displacement(exit.patch, bridge(area, block.entry, exit.stub), area);
 }
@@ -281,7 +310,7 @@ uint64_t Translator::bridge(Area& area, uint64_t target, uint64_t otherwise) {
 void Translator::write_table_entry(Writer& writer, Table table, Block& block) {
   const Writer::TableEntry entry = writer.write_table_entry(table, block.guest);
   block.by_table[static_cast<size_t>(table)] = entry.start;
-  block.next_in_slot[static_cast<size_t>(table)] = entry.next;
+  block.jump_to_next[static_cast<size_t>(table)] = entry.next;
 }
 
 void Translator::add_to_table(Table table, uint32_t number) {
@@ -292,34 +321,48 @@ void Translator::add_to_table(Table table, uint32_t number) {
   Writer writer = writer_for(area, style_);
   write_table_entry(writer, table, block);
   area.hot.jump(block.entry);
-  slots_[which][slot_of(block.guest)].push_back(number);
-  chain(table, block.guest);
+  put_first(table, number);
 }
 
 // The blocks of a slot jump from one to the next; the last goes out.
-void Translator::chain(Table table, uint64_t guest) {
+void Translator::put_first(Table table, uint32_t number) {
+  const uint16_t slot = slot_of(blocks_[number].guest);
+  const uint32_t first = slots_[static_cast<size_t>(table)][slot];
+  put_behind(table, number, first == 0 ? kNoBlock : first - 1);
+  lead_to(table, slot, number);
+}
+
+// `next`, or none, comes behind `number`.
+void Translator::put_behind(Table table, uint32_t number, uint32_t next) {
   const auto which = static_cast<size_t>(table);
-  const uint16_t slot = slot_of(guest);
-  const auto found = slots_[which].find(slot);
-  uint64_t next = 0;
-  if (found != slots_[which].end()) {
-    for (const uint32_t number : found->second) {
-      Block& block = blocks_[number];
-      Area& area = *areas_[block.area];
-      uint64_t target = next == 0 ? area.routines.missed[which] : next;
-      const uint64_t here =
-          reinterpret_cast<uint64_t>(block.next_in_slot[which]) + static_cast<uint64_t>(area.memory.shift());
-      const auto distance = static_cast<int64_t>(target - here);
-      // The next one may be in the other area. Without a bridge those behind are found by the host.
-      if (distance != static_cast<int32_t>(distance))
-        target = bridge(area, target, area.routines.missed[which]);
-      put_displacement(block.next_in_slot[which], target, area);
-      next = block.by_table[which];
-    }
-    if (found->second.empty()) slots_[which].erase(found);
-  }
+  Block& block = blocks_[number];
+  Area& area = *areas_[block.area];
+  block.next_in_slot[which] = next;
+  uint64_t target = next == kNoBlock ? area.routines.missed[which] : blocks_[next].by_table[which];
+  const auto distance = static_cast<int64_t>(target - block.jump_to_next[which]);
+  // The next one may be in the other area. Without a bridge those behind are found by the host.
+  if (distance != static_cast<int32_t>(distance)) target = bridge(area, target, area.routines.missed[which]);
+  put_displacement(block.jump_to_next[which], target, area);
+}
+
+void Translator::lead_to(Table table, uint16_t slot, uint32_t number) {
+  const auto which = static_cast<size_t>(table);
+  tables_used_ = true;
+  slots_[which][slot] = number == kNoBlock ? 0 : number + 1;
   auto& entries = table == Table::jumps ? tables_.jumps : tables_.returns;
-  entries[slot] = next == 0 ? areas_[0]->routines.missed[which] : next;
+  entries[slot] = number == kNoBlock ? areas_[0]->routines.missed[which] : blocks_[number].by_table[which];
+}
+
+void Translator::take_out(Table table, uint32_t number) {
+  const auto which = static_cast<size_t>(table);
+  const uint16_t slot = slot_of(blocks_[number].guest);
+  const uint32_t next = blocks_[number].next_in_slot[which];
+  if (slots_[which][slot] == number + 1) return lead_to(table, slot, next);
+  uint32_t before = slots_[which][slot];
+  // Of a group that has not been looked at it is in no slot.
+  while (before != 0 && blocks_[before - 1].next_in_slot[which] != number)
+    before = blocks_[before - 1].next_in_slot[which] + 1;
+  if (before != 0) put_behind(table, before - 1, next);
 }
 
 // --- forgetting ---
@@ -330,24 +373,32 @@ void Translator::invalidate(uint32_t number) {
   block.valid = false;
   if (const auto found = by_guest_.find(block.guest); found != by_guest_.end() && found->second == number)
     by_guest_.erase(found);
-  for (const uint32_t exit : block.linked_exits) {
-    const ExitPoint& from = exits_[exit];
+  for (uint32_t exit = std::exchange(block.first_linked, kNoExit); exit != kNoExit;) {
+    ExitPoint& from = exits_[exit];
     put_displacement(from.patch, from.stub, *areas_[blocks_[from.block].area]);
+    from.linked_to = kNoBlock;
+    exit = std::exchange(from.next_linked, kNoExit);
   }
-  block.linked_exits.clear();
   for (const Table table : {Table::jumps, Table::returns}) {
     const auto which = static_cast<size_t>(table);
-    if (block.by_table[which] == 0) continue;
-    std::erase(slots_[which][slot_of(block.guest)], number);
-    chain(table, block.guest);
+    if (block.by_table[which] != 0) take_out(table, number);
   }
 }
 
 void Translator::forget(Range range) {
   take_back();
   reader_.forget();
-  if (by_page_.empty()) return;
+  // All of a program: nothing need be unlinked from anything.
+  if (!notes() && range.start <= kMainWindow.start && range.end >= kMainWindow.end) return flush();
   const uint64_t first = page_down(range.start), last = page_up(range.end);
+  // Of an image only what was found to be the guest's code. The rest is looked at before it is used.
+  for (size_t i = adopted_->lower_page(first); i < adopted_->pages.size() && adopted_->pages[i].page < last;
+       ++i) {
+    if (standings_[i] != Standing::same) continue;
+    standings_[i] = Standing::other;
+    invalidate_adopted(i);
+  }
+  if (by_page_.empty()) return;
   const auto drop = [this](const std::vector<uint32_t>& numbers) {
     for (const uint32_t number : numbers) invalidate(number);
   };
@@ -365,6 +416,159 @@ void Translator::forget(Range range) {
     drop(found->second);
     by_page_.erase(found);
   }
+}
+
+// --- images ---
+
+CodePlaces Translator::code_places() const {
+  CodePlaces places;
+  places.style = static_cast<uint64_t>(style_.model) << 8 | static_cast<uint64_t>(style_.counting) << 1 |
+                 static_cast<uint64_t>(style_.loop);
+  places.context = reinterpret_cast<uint64_t>(places_.context);
+  places.tables = reinterpret_cast<uint64_t>(places_.tables);
+  for (size_t i = 0; i < areas_.size(); ++i) places.executed[i] = areas_[i]->memory.executed().start;
+  return places;
+}
+
+// Blocks of an image get among the others when they are first looked for, if their pages are the same.
+std::optional<uint32_t> Translator::find_block(uint64_t guest) {
+  if (const auto found = by_guest_.find(guest); found != by_guest_.end()) return found->second;
+  const std::optional<uint32_t> number = adopted_->find(guest);
+  if (!number || !blocks_[*number].valid) return std::nullopt;
+  const Block& block = blocks_[*number];
+  if (!same_code(page_down(block.guest)) || !same_code(page_down(block.last))) return std::nullopt;
+  by_guest_[guest] = *number;
+  return number;
+}
+
+bool Translator::same_code(uint64_t page) {
+  const std::optional<size_t> number = adopted_->find_page(page);
+  if (!number) return false;
+  if (standings_[*number] == Standing::unknown) look_at(adopted_->groups[adopted_->pages[*number].group]);
+  return standings_[*number] == Standing::same;
+}
+
+// Its blocks are linked with each other, so all of its pages count before one is executed. What was adopted
+// of those that are different is gone.
+void Translator::look_at(const GroupOf& group) {
+  const std::span<const PageOf> pages = adopted_->pages.subspan(group.first_page, group.pages);
+  std::vector<size_t> others;
+  for (size_t i = group.first_page; i < group.first_page + group.pages; ++i) {
+    const bool same = is_same(adopted_->pages[i]);
+    standings_[i] = same ? Standing::same : Standing::other;
+    if (same)
+      executed_(adopted_->pages[i].page);
+    else
+      others.push_back(i);
+  }
+  // Where nothing is the same the slots need not be filled first.
+  if (others.size() < pages.size())
+    for (const SlotOf& slot : adopted_->slots.subspan(group.first_slot, group.slots)) add_slot(group, slot);
+  for (const size_t page : others) invalidate_adopted(page);
+}
+
+bool Translator::is_same(const PageOf& page) {
+  return reader_.fetchable(page.page) && std::memcmp(reinterpret_cast<const void*>(page.page),
+                                                     adopted_->copy_of(page).data(), kPageSize) == 0;
+}
+
+// There may be blocks in the slot already. What is linked anew is written, so it is the end of the shorter
+// list: of the large part of an image nothing need be copied for that.
+void Translator::add_slot(const GroupOf& group, const SlotOf& added) {
+  const auto table = static_cast<Table>(added.table);
+  const auto slot = static_cast<uint16_t>(added.slot);
+  const auto first = static_cast<uint32_t>(added.block);
+  const auto last_from = [&](uint32_t number) {
+    while (blocks_[number].next_in_slot[added.table] != kNoBlock)
+      number = blocks_[number].next_in_slot[added.table];
+    return number;
+  };
+  const uint32_t there = slots_[added.table][slot];
+  constexpr uint64_t kFew = 4096;
+  if (there != 0 && group.slots >= kFew) return put_behind(table, last_from(there - 1), first);
+  if (there != 0) put_behind(table, last_from(first), there - 1);
+  lead_to(table, slot, first);
+}
+
+void Translator::invalidate_adopted(size_t page) {
+  for (const uint32_t number : adopted_->blocks_of(adopted_->pages[page])) invalidate(number);
+}
+
+bool Translator::adopt(KeptImage kept) {
+  if (notes() || !isolated_.empty() || !(kept->header.places == code_places())) return false;
+  take_back();
+  flush();
+  const CodeImage& image = *kept;
+  const auto assign = [&kept](auto& entries, const auto& part) {
+    entries.assign(part.size(), kept.file(), kept.offset_of(part));
+  };
+  assign(blocks_, image.blocks);
+  assign(exits_, image.exits);
+  assign(sites_, image.sites);
+  assign(marks_, image.marks);
+  for (size_t i = 0; i < areas_.size(); ++i) {
+    Area& area = *areas_[i];
+    const uint64_t hot = area.memory.executed().start, cold = area.cold_start();
+    area.memory.show(hot, image.hot[i], kept.file(), kept.offset_of(image.hot[i]));
+    area.memory.show(cold, image.cold[i], kept.file(), kept.offset_of(image.cold[i]));
+    uint8_t* const written = area.memory.written();
+    area.hot = Emitter(written + image.hot[i].size(), area.memory.shift());
+    area.cold = Emitter(written + (cold - hot) + image.cold[i].size(), area.memory.shift());
+    area.blocks.assign(image.area_blocks[i].begin(), image.area_blocks[i].end());
+  }
+  standings_.assign(image.pages.size(), Standing::unknown);
+  adopted_ = std::move(kept);
+  told_ = blocks_.size();
+  return true;
+}
+
+bool Translator::worth_sharing() const {
+  constexpr size_t kFewBlocks = 200, kPart = 8;
+  return blocks_.size() - told_ > std::max(kFewBlocks, told_ / kPart);
+}
+
+void Translator::leave_image(CodeImages& images, std::span<const std::byte> program) {
+  if (notes() || !isolated_.empty()) return;
+  take_back();
+  told_ = blocks_.size();
+  const std::map<uint64_t, ImageMaker::Page> pages = lasting_pages();
+  std::array<ImageMaker::Area, 2> areas;
+  for (size_t i = 0; i < areas.size(); ++i) {
+    const Area& area = *areas_[i];
+    const auto code = [](uint64_t start, uint64_t end) {
+      return std::span(reinterpret_cast<const std::byte*>(start), end - start);
+    };
+    const uint64_t hot = area.memory.executed().start, cold = area.cold_start();
+    areas[i] = {hot,
+                cold,
+                code(hot, area.hot.here()),
+                code(cold, area.cold.here()),
+                area.blocks,
+                area.routines.missed};
+  }
+  const ImageMaker maker(pages, {blocks_.begin(), blocks_.end()}, {exits_.begin(), exits_.end()}, areas);
+  CodeImage image = maker.image();
+  if (image.empty()) return;
+  image.header.places = code_places();
+  image.sites = {sites_.begin(), sites_.end()};
+  image.marks = {marks_.begin(), marks_.end()};
+  images.add(program, image);
+}
+
+// Pages of which there is code that will be the same as long as their mappings are.
+std::map<uint64_t, ImageMaker::Page> Translator::lasting_pages() {
+  std::map<uint64_t, ImageMaker::Page> pages;
+  for (const auto& [page, blocks] : by_page_) {
+    if (!reader_.lasting(page) || !reader_.fetchable(page)) continue;
+    same_code(page);
+    pages[page] = {reinterpret_cast<const std::byte*>(page), reader_.mapping_of(page), area_for(page)};
+  }
+  for (size_t i = 0; i < adopted_->pages.size(); ++i) {
+    const PageOf& page = adopted_->pages[i];
+    if (standings_[i] != Standing::other)
+      pages[page.page] = {adopted_->copy_of(page).data(), page.mapping, area_for(page.page)};
+  }
+  return pages;
 }
 
 // --- where is it? ---

@@ -359,7 +359,7 @@ void Writer::jump_on(uint64_t target, PathEnd how, uint64_t end, uint64_t last) 
 void Writer::link(uint64_t target) {
   const uint32_t number = add_exit(ExitPoint::Kind::link, target);
   ExitPoint& exit = exits->back();
-  exit.patch = hot_.at();
+  exit.patch = hot_.here();
   exit.stub = cold_.here();
   cold_.store32(places_.of(&Context::exit), number);
   cold_.jump(routines_.leave);
@@ -773,7 +773,7 @@ Writer::TableEntry Writer::write_table_entry(Table table, uint64_t guest) {
   cold_.set(other, guest);
   add(cold_);
   cold_.byte(0xe9);
-  entry.next = cold_.at();
+  entry.next = cold_.here();
   cold_.word32(0);
   const uint64_t out = hot_.here(), match = style_.loop ? 1 : 0;
   hot_.jump(mismatch);

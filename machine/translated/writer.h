@@ -9,6 +9,7 @@
 #include "machine/translated/context.h"
 #include "machine/translated/counting.h"
 #include "machine/translated/emitter.h"
+#include "machine/translated/growable.h"
 #include "machine/translated/guest_code.h"
 
 namespace aftercheck::translated {
@@ -70,9 +71,9 @@ class Writer {
 
   // Where exits and sites get their numbers; where a block starts that translates `target` and is within
   // reach, or 0.
-  std::vector<ExitPoint>* exits = nullptr;
-  std::vector<Site>* sites = nullptr;
-  std::vector<Mark>* marks = nullptr;
+  Growable<ExitPoint>* exits = nullptr;
+  Growable<Site>* sites = nullptr;
+  Growable<Mark>* marks = nullptr;
   Paths* paths = nullptr;
   std::function<uint64_t(uint64_t target, uint32_t exit)> entry_of;
 
@@ -99,8 +100,8 @@ class Writer {
   // How a block is entered by a table, its target in RCX: leaves RCX and the other register as they were, and
   // continues right behind.
   struct TableEntry {
-    uint64_t start = 0;       // where it is executed
-    uint8_t* next = nullptr;  // where the jump to the next block of the slot is written
+    uint64_t start = 0;  // where it is executed
+    uint64_t next = 0;   // where the displacement of the jump to the next block of the slot is executed
   };
   TableEntry write_table_entry(Table table, uint64_t guest);
   static constexpr uint64_t kBeforeTableEntry = 5;  // bytes that it writes before its start

@@ -32,17 +32,17 @@ _aftercheck() {
   local words
   case "$subcommand${pt:+ $pt}" in
     '') words='record replay check checkpoint info dump pt doctor --help --version' ;;
-    record) words='-o --output --store --machine --pt --cpu --checkpoint-every --on-log-error --on-unsupported --allow --no-aslr --no-log -v --verbose --help --' ;;
+    record) words='-o --output --store --machine --pt --cpu --checkpoint-every --chaos --on-log-error --on-unsupported --allow --no-aslr --no-log -v --verbose --help --' ;;
     replay) words='--machine --untrusted --pt --from --to -q --no-output --json -v --verbose --help' ;;
-    check) words='--machine --untrusted --file --function --site --hits --events --at --limit-failures --no-plan --check-limit --jobs --require-hits --json --html --show-output --help' ;;
+    check) words='--machine --untrusted --process --file --function --site --hits --events --at --limit-failures --no-plan --check-limit --jobs --require-hits --json --html --show-output --help' ;;
     checkpoint) words='--every --machine --untrusted --list --verify --remove --json -v --verbose --help' ;;
     info) words='--json --verbose --help' ;;
     dump) words='--json --symbols --verbose --from --to --limit --help' ;;
     pt) words='digest dump flow plan synth --help' ;;
-    'pt flow') words='--image --pages --cpu --bits --noretcomp --pid --branches --limit --stats --lcov --folded --chrome --chrome-limit --replay --machine --untrusted -q --quiet --json --help' ;;
-    'pt plan') words='--to --event --stream --most-blocks --image --pages --cpu --bits --noretcomp --pid --json --help' ;;
-    'pt digest') words='--totals --json --help' ;;
-    'pt dump') words='--kind --from --to --limit --json --help' ;;
+    'pt flow') words='--image --pages --cpu --filter --bits --noretcomp --pid --symfs --branches --limit --stats --lcov --folded --chrome --chrome-limit --replay --machine --untrusted -q --quiet --json --help' ;;
+    'pt plan') words='--to --event --stream --most-blocks --image --pages --cpu --filter --bits --noretcomp --pid --symfs --json --help' ;;
+    'pt digest') words='--totals --cpu --json --help' ;;
+    'pt dump') words='--kind --from --to --limit --cpu --json --help' ;;
     'pt synth') words='--force --json -v --verbose --help' ;;
     doctor) words='--json --help' ;;
     *) words='--help' ;;

@@ -130,8 +130,8 @@ TEST_CASE("checkpoints: the guest is the one that a replay from the start has th
         Replay replay(options);
         replay.advance({.event = event});
         CHECK(replay.result().checkpoint.has_value() == (near != 0));
-        states.push_back(replay.guest().full_state(replay.guest().thread()));
-        digests.push_back(replay.guest().thread().digest().value());
+        states.push_back(replay.guest().full_state(replay.guest().running()));
+        digests.push_back(replay.guest().running().digest().value());
       }
       CHECK(states[0] == states[1]);
       CHECK(digests[0] == digests[1]);

@@ -67,12 +67,10 @@ struct Case {
 const std::vector<Case>& refused() {
   static const std::vector<Case> cases = {
       {"no thread", "0 threads", [](Checkpoint& c) { c.threads.clear(); }},
-      {"two threads", "2 threads",
-       [](Checkpoint& c) {
-         c.threads.push_back(c.threads[0]);
-         c.threads[1].number = 1;
-       }},
-      {"thread of another number", "thread 1", [](Checkpoint& c) { c.threads[0].number = 1; }},
+      {"a thread twice", "thread 0 is out of order",
+       [](Checkpoint& c) { c.threads.push_back(c.threads[0]); }},
+      {"thread of another number", "thread 0, which was never started",
+       [](Checkpoint& c) { c.threads[0].number = 1; }},
       {"segment base", "not canonical",
        [](Checkpoint& c) { c.threads[0].registers.fs_base = uint64_t{1} << 63; }},
       {"MXCSR", "MXCSR", [](Checkpoint& c) { c.threads[0].fpu.fxsave[27] = std::byte{0x80}; }},

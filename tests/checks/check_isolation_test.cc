@@ -45,7 +45,7 @@ class Leak : public Participant {
   }
   void stopped(uint64_t) override {
     if (++stops_ != 5) return;
-    const uint64_t below_stack = guest_->thread().registers().rsp - 3000;
+    const uint64_t below_stack = guest_->running().registers().rsp - 3000;
     std::byte byte{};
     REQUIRE(space_->read(below_stack, &byte, 1));
     byte ^= std::byte{1};

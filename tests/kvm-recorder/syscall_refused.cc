@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,12 +50,13 @@ TEST_CASE("calls that can't be recorded end the recording, and say what to do", 
       {SYS_clone, kThreadFlags, "clone (a new thread)", "one thread"},
       {SYS_clone, SIGCHLD, "clone (a child process)", "Record the child's command"},
       {SYS_fork, 0, "fork (a child process)", "answers ENOSYS"},
-      {SYS_vfork, 0, "vfork (a child process, to run another program)", "answers ENOSYS"},
+      {SYS_vfork, 0, "vfork (a child process)", "answers ENOSYS"},
       {SYS_modify_ldt, 0, "modify_ldt (segments of its own)", "answers ENOSYS"},
       {SYS_unshare, CLONE_NEWUSER, "unshare (namespaces of its own)", "answers EPERM"},
   };
   for (const Case& entry : cases) {
     SystemCalls guest;
+    guest.process.refuses_children = true;
     guest.call(entry.number, entry.argument, 0, 0, 0, 0);
     INFO(entry.call);
     CHECK(guest.outcome.kind == CallOutcome::Kind::refused);
@@ -69,6 +71,7 @@ TEST_CASE("where the user wants the program to go on, such calls are answered, t
           "[guards]") {
   SystemCalls guest;
   guest.process.unsupported.answer_them = true;
+  guest.process.refuses_children = true;
   CHECK(guest.call(SYS_fork) == -ENOSYS);
   CHECK(guest.process.unsupported.take_news());
   CHECK(guest.call(SYS_fork) == -ENOSYS);
@@ -85,6 +88,54 @@ TEST_CASE("where the user wants the program to go on, such calls are answered, t
   CHECK(answered[0].answer == "ENOSYS");
   CHECK(answered[0].times == 2);
   CHECK(answered[1].times == 1);
+}
+
+TEST_CASE("processes are the recording loop's to make, and what they would share is named", "[guards]") {
+  std::optional<SystemCalls> first(std::in_place);  // one at a time
+  SystemCalls& guest = *first;
+  guest.call(SYS_vfork);
+  CHECK(guest.outcome.kind == CallOutcome::Kind::new_process);
+  CHECK(guest.outcome.new_process.flags == (CLONE_VM | CLONE_VFORK));
+  const uint64_t word = guest.room(8);
+  guest.call(SYS_clone, CLONE_CHILD_SETTID | SIGCHLD, 0x1234, 0, word, 0);
+  CHECK(guest.outcome.kind == CallOutcome::Kind::new_process);
+  CHECK(guest.outcome.new_process.stack == 0x1234);
+  CHECK(guest.outcome.new_process.child_tid == word);
+  CHECK(guest.call(SYS_clone, CLONE_PIDFD | CLONE_PARENT_SETTID | SIGCHLD, 0, word, 0, 0) == -EINVAL);
+
+  first.reset();
+
+  struct Case {
+    uint64_t flags;
+    const char* call;
+  };
+  const Case cases[] = {
+      {CLONE_FILES | SIGCHLD, "clone (a child process that shares the table of descriptors)"},
+      {CLONE_FS | SIGCHLD, "clone (a child process that shares the working directory)"},
+      {CLONE_PARENT | SIGCHLD, "clone (a process beside the caller)"},
+      {SIGUSR1, "clone (a child process that ends with another signal than SIGCHLD)"},
+      {CLONE_VM | SIGCHLD, "clone (a child process that shares the memory)"},
+  };
+  for (const Case& entry : cases) {
+    SystemCalls other;
+    other.call(SYS_clone, entry.flags, 0, 0, 0, 0);
+    INFO(entry.call);
+    CHECK(other.outcome.kind == CallOutcome::Kind::refused);
+    CHECK(other.process.unsupported.stopped_at() == entry.call);
+  }
+
+  SystemCalls sharing;
+  sharing.process.children_unrecorded = true;
+  const long at = sharing.call(SYS_mmap, 0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(at > 0);
+  CHECK(sharing.call(SYS_madvise, at, 4096, MADV_DONTFORK) == 0);
+  sharing.call(SYS_fork);
+  CHECK(sharing.outcome.kind == CallOutcome::Kind::refused);
+  CHECK(sharing.process.unsupported.stopped_at().find(
+            "a child process that is not recorded and would share memory") != std::string::npos);
+  CHECK(sharing.call(SYS_madvise, at, 8192, MADV_DONTFORK) == 0);
+  sharing.call(SYS_fork);
+  CHECK(sharing.outcome.kind == CallOutcome::Kind::new_process);
 }
 
 TEST_CASE("a program that makes up calls is counted within bounds", "[guards]") {

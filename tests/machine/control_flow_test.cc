@@ -30,6 +30,7 @@ class Notes : public ControlFlow {
   void branches(std::span<const BranchRun> runs) override {
     for (const BranchRun& run : runs) {
       well_formed &= run.count <= BranchRun::kMost && run.outcomes >> run.count == 0;
+      count += run.count + (run.indirect ? 1 : 0);
       for (unsigned i = run.count; i-- > 0;) text += (run.outcomes >> i & 1) != 0 ? 'T' : 'N';
       if (run.indirect) text += fmt::format(">{:#x} ", run.next - kCode);
     }
@@ -49,6 +50,7 @@ class Notes : public ControlFlow {
   }
 
   std::string text;
+  uint64_t count = 0;  // of all branches
   std::vector<std::pair<uint64_t, uint64_t>> ranges;
   bool well_formed = true;
 
@@ -57,12 +59,14 @@ class Notes : public ControlFlow {
 };
 
 // The machines that tell it.
-enum class Teller : uint8_t { soft, translated, without_vectors };
-Teller any_teller() { return GENERATE(Teller::soft, Teller::translated, Teller::without_vectors); }
+enum class Teller : uint8_t { soft, counting_soft, translated, without_vectors };
+Teller any_teller() {
+  return GENERATE(Teller::soft, Teller::counting_soft, Teller::translated, Teller::without_vectors);
+}
 
 std::unique_ptr<Machine> create(Teller teller, AddressSpace& space) {
   const CpuModel cpu(CpuModelKind::portable);
-  if (teller == Teller::soft) return create_soft_machine(space, cpu);
+  if (teller == Teller::soft || teller == Teller::counting_soft) return create_soft_machine(space, cpu);
   return create_translated_machine(
       space, cpu, teller == Teller::translated ? BranchCounts::automatic : BranchCounts::in_memory);
 }
@@ -85,9 +89,13 @@ struct Guest {
     vcpu->registers().rsi = kData;
     vcpu->registers().rdi = kData + 0x100;
     REQUIRE(space.write(kCode, code.data(), code.size()));
+    if (teller == Teller::counting_soft) REQUIRE(vcpu->count_branches(true));
     REQUIRE(vcpu->set_control_flow(&notes));
   }
-  ~Guest() { CHECK(notes.well_formed); }
+  ~Guest() {
+    CHECK(notes.well_formed);
+    if (vcpu->counts_branches()) CHECK(vcpu->branches() == notes.count);
+  }
 
   // Runs to SYSCALL; the text may be too long to be shown.
   void check_flow(const std::string& expected) {
@@ -424,6 +432,7 @@ TEST_CASE("control flow: asked for when the guest has run already") {
   REQUIRE(guest.vcpu->set_control_flow(nullptr));
   CHECK(guest.vcpu->run().kind == ExitKind::syscall);
   CHECK(guest.notes.text.empty());
+  if (guest.vcpu->counts_branches()) guest.vcpu->reset_branches();
   REQUIRE(guest.vcpu->set_control_flow(&guest.notes));
   guest.vcpu->registers().rip = kCode;
   guest.vcpu->registers().rsi = kData;

@@ -75,6 +75,7 @@ ComparisonOptions parse(int argc, char** argv) {
                             : option == "--first"        ? &options.first
                             : option == "--instructions" ? &options.instructions
                             : option == "--steps-every"  ? &options.steps_every
+                            : option == "--places-every" ? &options.places_every
                                                          : nullptr;
     if (value == nullptr || i + 1 == argc)
       fail(ErrorKind::usage, "unknown option {}, or it lacks its value", option);
@@ -94,6 +95,11 @@ int run(const ComparisonOptions& options, Shared& shared) {
       "executed ({:.0f} each); {} refused, {} endless\n",
       options.seed, result.programs, result.instructions, result.exits, result.branches, result.stepped,
       result.executed, each, result.refused, result.endless);
+  if (result.with_places != 0)
+    fmt::print(
+        "{} programs by way of {} places; of {} steps the soft vCPU took {} too; {} of its ways told "
+        "undefined flags\n",
+        result.with_places, result.places, result.steps, result.shared_steps, result.apart);
   if (result.difference.empty()) return EXIT_SUCCESS;
   fmt::print("DIFFERENCE: {}", result.difference);
   return EXIT_FAILURE;

@@ -121,8 +121,10 @@ Result run_mixture(Guest& guest, uint64_t turns, uint64_t* kicks = nullptr) {
   return result;
 }
 
-void many_kicks(MachineKind kind) {
+// Branches are counted by those who always do; `counted`: by one that must be told to.
+void many_kicks(MachineKind kind, bool counted = false) {
   Guest guest(kind, kMixture);
+  if (counted) REQUIRE(guest.vcpu->count_branches(true));
   constexpr uint64_t kTurns = 20'000, kEnough = 300;
   const Result expected = run_mixture(guest, kTurns);
   std::atomic<bool> done{false};
@@ -203,8 +205,9 @@ void one_kick_one_exit(MachineKind kind) {
 }
 
 // Every instruction alone leads to the same end; the trap flag that a machine may use for it is nowhere seen.
-void steps_of_a_mixture(MachineKind kind) {
+void steps_of_a_mixture(MachineKind kind, bool counted = false) {
   Guest guest(kind, kMixture);
+  if (counted) REQUIRE(guest.vcpu->count_branches(true));
   constexpr uint64_t kTurns = 20;
   const Result expected = run_mixture(guest, kTurns);
   guest.vcpu->set_fpu(FpuState::initial());
@@ -266,6 +269,8 @@ void steps_see_faults(MachineKind kind) {
 
 ON_ALL_MACHINES("kicks end endless loops at an instruction", endless_loops(machine))
 ON_ALL_MACHINES("many kicks at random change nothing", many_kicks(machine))
+ON_MACHINE("many kicks at random change no count on the soft vCPU", soft, many_kicks(machine, true))
+ON_MACHINE("single steps lead to the same count on the soft vCPU", soft, steps_of_a_mixture(machine, true))
 ON_ALL_MACHINES("kicks by a signal handler on the vCPU's thread", kicks_by_a_handler(machine))
 ON_ALL_MACHINES("one kick gives one exit, a cleared kick none", one_kick_one_exit(machine))
 ON_ALL_MACHINES("single steps lead to the same end", steps_of_a_mixture(machine))

@@ -71,11 +71,20 @@ class Watchdog {
   std::thread thread_;
 };
 
+// What a single step has led to, by itself; and how many branches had been executed by then.
+struct Place {
+  uint64_t branches;
+  Registers registers;
+};
+
 struct Stop {
   Exit exit;
   Registers registers;
   FpuState fpu;
 };
+
+// How near a program has come to a place: to its count and RIP, or to its registers too.
+enum class Near : uint8_t { nowhere, met, reached };
 
 // What a program has come to.
 struct Trace {
@@ -259,6 +268,7 @@ class Bench {
       : model_(options.model),
         translated_(create_translated_machine(space_, CpuModel(options.model), options.counts)),
         kvm_(create_kvm_machine(space_, CpuModel(options.model))) {
+    if (options.places_every != 0) soft_ = create_soft_machine(space_, CpuModel(options.model));
     RandomNumbers random(mix(options.seed, UINT64_MAX));
     for (const Site& site : kSites) {
       map(code_of(site), PROT_READ | PROT_EXEC);
@@ -278,6 +288,9 @@ class Bench {
       }
     });
     vcpus_ = {translated_->create_vcpu(), kvm_->create_vcpu()};
+    if (soft_ == nullptr) return;
+    soft_vcpu_ = soft_->create_vcpu();
+    soft_vcpu_->count_branches(true);
   }
 
   void put(std::span<const Laid> batch) {
@@ -292,25 +305,46 @@ class Bench {
     for (const Site& site : kSites) check(space_.protect(code_of(site), PROT_READ | PROT_EXEC));
   }
 
-  Trace translated(const Program& program, const Laid& laid) { return run(*vcpus_[0], program, laid, false); }
+  Trace translated(const Program& program, const Laid& laid) { return run(*vcpus_[0], program, laid, {}); }
   Trace stepped(const Program& program, const Laid& laid, Story& story) {
-    return run(*vcpus_[0], program, laid, true, &story);
+    return run(*vcpus_[0], program, laid, {.steps = true, .story = &story});
+  }
+  // The machines that go to places.
+  Vcpu& translated_vcpu() { return *vcpus_[0]; }
+  Vcpu& soft_vcpu() { return *soft_vcpu_; }
+  Trace run_on(Vcpu& vcpu, const Program& program, const Laid& laid) { return run(vcpu, program, laid, {}); }
+  Trace places(Vcpu& vcpu, const Program& program, const Laid& laid, std::vector<Place>& places) {
+    return run(vcpu, program, laid, {.steps = true, .places = &places});
+  }
+  // Stops there, and goes on.
+  Trace by_way_of(Vcpu& vcpu, const Program& program, const Laid& laid, const Place& place, Near& near) {
+    near = Near::nowhere;
+    return run(vcpu, program, laid, {.place = &place, .near = &near});
   }
   // By an instrument.
   Trace observed(const Program& program, const Laid& laid, Story& story) {
     vcpus_[0]->set_instrument(&story);
-    Trace trace = run(*vcpus_[0], program, laid, false);
+    Trace trace = run(*vcpus_[0], program, laid, {});
     vcpus_[0]->set_instrument(nullptr);
     return trace;
   }
   const AddressSpace& space() const { return space_; }
-  Trace kvm(const Program& program, const Laid& laid) { return run(*vcpus_[1], program, laid, false); }
+  Trace kvm(const Program& program, const Laid& laid) { return run(*vcpus_[1], program, laid, {}); }
 
  private:
+  struct Way {
+    bool steps = false;
+    Story* story = nullptr;                // steps: told of each
+    std::vector<Place>* places = nullptr;  // steps: where each has led
+    const Place* place = nullptr;
+    Near* near = nullptr;
+  };
+
   CpuModelKind model_;
   AddressSpace space_;
-  std::unique_ptr<Machine> translated_, kvm_;
+  std::unique_ptr<Machine> translated_, kvm_, soft_;
   std::array<std::unique_ptr<Vcpu>, 2> vcpus_;
+  std::unique_ptr<Vcpu> soft_vcpu_;
   Code image_;  // of memory at the start, but for programs' words
   Watchdog watchdog_;
 
@@ -330,13 +364,15 @@ class Bench {
   }
 
   // The next exit but `step`.
-  Exit step_on(Vcpu& vcpu, Trace& trace, Story& story) const {
+  Exit step_on(Vcpu& vcpu, Trace& trace, const Way& way) const {
     for (;;) {
       const Registers before = vcpu.registers();
-      story.before(vcpu, space_);
+      if (way.story != nullptr) way.story->before(vcpu, space_);
       const Exit exit = vcpu.step();
-      if (exit.kind == ExitKind::step || exit.kind == ExitKind::syscall)
-        story.completed(vcpu.registers().rip);
+      if (way.story != nullptr && (exit.kind == ExitKind::step || exit.kind == ExitKind::syscall))
+        way.story->completed(vcpu.registers().rip);
+      if (way.places != nullptr && exit.kind == ExitKind::step && (before.rflags & rflags::kTrap) == 0)
+        way.places->push_back({vcpu.branches(), vcpu.registers()});
       // One iteration of a string instruction is none.
       if (vcpu.registers().rip != before.rip) ++trace.steps;
       if (exit.kind != ExitKind::step) return exit;
@@ -347,7 +383,21 @@ class Bench {
     }
   }
 
-  Trace run(Vcpu& vcpu, const Program& program, const Laid& laid, bool steps, Story* story = nullptr) {
+  // To the place, past others with its count and RIP; or to another exit.
+  static Exit go_to(Vcpu& vcpu, const Place& place, Near& near) {
+    for (;;) {
+      const Exit exit = vcpu.run_until(place.branches, place.registers.rip);
+      const bool there = exit.kind == ExitKind::breakpoint && vcpu.branches() == place.branches &&
+                         vcpu.registers().rip == place.registers.rip;
+      if (!there) return exit;
+      near = Near::met;
+      if (canonical_state(vcpu.registers()) != canonical_state(place.registers)) continue;
+      near = Near::reached;
+      return vcpu.run();
+    }
+  }
+
+  Trace run(Vcpu& vcpu, const Program& program, const Laid& laid, const Way& way) {
     restore(program);
     vcpu.registers() = program.registers;
     vcpu.registers().rip = laid.start;
@@ -358,7 +408,10 @@ class Bench {
     watchdog_.begin(vcpu);
     try {
       for (;;) {
-        const Exit exit = steps ? step_on(vcpu, trace, *story) : vcpu.run();
+        const Exit exit = way.steps ? step_on(vcpu, trace, way)
+                          : way.place != nullptr && *way.near != Near::reached
+                              ? go_to(vcpu, *way.place, *way.near)
+                              : vcpu.run();
         if (exit.kind == ExitKind::kick) {
           trace.end = Trace::End::endless;
           break;
@@ -385,18 +438,129 @@ class Bench {
   }
 };
 
-struct Outcome {
-  Trace translated;
-  std::optional<Trace> stepped;
+struct PlacesOutcome {
+  uint64_t steps = 0, shared = 0, places = 0, apart = 0;
   std::string difference;
 };
 
-Outcome compare(Bench& bench, const Program& program, const Laid& laid, bool steps) {
-  Outcome outcome{bench.translated(program, laid), std::nullopt, {}};
+// Where flags that processors leave undefined are told, the soft vCPU gives one thing or another, by where
+// its blocks begin; and flags of an earlier instruction behind a LOOPE or LOOPNE that ends because RCX is 0.
+// What may come of that is no difference, and said by `apart`.
+class Places {
+ public:
+  Places(Bench& bench, const Program& program, const Laid& laid)
+      : bench_(bench), program_(program), laid_(laid), random_(mix(program.seed, 1)) {
+    ZydisDecodedInstruction instruction;
+    for (const auto& [address, next] : laid.instructions)
+      if (x86::decode(std::span(laid.code).subspan(address - laid.start), instruction))
+        loops_ = loops_ || instruction.mnemonic == ZYDIS_MNEMONIC_LOOPE ||
+                 instruction.mnemonic == ZYDIS_MNEMONIC_LOOPNE;
+  }
+
+  PlacesOutcome compare() && {
+    if (go_through(bench_.translated_vcpu(), "translated", steps_[0]) &&
+        go_through(bench_.soft_vcpu(), "soft", steps_[1]))
+      compare_steps();
+    return std::move(outcome_);
+  }
+
+ private:
+  Bench& bench_;
+  const Program& program_;
+  const Laid& laid_;
+  RandomNumbers random_;
+  bool loops_ = false;  // LOOPE or LOOPNE is in it
+  std::array<std::vector<Place>, 2> steps_;
+  PlacesOutcome outcome_;
+
+  // Whether two ways to the end are one; `what` they are.
+  bool same(const Trace& a, const Trace& b, bool on_soft, const std::string& what) {
+    std::string text = differences(a, b);
+    if (text.empty() && a.end != b.end) text = "  one did not come to the end\n";
+    if (!text.empty() && on_soft) {
+      ++outcome_.apart;
+      return false;
+    }
+    if (text.empty() && a.branches != b.branches) {
+      text = fmt::format("  branches: {} | {}\n", a.branches, b.branches);
+      if (on_soft && loops_) {
+        ++outcome_.apart;
+        return false;
+      }
+    }
+    if (!text.empty()) outcome_.difference = what + ":\n" + text;
+    return text.empty();
+  }
+
+  // Straight to the end, by single steps, and by way of some of these. False: there is a difference, or no
+  // end.
+  bool go_through(Vcpu& vcpu, const std::string& on, std::vector<Place>& steps) {
+    constexpr int kPlaces = 3;
+    const bool soft = &vcpu == &bench_.soft_vcpu();
+    const Trace straight = bench_.run_on(vcpu, program_, laid_);
+    const Trace stepped = bench_.places(vcpu, program_, laid_, steps);
+    if (straight.end != Trace::End::ended || stepped.end != Trace::End::ended) return false;
+    if (!same(straight, stepped, soft, on + ", straight | by single steps"))
+      return outcome_.difference.empty();
+    for (int i = 0; i < kPlaces && !steps.empty(); ++i) {
+      const Place& place = steps[random_.below(steps.size())];
+      const std::string where = fmt::format("{} branches and {:#x}", place.branches, place.registers.rip);
+      Near near = Near::nowhere;
+      const Trace by_way = bench_.by_way_of(vcpu, program_, laid_, place, near);
+      if (!same(straight, by_way, soft, fmt::format("{}, straight | by way of {}", on, where))) {
+        if (outcome_.difference.empty()) continue;
+        return false;
+      }
+      if (soft && (near == Near::met || (near == Near::nowhere && loops_))) {
+        ++outcome_.apart;
+        continue;
+      }
+      ++outcome_.places;
+      if (near == Near::reached) continue;
+      outcome_.difference = fmt::format("{}: {} were not reached\n", on, where);
+      return false;
+    }
+    return true;
+  }
+
+  // As long as the machines take the same steps.
+  void compare_steps() {
+    const auto& [a, b] = steps_;
+    outcome_.steps = a.size();
+    for (size_t& i = outcome_.shared; i < std::min(a.size(), b.size()); ++i) {
+      Registers x = a[i].registers, y = b[i].registers;
+      x.rflags = y.rflags = 0;
+      if (x != y) return;
+      if (a[i].branches == b[i].branches) continue;
+      outcome_.difference = fmt::format("translated | soft:\n  after {} steps, at {:#x}: {} branches | {}\n",
+                                        i + 1, x.rip, a[i].branches, b[i].branches);
+      return;
+    }
+  }
+};
+
+struct Outcome {
+  Trace translated;
+  std::optional<Trace> stepped;
+  PlacesOutcome places;
+  std::string difference;
+};
+
+// What of a program is looked at beside its run to the end.
+struct Also {
+  bool steps = false, places = false;
+};
+
+Outcome compare(Bench& bench, const Program& program, const Laid& laid, Also also) {
+  Outcome outcome{bench.translated(program, laid), std::nullopt, {}, {}};
   const Trace kvm = bench.kvm(program, laid);
   std::string text = differences(outcome.translated, kvm);
   if (!text.empty()) outcome.difference = "translated | KVM:\n" + text;
-  if (!steps) return outcome;
+  if (also.places && outcome.difference.empty()) {
+    outcome.places = Places(bench, program, laid).compare();
+    outcome.difference = outcome.places.difference;
+  }
+  if (!also.steps) return outcome;
   Story steps_story, told;
   outcome.stepped = bench.stepped(program, laid, steps_story);
   if (!outcome.difference.empty()) return outcome;
@@ -458,15 +622,14 @@ class Shrinking {
   }
 };
 
-std::string report(Bench& bench, const Program& program, uint64_t number, const Outcome& outcome,
-                   bool steps) {
+std::string report(Bench& bench, const Program& program, uint64_t number, const Outcome& outcome, Also also) {
   std::string text =
       fmt::format("program {} (its seed is {:#x}), {}", number, program.seed, outcome.difference);
   const auto again = [&](const std::vector<bool>& left, std::string* difference) {
     const auto laid = lay(program, left);
     if (!laid) return false;
     bench.put(std::span(&*laid, 1));
-    const Outcome one = compare(bench, program, *laid, steps);
+    const Outcome one = compare(bench, program, *laid, also);
     if (difference != nullptr) *difference = one.difference;
     return !one.difference.empty();
   };
@@ -508,8 +671,9 @@ ComparisonResult compare_programs(const ComparisonOptions& options, ComparisonPr
       const uint64_t number = batch + slot;
       if (number < options.first) continue;
       if (progress != nullptr && !progress->at(result, number)) return result;
-      const bool steps = options.steps_every != 0 && number % options.steps_every == 0;
-      const Outcome outcome = compare(bench, programs[slot], laid[slot], steps);
+      const auto one_of = [number](uint64_t every) { return every != 0 && number % every == 0; };
+      const Also also{.steps = one_of(options.steps_every), .places = one_of(options.places_every)};
+      const Outcome outcome = compare(bench, programs[slot], laid[slot], also);
       ++result.programs;
       result.instructions += laid[slot].instructions.size();
       result.exits += outcome.translated.stops.size();
@@ -520,8 +684,15 @@ ComparisonResult compare_programs(const ComparisonOptions& options, ComparisonPr
         ++result.stepped;
         result.executed += outcome.stepped->steps;
       }
+      if (also.places) {
+        ++result.with_places;
+        result.steps += outcome.places.steps;
+        result.shared_steps += outcome.places.shared;
+        result.places += outcome.places.places;
+        result.apart += outcome.places.apart;
+      }
       if (outcome.difference.empty()) continue;
-      result.difference = report(bench, programs[slot], number, outcome, steps);
+      result.difference = report(bench, programs[slot], number, outcome, also);
       return result;
     }
   }

@@ -1,5 +1,6 @@
-// Random programs on the translated machine and on KVM, each to its end, by way of all its exits; and on the
-// translated machine instruction by instruction.
+// Random programs on the translated machine and on KVM, each to its end, by way of all its exits; on the
+// translated machine instruction by instruction; and there and on the soft vCPU to places in between, each
+// told by its count of branches and RIP.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,7 @@ struct ComparisonOptions {
   uint64_t first = 0;         // number of the first program: (seed, number) says what it is
   uint64_t instructions = 0;  // to be written down, at least
   uint64_t steps_every = 4;   // of so many programs one is executed by single steps as well; 0: none
+  uint64_t places_every = 0;  // of so many one goes to places in it, on the soft vCPU too; 0: none
   CpuModelKind model = CpuModelKind::portable;
   BranchCounts counts = BranchCounts::automatic;
 };
@@ -28,6 +30,10 @@ struct ComparisonResult {
   uint64_t executed = 0;                    // instructions in those
   uint64_t exits = 0, branches = 0;
   uint64_t refused = 0;  // programs that came to something which the translated machine refuses by name
+  // Programs with places: their steps on the translated machine, those of them that the soft vCPU took too,
+  // and the places that were gone to on either; and ways on the soft vCPU that can't be compared, since it
+  // was there told flags that processors leave undefined.
+  uint64_t with_places = 0, steps = 0, shared_steps = 0, places = 0, apart = 0;
   uint64_t endless = 0;  // and those that did not come to their end soon, or differ only in how far they came
   std::string difference;  // empty: none
 };

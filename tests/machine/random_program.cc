@@ -331,22 +331,6 @@ class Maker : private ProgramWriter {
       instruction(forms[random_.below(forms.size())]);
   }
 
-  // All of the FPU is stored, and loaded again some instructions later.
-  void saved_and_restored() {
-    begin_instruction();
-    const unsigned reg = plain_pointer(512);
-    const bool wide = random_.in(2);
-    const size_t saved = add({.bytes = with_pointer({}, wide, {0x0f, 0xae}, 0, reg), .needs = needs_});
-    overwrite(reg, saved, {{6, 2}, {8, 8}, {16, 8}});
-    const uint64_t image = known_[reg]->value;
-    for (uint64_t left = random_.below(4); left != 0; --left) form();
-    begin_instruction();
-    const unsigned again = is_reserved(reg) ? free_register() : reg;
-    set(again, image);
-    needs_.push_back(saved);
-    add({.bytes = with_pointer({}, wide, {0x0f, 0xae}, 1, again), .needs = needs_});
-  }
-
   void move_stack() {
     if (within_) return;
     const Range stack = home_.stack();
@@ -547,7 +531,6 @@ class Maker : private ProgramWriter {
     if (which < 23) return sse_control();
     if (which < 26) return x87_control();
     if (which < 30) return x87_numbers();
-    if (which < 31) return saved_and_restored();
     if (which < 34) return move_stack();
     if (which < 35) return random_.in(2) ? trap() : form();
     form();

@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstring>
+#include <random>
 #include <thread>
 
 #include "base/error.h"
@@ -75,6 +76,23 @@ TEST_CASE("a new mapping in the place of an old one is executed") {
   }
 }
 
+TEST_CASE("branches are counted, and not any more, though code that was executed is gone") {
+  Soft soft;
+  for (const uint64_t at : {kCode, kCode + kPageSize, kCode + 2 * kPageSize}) {
+    soft.put(answer(1), at);
+    CHECK(soft.run_at(at).kind == ExitKind::syscall);
+  }
+  REQUIRE(soft.space.unmap({kCode, kCode + 3 * kPageSize}) == 0);
+  const uint64_t left = kCode + 3 * kPageSize;
+  soft.put({0x0f, 0x0b}, left);  // ud2
+  for (const bool counted : {false, true, false}) {
+    REQUIRE(soft.vcpu->count_branches(counted) == counted);
+    CHECK(soft.run_at(left) == Exit{.kind = ExitKind::exception, .vector = vector::kInvalidOpcode});
+    CHECK(soft.run_at(kCode) ==
+          Exit{.kind = ExitKind::memory_fault, .address = kCode, .access = Access::fetch});
+  }
+}
+
 TEST_CASE("losing and regaining the right to execute") {
   Soft soft;
   soft.put(answer(7));
@@ -84,6 +102,23 @@ TEST_CASE("losing and regaining the right to execute") {
     CHECK(soft.run_at(kCode) ==
           Exit{.kind = ExitKind::memory_fault, .address = kCode, .access = Access::fetch});
     REQUIRE(soft.space.protect({kCode, kCode + kPageSize}, kRx) == 0);
+  }
+}
+
+TEST_CASE("a jump into memory that is not executable is a fault, whatever is there") {
+  Soft soft;
+  std::minstd_rand random(1);
+  for (int round = 0; round < 3000; ++round) {
+    INFO(round);
+    Code bytes(32);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random() >> 8);
+    const uint64_t at = kData + random() % 0x4000;
+    soft.put(bytes, at);
+    const Exit exit = soft.run_at(at);
+    REQUIRE(exit.kind == ExitKind::memory_fault);
+    REQUIRE(exit.access == Access::fetch);
+    REQUIRE(exit.address == at);
+    REQUIRE(soft.regs().rip == at);
   }
 }
 

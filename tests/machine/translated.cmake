@@ -1,1 +1,2 @@
 aftercheck_test(translated_machine_test SOURCES instrument_test.cc translated_test.cc journal_test.cc x87_test.cc exit_cases.cc exit_cases_flow.cc LIBS aftercheck_machine)
+aftercheck_test(branch_counts_test SOURCES branch_counts_test.cc LIBS aftercheck_machine)

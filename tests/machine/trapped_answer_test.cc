@@ -166,11 +166,11 @@ TEST_CASE("FXSAVE that can't be done changes nothing") {
   CHECK(guest.written.empty());
 }
 
-TEST_CASE("FXSAVE in code that nobody has patched is refused") {
+TEST_CASE("FXSAVE in code that nobody has patched is read where it is") {
   Guest guest;
   guest.regs().rax = kData;
-  CHECK_THROWS_WITH(guest.answer({0x0f, 0xae, 0x00}, false), Catch::Contains("made at run time"));
-  CHECK(guest.written.empty());
+  CHECK(!guest.answer({0x0f, 0xae, 0x00}, false));
+  CHECK(!guest.written.empty());
 }
 
 // --- XSAVE and XRSTOR, against this host's processor ---

@@ -122,6 +122,33 @@ TEST_CASE("code is that of the event that was answered last, with its continuati
   CHECK(code.next_event() == 5);
 }
 
+TEST_CASE("code of all events: what was mapped at any, the last where they differ") {
+  Recording r;
+  const auto a = r.add(file(100, 8)), b = r.add(file(200, 2));
+  r.append(event({map(a, 0, 8, 0)}, EventKind::start));
+  r.append(event({map(b, 20, 2, 0)}));
+  r.append(event({op(SpaceOpKind::unmap, 0, 8)}));
+  r.append(event({op(SpaceOpKind::clear, 0, 0), map(b, 40, 2, 0), map(a, 0, 8, 0)}));
+  r.finish();
+  RecordedCode code(r.path);
+  CHECK(code.all_events());
+  CHECK(byte_at(code, 3) == 3);
+  CHECK(byte_at(code, 21) == 1);
+  CHECK(byte_at(code, 41) == 1);
+  CHECK(code.symbols().find(kBase + 20 * kPage).object != nullptr);
+
+  Recording other;
+  const auto c = other.add(file(100, 8)), d = other.add(file(200, 2));
+  other.append(event({map(c, 0, 8, 0)}, EventKind::start));
+  other.append(event({op(SpaceOpKind::unmap, 0, 8)}));
+  other.append(event({map(d, 7, 2, 0)}));
+  other.finish();
+  RecordedCode replaced(other.path);
+  CHECK_FALSE(replaced.all_events());
+  CHECK(byte_at(replaced, 6, 1) == 100);
+  CHECK(byte_at(replaced, 7, 1) == 200);
+}
+
 TEST_CASE("what the host writes into code is there, until it is discarded") {
   Recording r;
   const auto a = r.add(file(100, 4));

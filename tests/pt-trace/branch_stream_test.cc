@@ -206,6 +206,79 @@ TEST_CASE("an overflow makes its segment unverified and nothing else") {
     REQUIRE(restarted[i].rolling == cut.exits[i].rolling);
 }
 
+TEST_CASE(
+    "a missing TIP.PGE or TIP.PGD leaves its segment unverified, and what is before and behind it verified") {
+  // Segments of one outcome each; `without` leaves packets out.
+  const auto trace = [](size_t without_pge, size_t without_pgd, bool outcomes) {
+    std::vector<uint8_t> bytes;
+    for (int i = 0; i < 8; ++i) bytes.insert(bytes.end(), {0x02, 0x82});
+    bytes.insert(bytes.end(), {0x99, 0x01, 0x02, 0x23});
+    for (uint8_t i = 0; i < 5; ++i) {
+      if (i != without_pge) bytes.insert(bytes.end(), {0x71, i, 0x10, 0x40, 0, 0, 0});
+      if (outcomes) bytes.push_back(0x06);
+      if (i != without_pgd) bytes.push_back(0x01);
+    }
+    return canonical(bytes).exits;
+  };
+  for (const bool outcomes : {true, false}) {
+    INFO("outcomes " << outcomes);
+    const auto whole = trace(9, 9, outcomes);
+    REQUIRE(whole.size() == 5);
+    for (const auto& exit : whole) CHECK(exit.verified);
+    const auto no_pge = trace(2, 9, outcomes);
+    REQUIRE(no_pge.size() == 5);
+    for (size_t i = 0; i < 5; ++i) {
+      INFO("exit " << i);
+      CHECK(no_pge[i].verified == (i != 2));
+      if (i != 2) CHECK(no_pge[i].segment == whole[i].segment);
+    }
+    CHECK_FALSE(no_pge[1].has_resume);
+    const auto no_pgd = trace(9, 2, outcomes);
+    REQUIRE(no_pgd.size() == 4);
+    for (size_t i = 0; i < 4; ++i) CHECK(no_pgd[i].verified == (i != 2));
+    CHECK(no_pgd[3].segment == whole[4].segment);
+  }
+}
+
+TEST_CASE("a PSB that cuts a packet off leaves one segment unverified") {
+  std::vector<uint8_t> bytes;
+  const auto put = [&bytes](std::initializer_list<int> more) {
+    for (const int byte : more) bytes.push_back(static_cast<uint8_t>(byte));
+  };
+  for (int segment = 0; segment < 4; ++segment) {
+    for (int i = 0; i < 8; ++i) put({0x02, 0x82});
+    put({0x99, 0x01, 0x02, 0x23, 0x71, segment, 0x10, 0x40, 0, 0, 0, 0x06, 0x01});
+    if (segment == 1) put({0x71, 9, 0x10, 0x40, 0, 0, 0, 0x06, 0x6d, 1, 2});  // cut off
+  }
+  const auto result = canonical(bytes);
+  CHECK(result.totals.damaged == 1);
+  // The exit that was lost with what followed the cut is not known to have been one.
+  REQUIRE(result.exits.size() == 4);
+  for (size_t i = 0; i < 4; ++i) CHECK(result.exits[i].verified == (i != 2));
+}
+
+TEST_CASE("event tracing adds nothing to the stream but what the guest did") {
+  const auto digest = [](bool events) {
+    std::vector<uint8_t> bytes;
+    const auto put = [&bytes](std::initializer_list<int> more) {
+      for (const int byte : more) bytes.push_back(static_cast<uint8_t>(byte));
+    };
+    for (int i = 0; i < 8; ++i) put({0x02, 0x82});
+    put({0x99, 0x05, 0x02, 0x23, 0x71, 0, 0x10, 0x40, 0, 0, 0, 0x06});  // PSB+, TIP.PGE, T
+    if (events) put({0x99, 0x01, 0x3d, 0x08, 0x10});                    // MODE.Exec, FUP: CLI
+    if (events) put({0x02, 0x53, 0x00, 1, 2, 3, 4, 5, 6, 7, 8});        // EVD
+    if (events) put({0x02, 0x13, 0x81, 0x0e, 0x3d, 0x10, 0x10});        // CFE INTR, FUP
+    put({0x3d, 0x10, 0x10, 0x2d, 0x00, 0x20});                          // FUP, TIP
+    if (events) put({0x02, 0x13, 0x82, 0x00, 0x3d, 0x01, 0x20});        // CFE IRET, FUP
+    put({0x2d, 0x10, 0x10, 0x01});                                      // TIP, TIP.PGD
+    const auto exits = canonical(bytes).exits;
+    REQUIRE(exits.size() == 1);
+    CHECK(exits[0].verified);
+    return exits[0].segment;
+  };
+  CHECK(digest(true) == digest(false));
+}
+
 TEST_CASE("lost data and damaged bytes make segments unverified, and the stream goes on at the next PSB") {
   Random random(10);
   const auto steps = random_execution(random, 5000);

@@ -337,6 +337,115 @@ TEST_CASE("transactions, PTWRITE and packets that only look like branches") {
   CHECK(sink.errors.empty());
 }
 
+TEST_CASE("event tracing: FUPs of CFE and MODE.Exec tell where something was, and lose no instructions") {
+  // 1000: cli; nop; nop; jmp rax    2000: nop; (handler) iretq    3000: rsm    3010: vmresume    3020: uiret;
+  // 3024: syscall
+  CodeImage image;
+  const auto map = [&image](uint64_t address, std::vector<uint8_t> code) {
+    image.map(address, std::make_shared<const std::vector<uint8_t>>(std::move(code)));
+  };
+  map(0x1000, {0xfa, 0x90, 0x90, 0xff, 0xe0});
+  map(0x2000, {0x90, 0x48, 0xcf});
+  map(0x3000, {0x0f, 0xaa});
+  map(0x3010, {0x0f, 0x01, 0xc3});
+  map(0x3020, {0xf3, 0x0f, 0x01, 0xec, 0x0f, 0x05});
+  Encoder encoder;
+  encoder.enable(0x1000);
+  auto bytes = encoder.take();
+  const auto put = [&bytes](std::initializer_list<int> more) {
+    for (const int byte : more) bytes.push_back(static_cast<uint8_t>(byte));
+  };
+  put({0x99, 0x01, 0x3d, 0x00, 0x10});                                // MODE.Exec without IF, FUP 1000: CLI
+  put({0x02, 0x53, 0x00, 1, 2, 3, 4, 5, 6, 7, 8});                    // EVD: CR2
+  put({0x02, 0x13, 0x81, 0x0e, 0x3d, 0x02, 0x10});                    // CFE INTR 14, FUP 1002,
+  put({0x99, 0x01, 0x2d, 0x00, 0x20});                                // MODE.Exec, TIP 2000
+  put({0x02, 0x13, 0x82, 0x00, 0x3d, 0x01, 0x20});                    // CFE IRET, FUP 2001,
+  put({0x99, 0x05, 0x2d, 0x02, 0x10});                                // MODE.Exec with IF, TIP 1002
+  put({0x2d, 0x00, 0x30});                                            // TIP 3000
+  put({0x02, 0x13, 0x84, 0x00, 0x3d, 0x00, 0x30, 0x2d, 0x10, 0x30});  // CFE RSM, FUP 3000, TIP 3010
+  put({0x02, 0x13, 0x87, 0x00, 0x3d, 0x10, 0x30, 0x2d, 0x20, 0x30});  // CFE VM entry, FUP 3010, TIP 3020
+  put({0x02, 0x13, 0x8d, 0x00, 0x3d, 0x20, 0x30, 0x2d, 0x24, 0x30});  // CFE UIRET, FUP 3020, TIP 3024
+  put({0x01});                                                        // TIP.PGD: SYSCALL
+  const std::vector<uint64_t> expected{0x1000, 0x1001, 0x2000, 0x2001, 0x1002,
+                                       0x1003, 0x3000, 0x3010, 0x3020, 0x3024};
+  for (const size_t piece : {size_t{1}, size_t{7}, bytes.size()}) {
+    INFO("pieces of " << piece);
+    Collector sink;
+    decode(image, sink, bytes, {}, piece);
+    CHECK(sink.errors.empty());
+    CHECK(sink.ips == expected);
+  }
+}
+
+TEST_CASE("a PSB that cuts a packet off costs no more than that packet") {
+  // 1000: jmp rax    8200: six times jz +0; syscall; where what is left of the PSB would lead
+  CodeImage image;
+  image.map(0x1000, std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>{0xff, 0xe0}));
+  std::vector<uint8_t> other;
+  for (int i = 0; i < 6; ++i) other.insert(other.end(), {0x74, 0x00});
+  other.insert(other.end(), {0x0f, 0x05});
+  for (const uint64_t address : {0x8202, 0x0282, 0x8282})
+    image.map(address, std::make_shared<const std::vector<uint8_t>>(other));
+  for (const std::initializer_list<uint8_t> packet : {std::initializer_list<uint8_t>{0x2d},
+                                                      {0x2d, 0x82},
+                                                      {0x6d, 1},
+                                                      {0x6d, 1, 2},
+                                                      {0x6d, 1, 2, 3, 4, 5},
+                                                      {0x19, 1},
+                                                      {0x02, 0xc3, 0x88},
+                                                      {0x02, 0x43, 1, 2},
+                                                      {0x59}})
+    for (const bool compressed : {false, true}) {
+      Encoder encoder;
+      encoder.enable(0x1000);
+      auto bytes = encoder.take();
+      bytes.insert(bytes.end(), packet);
+      for (int i = 0; i < 8; ++i) bytes.insert(bytes.end(), {0x02, 0x82});
+      bytes.insert(bytes.end(), {0x7d, 0, 0x10, 0, 0, 0, 0, 0x02, 0x23});  // FUP 1000, PSBEND
+      bytes.insert(bytes.end(), {0x2d, 0x02, 0x82, 0x04, 0x01});           // TIP 8202, N, TIP.PGD
+      for (const size_t piece : {size_t{1}, size_t{5}, bytes.size()}) {
+        INFO("packet " << int{*packet.begin()} << ", " << packet.size() << " bytes of it, pieces of "
+                       << piece);
+        Collector sink;
+        FlowOptions options;
+        options.return_compression = compressed;
+        decode(image, sink, bytes, options, piece);
+        REQUIRE(sink.errors.size() >= 1);
+        CHECK(std::any_of(sink.errors.begin(), sink.errors.end(),
+                          [](const FlowEvent& e) { return e.status == FlowStatus::bad_packet; }));
+        // The jump, where its TIP was begun; what comes behind the PSB.
+        auto ips = sink.ips;
+        if (packet.begin()[0] % 32 == 0x0d) {
+          REQUIRE(!ips.empty());
+          ips.erase(ips.begin());
+        }
+        CHECK(ips == std::vector<uint64_t>{0x1000, 0x8202, 0x8204});
+      }
+    }
+}
+
+TEST_CASE("JMPABS has a TIP, ERETS and ERETU are far returns") {
+  // 1000: nop; jmpabs 2000    2000: erets    2010: cs eretu
+  CodeImage image;
+  const auto map = [&image](uint64_t address, std::vector<uint8_t> code) {
+    image.map(address, std::make_shared<const std::vector<uint8_t>>(std::move(code)));
+  };
+  map(0x1000, {0x90, 0xd5, 0x00, 0xa1, 0x00, 0x20, 0, 0, 0, 0, 0, 0});
+  map(0x2000, {0xf2, 0x0f, 0x01, 0xca, 0x90});
+  map(0x2010, {0x2e, 0xf3, 0x0f, 0x01, 0xca, 0x90});
+  Encoder encoder;
+  encoder.enable(0x1000);
+  encoder.indirect(0x2000);
+  encoder.indirect(0x2010);
+  encoder.disable();
+  encoder.enable(0x2000);
+  encoder.disable();
+  Collector sink;
+  decode(image, sink, encoder.bytes());
+  CHECK(sink.errors.empty());
+  CHECK(sink.ips == std::vector<uint64_t>{0x1000, 0x1001, 0x2000, 0x2010, 0x2000});
+}
+
 TEST_CASE("found by fuzzing") {
   CodeImage image;
   image.map(0x1000, std::make_shared<const std::vector<uint8_t>>(std::vector<uint8_t>{0x0f, 0x05}));

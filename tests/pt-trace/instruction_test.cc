@@ -92,6 +92,12 @@ TEST_CASE("kinds of instructions that Intel PT tells apart") {
       {{0x0f, 0x22, 0xc0}, InstructionKind::other},
       {{0x0f, 0x0b}, InstructionKind::other},  // UD2
       {{0xc5, 0xf8, 0x77}, InstructionKind::other},
+      {{0xd5, 0x00, 0xa1, 1, 2, 3, 4, 5, 6, 7, 8}, InstructionKind::indirect_jump},  // JMPABS
+      {{0x64, 0xd5, 0x77, 0xa1, 1, 2, 3, 4, 5, 6, 7, 8}, InstructionKind::indirect_jump},
+      {{0xd5, 0x0a}, InstructionKind::other, ExecMode::bits32},       // AAD
+      {{0xf2, 0x0f, 0x01, 0xca}, InstructionKind::far_return},        // ERETS
+      {{0xf3, 0x48, 0x0f, 0x01, 0xca}, InstructionKind::far_return},  // ERETU
+      {{0x0f, 0x01, 0xca}, InstructionKind::other},                   // CLAC
   };
   const InstructionDecoder decoder;
   for (const Case& c : cases) {

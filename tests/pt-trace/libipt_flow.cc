@@ -86,6 +86,7 @@ FlowOptions options_for(const RealTrace& trace) {
   FlowOptions options;
   options.return_compression = trace.return_compression;
   options.errata = errata_of(trace.cpu.family, trace.cpu.model);
+  options.filter = trace.filter;
   return options;
 }
 
@@ -101,7 +102,10 @@ std::vector<uint64_t> expected_ips(const std::string& path) {
 }
 
 LibiptDecoder::LibiptDecoder(const RealTrace& trace)
-    : cpu_(trace.cpu), cache_(pt_iscache_alloc(nullptr)), image_(pt_image_alloc(nullptr)) {
+    : cpu_(trace.cpu),
+      filter_(trace.filter),
+      cache_(pt_iscache_alloc(nullptr)),
+      image_(pt_image_alloc(nullptr)) {
   // Without the limit libipt maps sections again and again and looks slower than it is.
   pt_iscache_set_limit(cache_, uint64_t{1} << 30);
   for (const CodeFile& file : trace.code) {
@@ -123,6 +127,11 @@ pt_config LibiptDecoder::config(std::span<const uint8_t> bytes) const {
   pt_cpu_errata(&config.errata, &config.cpu);
   config.begin = const_cast<uint8_t*>(bytes.data());
   config.end = config.begin + bytes.size();
+  if (!filter_.empty()) {
+    config.addr_filter.config.ctl.addr0_cfg = 1;  // IA32_RTIT_CTL.ADDR0_CFG: a filter
+    config.addr_filter.addr0_a = filter_[0].first;
+    config.addr_filter.addr0_b = filter_[0].last;
+  }
   return config;
 }
 

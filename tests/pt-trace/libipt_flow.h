@@ -30,6 +30,7 @@ struct RealTrace {
   std::vector<CodeFile> code;
   pt_cpu cpu{};
   bool return_compression = false;
+  std::vector<AddressRange> filter{};  // one at most
   CodeImage image() const;
 };
 RealTrace load_real_trace(const std::string& folder, const std::string& name);
@@ -56,6 +57,7 @@ class LibiptDecoder {
  private:
   pt_config config(std::span<const uint8_t> bytes) const;
   pt_cpu cpu_;
+  std::vector<AddressRange> filter_;
   pt_image_section_cache* cache_;
   pt_image* image_;
 };

@@ -56,6 +56,53 @@ TEST_CASE("pieces of any size give the scanner's packets and errors, in whole, c
   }
 }
 
+TEST_CASE("a PSB that cuts a packet off is found, wherever it cuts") {
+  // Every kind of packet that has several bytes.
+  const std::vector<std::vector<uint8_t>> packets = {
+      {0x6d, 1, 2, 3, 4, 5, 6},                                                     // TIP
+      {0xdd, 1, 2, 3, 4, 5, 6, 7, 0},                                               // FUP
+      {0x31, 1, 2},                                                                 // TIP.PGE
+      {0x41, 1, 2, 3, 4},                                                           // TIP.PGD
+      {0x02, 0xa3, 1, 2, 3, 4, 5, 6},                                               // long TNT
+      {0x02, 0x43, 1, 2, 3, 4, 5, 6},                                               // PIP
+      {0x02, 0xc8, 1, 2, 3, 4, 5},                                                  // VMCS
+      {0x02, 0x03, 1, 0},                                                           // CBR
+      {0x02, 0x73, 1, 2, 0, 4, 0},                                                  // TMA
+      {0x02, 0xc3, 0x88, 1, 2, 3, 4, 5, 6, 7, 8},                                   // MNT
+      {0x02, 0xc2, 1, 2, 3, 4, 5, 6, 7, 8},                                         // MWAIT
+      {0x02, 0xb2, 1, 2, 3, 4, 5, 6, 7, 8},                                         // PTW
+      {0x02, 0x53, 1, 2, 3, 4, 5, 6, 7, 8, 9},                                      // EVD
+      {0x02, 0x82, 2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82},  // PSB
+      {0x19, 1, 2, 3, 4, 5, 6, 7},                                                  // TSC
+      {0x59, 1},                                                                    // MTC
+      {0x99, 1},                                                                    // MODE
+      {0x07, 3, 3, 3, 2},                                                           // CYC
+  };
+  Random random(3);
+  for (const auto& packet : packets)
+    for (size_t cut = 1; cut < packet.size(); ++cut) {
+      INFO("packet " << int{packet[0]} << " " << int{packet[1]} << " cut to " << cut);
+      std::vector<uint8_t> bytes;
+      const auto psb = [&bytes] {
+        for (int i = 0; i < 8; ++i) bytes.insert(bytes.end(), {0x02, 0x82});
+        bytes.insert(bytes.end(), {0x02, 0x23});
+      };
+      psb();
+      bytes.insert(bytes.end(), packet.begin(), packet.begin() + static_cast<ptrdiff_t>(cut));
+      const size_t second = bytes.size();
+      psb();
+      bytes.insert(bytes.end(), {0x59, 0x77});
+      const auto lines = by_scanner(bytes);
+      const auto is_second = [&](const Line& line) {
+        return std::get<0>(line) == second && std::get<2>(line) == static_cast<int>(PacketType::psb);
+      };
+      REQUIRE(std::any_of(lines.begin(), lines.end(), is_second));
+      CHECK(lines.back() == Line(second + psb_size + 2, 0x77, static_cast<int>(PacketType::mtc), 0));
+      CHECK(std::any_of(lines.begin(), lines.end(), [](const Line& line) { return std::get<2>(line) < 0; }));
+      for (const size_t most : {1, 3, 17, 1000}) CHECK(by_stream(bytes, random, most) == lines);
+    }
+}
+
 TEST_CASE("behind lost bytes offsets go on where the source says") {
   Random random(1);
   const auto bytes = encode(random_execution(random, 50), {});

@@ -27,6 +27,21 @@ TEST_CASE("an output's digest doesn't depend on how it is cut") {
   REQUIRE(digest.value() == digest64(as_bytes(text)));
 }
 
+TEST_CASE("the digest of a preempted thread's event may have 16 bits") {
+  Event event;
+  event.kind = EventKind::preempted;
+  event.digest = 0x5678;
+  CHECK(has_digest(event, 0x12345678));
+  CHECK(has_digest(event, 0x5678));
+  CHECK_FALSE(has_digest(event, 0x12345679));
+  event.digest = 0x12345678;
+  CHECK(has_digest(event, 0x12345678));
+  CHECK_FALSE(has_digest(event, 0x5678));
+  event.kind = EventKind::syscall;
+  event.digest = 0x5678;
+  CHECK_FALSE(has_digest(event, 0x12345678));
+}
+
 TEST_CASE("the running digest remembers every exit") {
   const uint64_t first[] = {1, 2, 3}, other[] = {1, 2, 4}, second[] = {5};
   RunningDigest a, b, c;

@@ -139,7 +139,26 @@ Event EventMaker::make() {
     for (uint64_t pieces = below(4); pieces > 0; pieces--) output.pieces.push_back({number(), number()});
   }
   if (below(4) == 0) add_output_steps(event);
+  fit(event);
   return event;
+}
+
+// What kinds must not have goes.
+void EventMaker::fit(Event& event) {
+  using enum EventKind;
+  if (event.kind != answer && event.kind != thread_start && event.kind != thread_end &&
+      event.kind != preempted && event.kind != turn)
+    return;
+  event.operands.resize(event.kind == answer ? 0 : event.kind == thread_end || event.kind == turn ? 1 : 2);
+  event.outputs.clear();
+  for (OutputStep& step : event.output_steps) step.before = 0;
+  if (event.kind == thread_end || event.kind == preempted || event.kind == turn) {
+    event.registers.clear();
+    event.writes.clear();
+  }
+  if (event.kind != preempted) return;
+  event.operands[1] /= 2;
+  event.digest &= kShortDigest;
 }
 
 Event EventMaker::small_syscall() {

@@ -46,6 +46,7 @@ class EventMaker {
   MemoryWrite write(size_t size);
   SpaceOp space_op();
   void add_output_steps(Event& event);
+  static void fit(Event& event);
   CodePatch patch();
   Digest128 digest();
 

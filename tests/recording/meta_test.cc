@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
 #include "event_maker.h"
@@ -30,6 +31,10 @@ Meta sample() {
   meta.start_time_ns = ~uint64_t{0};
   meta.capabilities = {{"tf_step", "yes"}, {"pt", "no: \xff"}};
   meta.answered_calls = {{"fork (a child process)", "ENOSYS", 2}, {"\xff", "EPERM", ~uint64_t{0}}};
+  meta.process = 3;
+  meta.parent = Parent{.process = 2, .event = ~uint64_t{0}};
+  meta.recording = 0xffffffff;
+  meta.process_id = 4711;
   meta.stopped_at = "execve (\xfe)";
   return meta;
 }
@@ -57,6 +62,10 @@ TEST_CASE("meta comes back as it was, bytes that are no UTF-8 included") {
   REQUIRE(found.format_version == kFormatVersion);
   REQUIRE(found.writer == meta.writer);
   REQUIRE(found.command == meta.command);
+  REQUIRE(found.process == meta.process);
+  REQUIRE(found.parent == meta.parent);
+  REQUIRE(found.recording == meta.recording);
+  REQUIRE(found.process_id == meta.process_id);
   REQUIRE(found.working_directory == meta.working_directory);
   REQUIRE(found.environment == meta.environment);
   REQUIRE(found.machine == meta.machine);
@@ -87,7 +96,10 @@ TEST_CASE("a bad field of meta is named") {
       REQUIRE(kind_of_error(directory.path(), message) == ErrorKind::bad_input);
       REQUIRE_THAT(message, Catch::Contains("/meta") && Catch::Contains(field));
     }
-    if (field == "answered_calls" || field == "stopped_at") continue;  // earlier versions do not write them
+    // Earlier versions do not write them, nor does every process.
+    const std::set<std::string> optional = {"answered_calls", "stopped_at", "process",
+                                            "process_id",     "recording",  "parent"};
+    if (optional.contains(field)) continue;
     json bad = good;
     bad.erase(field);
     write_text(directory / "meta", bad.dump());
@@ -130,7 +142,7 @@ TEST_CASE("a newer recording is refused by name, whatever else is in it") {
   write_text(directory / "meta", R"({"format_version": 9, "something": "new"})");
   std::string message;
   REQUIRE(kind_of_error(directory.path(), message) == ErrorKind::unsupported);
-  REQUIRE_THAT(message, Catch::Contains("version 9") && Catch::Contains("up to version 2"));
+  REQUIRE_THAT(message, Catch::Contains("version 9") && Catch::Contains("up to version 3"));
   write_text(directory / "meta", R"({"format_version": 0})");
   REQUIRE(kind_of_error(directory.path(), message) == ErrorKind::bad_input);
   write_text(directory / "meta", R"({"format_version": 4294967297})");

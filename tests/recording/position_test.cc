@@ -34,19 +34,19 @@ TEST_CASE("positions: every form has one text, which is read as the same positio
     std::string text;
   };
   const Case cases[] = {
-      {{{}, 0, 0, 0, {}}, "e0"},
-      {{{}, 0, 0, 1234, {}}, "e1234"},
-      {{0x3fa29c01, 0, 0, 1234, {}}, "3fa29c01:e1234"},
-      {{0x1, 0, 0, UINT64_MAX, {}}, "00000001:e18446744073709551615"},
-      {{0, 0, 0, 5, {}}, "00000000:e5"},
-      {{{}, 7, 0, 5, {}}, "p7.e5"},
+      {{{}, 0, {}, 0, {}}, "e0"},
+      {{{}, 0, {}, 1234, {}}, "e1234"},
+      {{0x3fa29c01, 0, {}, 1234, {}}, "3fa29c01:e1234"},
+      {{0x1, 0, {}, UINT64_MAX, {}}, "00000001:e18446744073709551615"},
+      {{0, 0, {}, 5, {}}, "00000000:e5"},
+      {{{}, 7, {}, 5, {}}, "p7.e5"},
       {{{}, 0, 2, 5, {}}, "t2.e5"},
       {{UINT32_MAX, UINT32_MAX, UINT32_MAX, 5, {}}, "ffffffff:p4294967295.t4294967295.e5"},
-      {{{}, 0, 0, 1234, arrival}, "e1234+0x401136#3"},
-      {{{}, 0, 0, 1, Arrival{UINT64_MAX, UINT64_MAX}}, "e1+0xffffffffffffffff#18446744073709551615"},
+      {{{}, 0, {}, 1234, arrival}, "e1234+0x401136#3"},
+      {{{}, 0, {}, 1, Arrival{UINT64_MAX, UINT64_MAX}}, "e1+0xffffffffffffffff#18446744073709551615"},
       {{0x3fa29c01, 1, 2, 9, arrival}, "3fa29c01:p1.t2.e9+0x401136#3"},
-      {{{}, 0, 0, 9, state}, "e9+0x207cf5f37000=0123456789abcdef/0f1e2d3c4b5a69788796a5b4c3d2e1f0"},
-      {{{}, 0, 0, 9, FullState{}}, "e9+0x0=0000000000000000/00000000000000000000000000000000"},
+      {{{}, 0, {}, 9, state}, "e9+0x207cf5f37000=0123456789abcdef/0f1e2d3c4b5a69788796a5b4c3d2e1f0"},
+      {{{}, 0, {}, 9, FullState{}}, "e9+0x0=0000000000000000/00000000000000000000000000000000"},
       {{0xabcdef01, 0, 3, 9, state},
        "abcdef01:t3.e9+0x207cf5f37000=0123456789abcdef/0f1e2d3c4b5a69788796a5b4c3d2e1f0"},
   };
@@ -58,13 +58,13 @@ TEST_CASE("positions: every form has one text, which is read as the same positio
 }
 
 TEST_CASE("positions: what may be left out") {
-  CHECK(parse_position("1234") == Position{{}, 0, 0, 1234, {}});
+  CHECK(parse_position("1234") == Position{{}, 0, {}, 1234, {}});
   CHECK(parse_position("0") == Position{});
   CHECK(parse_position("p0.t0.e7") == Position{{}, 0, 0, 7, {}});
-  CHECK(parse_position("3fa29c01:7") == Position{0x3fa29c01, 0, 0, 7, {}});
-  CHECK(parse_position("7+0x10") == Position{{}, 0, 0, 7, Arrival{0x10, 1}});
+  CHECK(parse_position("3fa29c01:7") == Position{0x3fa29c01, 0, {}, 7, {}});
+  CHECK(parse_position("7+0x10") == Position{{}, 0, {}, 7, Arrival{0x10, 1}});
   CHECK(parse_position("e7+0x10#1") == parse_position("7+0x10"));
-  CHECK(parse_position("3FA29C01:e7+0xABC") == Position{0x3fa29c01, 0, 0, 7, Arrival{0xabc, 1}});
+  CHECK(parse_position("3FA29C01:e7+0xABC") == Position{0x3fa29c01, 0, {}, 7, Arrival{0xabc, 1}});
 }
 
 TEST_CASE("positions: wrong texts are told what was expected, and where") {
@@ -162,13 +162,18 @@ TEST_CASE("positions: of which recording") {
   CHECK_NOTHROW(check_belongs(position, meta));
   position.recording = id;
   CHECK_NOTHROW(check_belongs(position, meta));
-  for (const auto& [process, thread] : {std::pair{1U, 0U}, std::pair{0U, 1U}}) {
-    position.process = process;
+  position.process = 1;
+  CHECK_THROWS_WITH(check_belongs(position, meta),
+                    Catch::Contains(to_text(position)) && Catch::Contains("this is process 0"));
+  position.process = 0;
+  for (const std::optional<uint32_t> thread : {std::optional<uint32_t>(), std::optional(4U)}) {
     position.thread = thread;
-    CHECK_THROWS_WITH(check_belongs(position, meta),
-                      Catch::Contains(to_text(position)) && Catch::Contains("p0 and t0"));
+    CHECK_NOTHROW(check_belongs(position, meta));
+    CHECK_NOTHROW(check_thread(position, 4));
   }
-  position.process = position.thread = 0;
+  CHECK_THROWS_WITH(check_thread(position, 0),
+                    Catch::Contains(to_text(position)) && Catch::Contains("thread 0 that runs"));
+  position.thread.reset();
   position.recording = id ^ 1;
   try {
     check_belongs(position, meta);

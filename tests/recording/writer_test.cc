@@ -121,6 +121,26 @@ TEST_CASE("a partial chunk is written when its time is over, without another app
   REQUIRE(truncated);
 }
 
+TEST_CASE("a chunk waits longer while threads do nothing but compute") {
+  TemporaryDirectory directory;
+  WriterOptions options;
+  options.flush_interval = 10ms;
+  options.computing_interval = 1h;
+  Writer writer(directory.path(), options);
+  Event preempted;
+  preempted.kind = EventKind::preempted;
+  preempted.operands = {0x200000001000, 1234};
+  for (int i = 0; i < 3; ++i) writer.append(preempted);
+  std::this_thread::sleep_for(50ms);
+  REQUIRE(writer.statistics().chunks == 0);
+  writer.append(numbered(0));
+  REQUIRE(wait_for([&] { return writer.statistics().chunks == 1; }));
+  Reader reader(directory.path());
+  int found = 0;
+  while (const Event* event = reader.next()) found += event->kind == EventKind::preempted ? 1 : 10;
+  CHECK(found == 13);
+}
+
 TEST_CASE("flush writes at once what was appended") {
   TemporaryDirectory directory;
   WriterOptions options;

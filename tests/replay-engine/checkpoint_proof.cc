@@ -60,7 +60,7 @@ class Witness : public Participant {
     seen.registers = thread.digest().value();
     if (number % every_ != 0) return;
     seen.memory = guest.memory_digest();
-    seen.fpu = recording::digest64(canonical_fpu(thread.vcpu().fpu()));
+    seen.fpu = recording::digest64(canonical_fpu(thread.fpu()));
   }
   const std::map<uint64_t, Seen>& seen() const { return seen_; }
 

@@ -146,10 +146,11 @@ class Mutator {
           event.fpu[below(event.fpu.size())] = static_cast<std::byte>(random_());
         return;
       case 13:
-        event.kind = static_cast<EventKind>(below(9));
+        event.kind = static_cast<EventKind>(below(13));
         return;
       case 14:
-        if (below(2) == 0) return bend(event.thread);
+        if (below(3) == 0) return bend(event.thread);
+        if (below(2) == 0) return add_thread(events, at);
         event.branches = number(below(5000));
         return;
       default:
@@ -160,6 +161,24 @@ class Mutator {
         else
           std::swap(events[at], events[below(events.size())]);
     }
+  }
+
+  // A thread comes, where the one before the event is, or goes.
+  void add_thread(std::vector<Event>& events, size_t at) {
+    Event event;
+    event.thread = static_cast<uint32_t>(below(4) == 0 ? random_() : below(3));
+    event.time_ns = events[at].time_ns;
+    event.kind = below(3) == 0 ? EventKind::thread_end : EventKind::thread_start;
+    event.operands = {number(0)};
+    if (event.kind == EventKind::thread_start) {
+      event.operands.push_back(number(1000));
+      constexpr uint8_t kRegisters = 20;
+      for (uint8_t i = 0; i < kRegisters; ++i) event.registers.push_back({i, number(events[at].rip)});
+      event.fpu = {512, std::byte{0}};
+    }
+    events.insert(events.begin() + static_cast<ptrdiff_t>(at), std::move(event));
+    // Which runs to this one's exit.
+    if (below(2) == 0) events[at + 1].thread = events[at].thread;
   }
 
   void change_mapping(Event& event) {

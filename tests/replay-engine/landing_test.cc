@@ -48,7 +48,7 @@ uint64_t counter_of(Guest& guest) {
 // XMM0's low half.
 uint64_t vector_of(Guest& guest) {
   uint64_t value = 0;
-  const FpuState fpu = guest.thread().vcpu().fpu();
+  const FpuState fpu = guest.vcpu().fpu();
   std::memcpy(&value, &fpu.fxsave[160], sizeof value);  // SDM vol. 1, table 10-2
   return value;
 }
@@ -59,7 +59,7 @@ class Watcher : public Participant {
   explicit Watcher(uint64_t number) : number_(number) {}
   void attach(Replay& replay) override { guest_ = &replay.guest(); }
   void reached(const Event&, uint64_t number) override {
-    words_[number] = canonical_state(guest_->thread().registers());
+    words_[number] = canonical_state(guest_->running().registers());
     if (number != number_) return;
     counter_ = counter_of(*guest_);
     vector_ = vector_of(*guest_);
@@ -120,11 +120,11 @@ void insert_event(const std::filesystem::path& to, const Instant& instant, uint6
     REQUIRE(guest.read(sample & ~uint64_t{63}, line));
     event.memory.insert(event.memory.begin(), {sample & ~uint64_t{63}, 64, recording::digest128(line)});
   }
-  const FpuState fpu = guest.thread().vcpu().fpu();
+  const FpuState fpu = guest.vcpu().fpu();
   event.fpu_digest = recording::digest64(canonical_fpu(fpu));
   event.fpu.assign(fpu.fxsave.begin(), fpu.fxsave.end());
-  event.registers = {{kFlags, guest.thread().registers().rflags}};
-  const RegisterWords words = canonical_state(guest.thread().registers());
+  event.registers = {{kFlags, guest.running().registers().rflags}};
+  const RegisterWords words = canonical_state(guest.running().registers());
   event.operands.assign(words.begin(), words.end());
   REQUIRE(ends_well(*replay));
 
@@ -180,7 +180,7 @@ void check_vector(MachineChoice machine) {
 uint64_t second_with_its_digest(const Instant& first) {
   Watcher watcher(0);
   const std::unique_ptr<Replay> replay = replay_to(first, watcher);
-  RegisterWords words = canonical_state(replay->guest().thread().registers());
+  RegisterWords words = canonical_state(replay->guest().running().registers());
   recording::RunningDigest running;
   for (const auto& [number, at_exit] : watcher.words_)
     if (number <= first.after) running.update(at_exit);
@@ -281,7 +281,7 @@ void check_alarms(MachineChoice machine) {
 // How many the guest has executed since the event before.
 uint64_t branches_at(const Instant& instant) {
   Watcher watcher(0);
-  return replay_to(instant, watcher, kTranslated)->guest().thread().vcpu().branches();
+  return replay_to(instant, watcher, kTranslated)->guest().vcpu().branches();
 }
 
 // With a count. On KVM another machine counts.

@@ -64,7 +64,7 @@ void check_events_and_exits(MachineChoice machine) {
   Stop stop = replay.advance({.event = event});
   CHECK(stop.why == Why::event);
   CHECK(stop.event == event);
-  CHECK(replay.position() == Position{recording::recording_id(replay.meta()), 0, 0, event, {}});
+  CHECK(replay.position() == Position{recording::recording_id(replay.meta()), 0, {}, event, {}});
   // There already.
   for (const uint64_t limit : {event, event - 5, uint64_t{0}})
     CHECK(replay.advance({.event = limit}).why == Why::event);
@@ -74,14 +74,14 @@ void check_events_and_exits(MachineChoice machine) {
   CHECK(stop.why == Why::exit);
   CHECK(stop.event == event + 1);
   // getppid() is not answered: RAX is still the call's number.
-  CHECK(replay.guest().thread().registers().rax == 110);
+  CHECK(replay.guest().running().registers().rax == 110);
   CHECK(replay.advance({.exit = event + 1}).why == Why::exit);
-  CHECK(replay.guest().thread().registers().rax == 110);
+  CHECK(replay.guest().running().registers().rax == 110);
   CHECK(replay.advance({.event = event + 1}).why == Why::event);
   // Behind: it does not go on.
-  const RegisterWords registers = to_words(replay.guest().thread().registers());
+  const RegisterWords registers = to_words(replay.guest().running().registers());
   CHECK(replay.advance({.exit = event}).why == Why::exit);
-  CHECK(to_words(replay.guest().thread().registers()) == registers);
+  CHECK(to_words(replay.guest().running().registers()) == registers);
 
   stop = replay.advance({.event = UINT64_MAX - 1});
   CHECK(stop.why == Why::end);
@@ -100,10 +100,10 @@ void check_arrivals(MachineChoice machine) {
   REQUIRE(stop.why == Why::position);
   CHECK(stop.event == before);
   CHECK(stop.address == step);
-  CHECK(replay.guest().thread().registers().rip == step);
-  CHECK(replay.guest().thread().registers().rdi == 3);
+  CHECK(replay.guest().running().registers().rip == step);
+  CHECK(replay.guest().running().registers().rdi == 3);
   CHECK(replay.position() ==
-        Position{recording::recording_id(replay.meta()), 0, 0, before, Arrival{step, 4}});
+        Position{recording::recording_id(replay.meta()), 0, {}, before, Arrival{step, 4}});
   // Within a segment nobody has counted the arrivals anywhere else. The next one's are.
   stop = replay.advance({.position = arrival(before_round(8), leaf, 2)});
   REQUIRE(stop.why == Why::position);
@@ -123,8 +123,8 @@ void check_each_arrival(MachineChoice machine) {
     Replay replay(options_for(steps(), machine));
     REQUIRE(replay.advance({.position = arrival(before_round(c.round), c.address, c.nth)}).why ==
             Why::position);
-    CHECK(replay.guest().thread().registers().rip == c.address);
-    CHECK(replay.guest().thread().registers().rdi == c.argument);
+    CHECK(replay.guest().running().registers().rip == c.address);
+    CHECK(replay.guest().running().registers().rdi == c.argument);
     CHECK(ends_well(replay));
   }
 }
@@ -183,7 +183,7 @@ void check_full_state(MachineChoice machine, MachineChoice other) {
     there = replay.position();
     REQUIRE(std::holds_alternative<FullState>(there.instant));
     CHECK(std::get<FullState>(there.instant).rip == leaf);
-    registers = to_words(replay.guest().thread().registers());
+    registers = to_words(replay.guest().running().registers());
     replay.remove_breakpoint(leaf);
     CHECK(ends_well(replay));
   }
@@ -194,8 +194,8 @@ void check_full_state(MachineChoice machine, MachineChoice other) {
       const Stop stop = replay.advance({.position = position});
       REQUIRE(stop.why == Why::position);
       CHECK(stop.address == leaf);
-      CHECK(to_words(replay.guest().thread().registers()) == registers);
-      CHECK(replay.guest().thread().registers().rdi == 5);  // step()'s, the second odd one from 2 on
+      CHECK(to_words(replay.guest().running().registers()) == registers);
+      CHECK(replay.guest().running().registers().rdi == 5);  // step()'s, the second odd one from 2 on
       CHECK(replay.position() == there);
       CHECK(ends_well(replay));
     }
@@ -212,8 +212,8 @@ void check_breakpoints(MachineChoice machine) {
       const Stop stop = replay.advance({.event = round_event(3)});
       REQUIRE(stop.why == Why::breakpoint);
       CHECK(stop.address == step);
-      CHECK(replay.guest().thread().registers().rip == step);
-      CHECK(replay.guest().thread().registers().rdi == i);
+      CHECK(replay.guest().running().registers().rip == step);
+      CHECK(replay.guest().running().registers().rdi == i);
       CHECK(replay.position().instant == decltype(Position::instant)(Arrival{step, i + 1}));
       // Guest memory seems to have none.
       std::array<std::byte, 1> byte{};
@@ -530,7 +530,9 @@ void check_fork_again(MachineChoice machine) {
 
 void check_fork_is_refused_elsewhere() {
   Replay replay(options_for(steps(), kSoft));
-  replay.advance({.exit = round_event(2)});
+  replay.advance({.event = round_event(2)});
+  replay.add_breakpoint(value_of(tell_leaf));
+  REQUIRE(replay.advance().why == Why::breakpoint);
   CHECK(error_of([&] { replay.fork(); })->kind() == ErrorKind::internal);
 }
 

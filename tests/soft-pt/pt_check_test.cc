@@ -158,7 +158,7 @@ TEST_CASE("PT check: memory bent behind an indirect call is found at that call")
 TEST_CASE("PT check: a bent register that leads to another exit is explained by the branches") {
   const MachineChoice machine = any_machine();
   // The return address of syscall() on the stack: the guest comes back two bytes further on, or crashes.
-  Bender bender([](Guest& guest, const recording::Event&) { flip(guest, guest.thread().registers().rsp); });
+  Bender bender([](Guest& guest, const recording::Event&) { flip(guest, guest.running().registers().rsp); });
   const Outcome outcome = replay_with(machine, recorded(), &bender);
   CHECK(outcome.event == bender.bent_at() + 1);
   CHECK_THAT(outcome.divergence, Catch::Contains("first branch that differs: the indirect branch at"));
@@ -166,7 +166,7 @@ TEST_CASE("PT check: a bent register that leads to another exit is explained by 
 
 TEST_CASE("PT check: a bent register that changes no branch is said to change none") {
   const MachineChoice machine = any_machine();
-  Bender bender([](Guest& guest, const recording::Event&) { guest.thread().registers().r15 ^= 1; });
+  Bender bender([](Guest& guest, const recording::Event&) { guest.running().registers().r15 ^= 1; });
   const Outcome outcome = replay_with(machine, recorded(), &bender);
   if (!outcome.divergence.empty())
     CHECK_THAT(outcome.divergence, Catch::Contains("that both traces lead through are the same") ||

@@ -1,10 +1,12 @@
-// pt_proof MACHINE DIR: replays a recording on a machine that tells branches; the encoder makes PT of it, and
-// libipt's block decoder and our own flow decoder must read back exactly the instructions that the vCPU has
-// executed. Prints one line of numbers. Exit status: 0 proved, 1 not, 2 something else went wrong.
+// pt_proof MACHINE DIR [BYTES]: replays a recording on a machine that tells branches; the encoder makes PT of
+// it, and libipt's block decoder and our own flow decoder must read back exactly the instructions that the
+// vCPU has executed. BYTES: between PSB+, as the encoder has it if not said; 1 for as many as there can be.
+// Prints one line of numbers. Exit status: 0 proved, 1 not, 2 something else went wrong.
 #include <sys/mman.h>
 
 #include <cstdio>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -47,7 +49,7 @@ class Prover : public Participant, private pt::FlowSink {
 
   void attach(Replay& replay) override {
     guest_ = &replay.guest();
-    if (!guest_->thread().own_vcpu().set_control_flow(&tracer_))
+    if (!guest_->own_vcpu().set_control_flow(&tracer_))
       fail(ErrorKind::internal, "this vCPU tells no control flow");
   }
   void reached(const recording::Event& event, uint64_t number) override {
@@ -58,11 +60,11 @@ class Prover : public Participant, private pt::FlowSink {
   void applied(const recording::Event& event, uint64_t) override {
     // Continuations may change code too; nothing has run since the event they belong to.
     if (changes_code(event)) forget_code();
-    tracer_.resume(guest_->thread().registers().rip);
+    tracer_.resume(guest_->running().registers().rip);
   }
   void finished(const ReplayResult&) override { judge(); }
   void detach() noexcept override {
-    if (guest_ != nullptr) guest_->thread().own_vcpu().set_control_flow(nullptr);
+    if (guest_ != nullptr) guest_->own_vcpu().set_control_flow(nullptr);
   }
 
   void print(const char* name) const {
@@ -192,8 +194,9 @@ class Prover : public Participant, private pt::FlowSink {
   }
 };
 
-int prove(const char* directory, MachineChoice machine) {
+int prove(const char* directory, MachineChoice machine, const char* psb_period) {
   pt::EncoderOptions options;
+  if (psb_period != nullptr) options.psb_period = static_cast<uint32_t>(std::stoul(psb_period));
   Prover prover(options);
   ReplayOptions replay_options;
   replay_options.directory = directory;
@@ -208,14 +211,16 @@ int prove(const char* directory, MachineChoice machine) {
 }  // namespace aftercheck::test
 
 int main(int count, char** arguments) {
-  const std::string_view machine = count == 3 ? arguments[1] : "";
+  const std::string_view machine = count == 3 || count == 4 ? arguments[1] : "";
   if (machine != "soft" && machine != "translated") {
-    std::fprintf(stderr, "usage: pt_proof soft|translated DIR\n");
+    std::fprintf(stderr, "usage: pt_proof soft|translated DIR [BYTES]\n");
     return 2;
   }
   try {
-    return aftercheck::test::prove(arguments[2], machine == "soft" ? aftercheck::MachineChoice::soft
-                                                                   : aftercheck::MachineChoice::translated);
+    return aftercheck::test::prove(
+        arguments[2],
+        machine == "soft" ? aftercheck::MachineChoice::soft : aftercheck::MachineChoice::translated,
+        count == 4 ? arguments[3] : nullptr);
   } catch (const aftercheck::Error& error) {
     std::fprintf(stderr, "pt_proof: %s: %s\n", arguments[2], error.what());
     return error.kind() == aftercheck::ErrorKind::divergence ? 1 : 2;

@@ -273,7 +273,7 @@ TEST_CASE("replay shows a part of the run, and where it stopped") {
         Wrong{{"--from", "e99"}, "the recording ends before it"},
         Wrong{{"--to", "e99"}, "the recording ends before it"}, Wrong{{"--to", foreign}, "another recording"},
         Wrong{{"--from", foreign}, "another recording"}, Wrong{{"--to", "e1+0x10"}, "without it"},
-        Wrong{{"--from", "e3+0x10"}, "can't get there"}, Wrong{{"--to", "t1.e1"}, "p0 and t0"},
+        Wrong{{"--from", "e3+0x10"}, "can't get there"}, Wrong{{"--to", "t1.e1"}, "not thread 1"},
         Wrong{{"--to", "e1", "--from", "e2"}, "before --from"}}) {
     const Finished finished = replay(wrong.options);
     INFO(finished.err);
@@ -502,13 +502,15 @@ TEST_CASE("AFTERCHECK_LOG adds lines of the topics asked for, and the program's 
                                 {.environment = {"AFTERCHECK_LOG=all"}});
   CHECK(all.status == 3);
   CHECK(all.out == "hello\n");
-  CHECK_THAT(all.err, Contains("oops\n") && Contains("record: event 1: kind") && Contains("calls: call 1("));
+  CHECK_THAT(all.err, Contains("oops\n") && Contains("record: event 1: thread 0, kind") &&
+                          Contains("calls: thread 0: call 1("));
 }
 
 TEST_CASE("a call that can't be recorded ends the recording, and every command says so") {
   const Workplace place;
   write_file(place / "forking", forking_program(), 0755);
-  const Finished recorded = run_tool({"record", "-o", "recording", "./forking"}, place.path());
+  const Finished recorded =
+      run_tool({"record", "--children=refuse", "-o", "recording", "./forking"}, place.path());
   INFO(recorded.err);
   CHECK(recorded.status == 69);
   CHECK(recorded.out == "");
@@ -550,7 +552,8 @@ TEST_CASE("calls that are answered without being done are told of by every comma
   const Workplace place;
   write_file(place / "forking", forking_program(), 0755);
   const Finished recorded =
-      run_tool({"record", "--on-unsupported=continue", "-o", "recording", "./forking"}, place.path());
+      run_tool({"record", "--children=refuse", "--on-unsupported=continue", "-o", "recording", "./forking"},
+               place.path());
   const std::string told = "fork (a child process): ENOSYS, 2 times";
   CHECK(recorded.status == 3);
   CHECK(recorded.out == "hello\n");
@@ -573,11 +576,91 @@ TEST_CASE("calls that are answered without being done are told of by every comma
 
 TEST_CASE("the program can't keep the recorder from saying why it ended") {
   const Workplace place;
-  const Finished recorded =
-      run_tool({"record", "-o", "recording", "/bin/sh", "-c", "exec 2> /dev/null 1>&2; (exit 3); exit 4"},
-               place.path());
+  const Finished recorded = run_tool({"record", "--children=refuse", "-o", "recording", "/bin/sh", "-c",
+                                      "exec 2> /dev/null 1>&2; (exit 3); exit 4"},
+                                     place.path());
   CHECK(recorded.status == 69);
   CHECK_THAT(recorded.err, Contains("a child process"));
+}
+
+TEST_CASE("all processes of a recording are told of and replayed, or one") {
+  const Workplace place;
+  const Finished recorded =
+      run_tool({"record", "-o", "recording", "/bin/sh", "-c", "(echo one; exit 3); echo $?"}, place.path());
+  CHECK(recorded.status == 0);
+  CHECK(recorded.out == "one\n3\n");
+  const json facts = json::parse(run_tool({"info", "--json", "recording"}, place.path()).out);
+  REQUIRE(facts["processes"].size() >= 1);
+  CHECK(facts["processes"][0]["process"] == 1);
+  CHECK(facts["processes"][0]["parent"]["process"] == 0);
+  CHECK(facts["processes"][0]["end"] == "exited with status 3");
+  CHECK_THAT(run_tool({"info", "recording"}, place.path()).out, Contains("\n    1  from e"));
+
+  const Finished all = run_tool({"replay", "recording"}, place.path());
+  CHECK(all.status == 0);
+  CHECK(all.out == "one\n3\n");
+  const Finished one = run_tool({"replay", "-v", "--process", "1", "recording"}, place.path());
+  CHECK(one.status == 0);
+  CHECK(one.out == "one\n");
+  CHECK_THAT(one.err, Contains("the program ended with status 3"));
+  CHECK(run_tool({"replay", "--process", "0", "recording"}, place.path()).out == "3\n");
+  CHECK(run_tool({"replay", "recording/processes/1"}, place.path()).out == "one\n");
+  CHECK_THAT(run_tool({"replay", "-v", "--to", "p1.e2", "recording"}, place.path()).err, Contains(":p1.e2;"));
+  CHECK(run_tool({"replay", "--process", "7", "recording"}, place.path()).status == 2);
+  CHECK(run_tool({"replay", "--process", "0", "--to", "p1.e2", "recording"}, place.path()).status == 2);
+  CHECK_THAT(run_tool({"dump", "--process", "1", "recording"}, place.path()).out,
+             Contains("exited with status 3"));
+  const json verdict = json::parse(run_tool({"replay", "--json", "recording"}, place.path()).out);
+  CHECK(verdict["verdict"] == "faithful");
+  CHECK(verdict["processes"][1]["end"]["exit_status"] == 3);
+
+  // What is wrong with one is said of that one, and the others are replayed.
+  std::filesystem::resize_file(place / "recording/processes/1/events", 100);
+  const Finished cut = run_tool({"replay", "recording"}, place.path());
+  CHECK(cut.status == 0);
+  CHECK(cut.out == "3\n");
+  CHECK_THAT(cut.err, Contains("process 1 (pid ") && Contains("has no end"));
+  write_file(place / "recording/processes/1/events", "something else");
+  const Finished damaged = run_tool({"replay", "recording"}, place.path());
+  CHECK(damaged.status == 2);
+  CHECK(damaged.out == "3\n");
+  CHECK_THAT(damaged.err, Contains("process 1 (pid "));
+}
+
+TEST_CASE("each process has a trace of its own, and is compared with it alone") {
+  for (const std::string machine : {"soft", "translated"}) {
+    const Workplace place;
+    const Finished probe = run_tool({"record", "--machine=" + machine, "-o", "p", "/bin/true"}, place.path());
+    if (machine != "soft" && probe.status != 0) {
+      WARN("SKIPPED: the translated machine: " << probe.err);
+      continue;
+    }
+    INFO(machine);
+    const Finished done = run_tool({"record", "--machine=" + machine, "--pt=soft", "-o", "r", "/bin/sh", "-c",
+                                    "(echo child; exit 3); echo $?; /bin/true"},
+                                   place.path());
+    INFO(done.err);
+    REQUIRE(done.status == 0);
+    CHECK(done.out == "child\n3\n");
+    const auto compared = [&](const std::string& process) {
+      const Finished replay =
+          run_tool({"replay", "--json", "--pt=soft", "--machine=" + machine, "--process=" + process, "r"},
+                   place.path());
+      INFO(replay.err);
+      REQUIRE(replay.status == 0);
+      const json result = json::parse(replay.out.substr(replay.out.find('{')));
+      CHECK(result["pt"]["segments"] == result["events"]);
+      CHECK(result["pt"]["unverified"] == 0);
+      return result["pt"]["branches"].get<uint64_t>();
+    };
+    const uint64_t shell = compared("0"), subshell = compared("1"), executed = compared("2");
+    CHECK(subshell > 0);
+    CHECK(shell > subshell);
+    CHECK(executed > subshell);
+    const Finished all = run_tool({"replay", "--pt=soft", "r"}, place.path());
+    CHECK(all.status == 2);
+    CHECK_THAT(all.err, Contains("say which with --process"));
+  }
 }
 
 TEST_CASE("what a recording says of its calls can't play with a terminal") {

@@ -82,6 +82,22 @@ TEST_CASE("real traces go through all commands, and flow finds every instruction
   }
 }
 
+TEST_CASE("plans in real traces: every execution that is counted has one") {
+  const auto folder = data_folder();
+  if (!folder) return;
+  const Workplace place;
+  const auto plan = [&](const std::string& to) {
+    return run({"plan", "--to", to, "--json", "--pages", *folder + "/qemu/image", *folder + "/qemu/trace.pt"},
+               place);
+  };
+  const Finished first = plan("0x555555ba2831");
+  INFO(first.err);
+  CHECK(first.status == 0);
+  CHECK(json::parse(first.out)["nth_in_segment"] == 1);
+  CHECK(plan("0x555555ba2831:251").status == 0);
+  CHECK_THAT(plan("0x555555ba2831:252").err, Contains("is executed 251 times in the trace, so there is no"));
+}
+
 TEST_CASE("perf.data is read as a file and as a pipe's stream, missing files are warned of") {
   const auto folder = data_folder();
   if (!folder) return;
@@ -152,7 +168,10 @@ TEST_CASE("what pt commands can't do is said in one line, with status 2") {
       {{"dump", "nothing"}, 2, "nothing: can't open: No such file"},
       {{"dump", "--kind", "TOP", "empty"}, 2, "--kind TOP: no such packet; there are PAD PSB"},
       {{"dump", "empty"}, 0, ""},
-      {{"dump", "junk"}, 0, ""},
+      {{"dump", "junk"}, 2, "junk: trace: there is no PSB, with which every Intel PT trace begins"},
+      {{"digest", "junk"}, 2, "there is no PSB"},
+      {{"flow", "junk"}, 2, "there is no PSB"},
+      {{"plan", "--to", "0x10", "junk"}, 2, "there is no PSB"},
       {{"dump", "perf"}, 2, "perf: offset 8: header size"},
       {{"flow", "--image", "empty", "junk"}, 2, "empty: is no ELF file"},
       {{"flow", "--image", "empty@5x", "junk"}, 2, "--image empty@5x: `5x` is no number"},
@@ -161,6 +180,9 @@ TEST_CASE("what pt commands can't do is said in one line, with status 2") {
       {{"flow", "--image", "junk@0x1000:5000:1", "junk"}, 2, "has 1000 bytes, none at offset"},
       {{"flow", "--pages", "junk", "junk"}, 2, "junk.addr: can't be opened"},
       {{"flow", "--cpu", "6", "junk"}, 2, "write FAMILY/MODEL"},
+      {{"dump", "--cpu", "6", "junk"}, 2, "write FAMILY/MODEL"},
+      {{"digest", "--cpu", "x/5", "junk"}, 2, "--cpu x/5: `x` is no number"},
+      {{"flow", "--filter", "0x1000", "junk"}, 2, "write FIRST-LAST"},
       {{"flow", "--bits", "48", "junk"}, 2, "--bits"},
       {{"flow", "--lcov", "no/such/folder", "junk"}, 2, "no/such/folder: can't be written"},
       {{"plan", "junk"}, 2, "--to is required"},

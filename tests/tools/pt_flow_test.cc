@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 
+#include "recording/pt_log.h"
 #include "tool_runner.h"
 
 namespace aftercheck::test {
@@ -232,6 +233,45 @@ TEST_CASE("exits of the digest and marks of the dump name the recording's events
   CHECK_THAT(run_on_recording({"dump"}).out, Contains("--        event 1\n"));
   CHECK_THAT(run_on_recording({"flow", "--limit", "200"}).out, Contains("-- event 1\n"));
   CHECK_THAT(run_on_recording({"flow", "--branches"}).out, Contains("recursive+"));
+}
+
+TEST_CASE(
+    "a processor's trace of a recording has the code of all events, and its plans count from exit to exit") {
+  const Workplace place;
+  std::filesystem::copy(recorded() / "r", place / "r", std::filesystem::copy_options::recursive);
+  // The same bytes as a processor's, which has no marks.
+  {
+    recording::PtLogReader reader(recorded() / "r", 0);
+    std::filesystem::remove_all(place / "r" / "pt");
+    recording::PtFormat format = reader.format();
+    format.source = recording::PtSource::perf;
+    recording::PtLogWriter writer(place / "r", 0, format);
+    while (const recording::PtRecord* record = reader.next())
+      if (record->kind == recording::PtRecord::Kind::data) writer.data(record->bytes);
+    writer.finish();
+  }
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "pt");
+    arguments.push_back("r");
+    return run_tool(arguments, place.path());
+  };
+  const Finished flow = run({"flow", "--stats", "--json"});
+  INFO(flow.err);
+  CHECK(flow.status == 0);
+  CHECK_THAT(flow.err, !Contains("--replay"));
+  CHECK(json::parse(flow.out)["errors"].empty());
+  CHECK(json::parse(flow.out)["instructions"] ==
+        json::parse(run_on_recording({"flow", "--stats", "--json"}).out)["instructions"]);
+  const Finished plan = run({"plan", "--to", "leaf:1010", "--json"});
+  INFO(plan.err);
+  REQUIRE(plan.status == 0);
+  const json theirs = json::parse(run_on_recording({"plan", "--to", "leaf:1010", "--json"}).out);
+  CHECK(json::parse(plan.out)["chain"] == theirs["chain"]);
+  CHECK(json::parse(plan.out).contains("segment"));
+  CHECK_FALSE(json::parse(plan.out).contains("event"));
+  const Finished refused = run({"flow", "--replay"});
+  CHECK(refused.status == 2);
+  CHECK_THAT(refused.err, Contains("pt synth --force"));
 }
 
 TEST_CASE("events of a recording are told with the function that the program was in") {

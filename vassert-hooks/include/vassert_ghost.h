@@ -5,8 +5,9 @@
  *
  * Everything here is for check code only (VASSERT_BLOCK, and what is called from it). Elsewhere the ghost
  * heap has no memory and vassert_ghost_malloc returns NULL. In a replay memory from ghost functions and
- * VASSERT_GHOST variables keep what checks wrote; everything else that a check wrote is undone. With eager
- * checks they are ordinary memory. The functions may then be called by several threads; what the checks do
+ * VASSERT_GHOST variables keep what checks wrote; everything else that a check wrote is undone. Threads have
+ * them in common, a child of fork has a copy, and a program that is executed begins anew. With eager checks
+ * they are ordinary memory. The functions may then be called by several threads; what the checks do
  * with the memory is up to them.
  */
 #ifndef VASSERT_GHOST_H

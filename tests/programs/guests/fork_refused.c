@@ -1,5 +1,5 @@
-// A child can't be made. Where that is asked for, fork, vfork, posix_spawn, system and popen fail.
-// record: --on-unsupported=continue
+// A child is not made. Where that is asked for, fork, vfork, posix_spawn, system and popen fail.
+// record: --children=refuse --on-unsupported=continue
 // says: clone (a child process): ENOSYS
 #include <spawn.h>
 

@@ -1,4 +1,5 @@
 // Small calls that programs make at their start, and the answers they must get.
+#include <asm/prctl.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -19,6 +20,8 @@ int main(void) {
   CHECK(tcgetattr(1, &terminal) == -1 && isatty(1) == 0);
   CHECK_ERRNO(syscall(9999), ENOSYS);
   CHECK_ERRNO(syscall(-1), ENOSYS);
+  CHECK(syscall(SYS_arch_prctl, ARCH_GET_CPUID, 0) == 1);
+  CHECK_ERRNO(syscall(SYS_arch_prctl, 0x9999, 0), EINVAL);
   const mode_t old = umask(077);
   CHECK(umask(old) == 077);
   printf("%d %o\n", getpriority(PRIO_PROCESS, 0), old);
