@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/error.h"
 #include "checkpoint/checkpoint.h"
@@ -44,8 +45,10 @@ bool shares_memory(const std::vector<recording::Process>& processes, const std::
 }
 
 std::string process_name(const recording::Process& process) {
+  // The program without its directory: however deep that is, the program and its first arguments are shown.
   std::string command;
-  for (const std::string& word : process.meta.command) command += (command.empty() ? "" : " ") + word;
+  for (const std::string& word : process.meta.command)
+    command += command.empty() ? std::filesystem::path(word).filename().string() : " " + word;
   constexpr size_t kLongest = 60;
   if (command.size() > kLongest) command = command.substr(0, kLongest) + "...";
   return printable(fmt::format("process {} (pid {}, {})", process.number, process.meta.process_id, command));

@@ -30,7 +30,7 @@ void enter(Replay& replay, const std::vector<recording::Process>& processes, con
 // Does a process on the way share memory with others? Then the last one can be replayed beside them only.
 bool shares_memory(const std::vector<recording::Process>& processes, const std::vector<size_t>& way);
 
-// "process 3 (pid 1234, make -j2)".
+// "process 3 (pid 1234, make -j2)": the program without its directory, a long command cut short.
 std::string process_name(const recording::Process& process);
 
 }  // namespace aftercheck::tools

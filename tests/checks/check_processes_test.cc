@@ -202,6 +202,19 @@ TEST_CASE("check: the report names processes and threads") {
   CHECK(few[1]["process"] == 1);
 }
 
+TEST_CASE("check: a process is named by its program, however deep the directory is") {
+  const Workplace place;
+  const std::filesystem::path directory = place / std::string(100, 'd');
+  std::filesystem::create_directory(directory);
+  std::filesystem::copy_file(guest_path("family"), directory / "family");
+  const Finished recorded = run_tool(
+      {"record", "-o", "recording", "--machine=soft", "--", (directory / "family").string()}, place.path());
+  INFO(recorded.err);
+  REQUIRE(recorded.status == 0);
+  CHECK_THAT(check_guest(place, {"--machine=soft"}).out,
+             Contains(", family): after event") && Contains(", family alone), thread 0: after event"));
+}
+
 TEST_CASE("check: a program that is executed in the same place has no ghosts of the one before") {
   const Workplace place;
   REQUIRE(record_on(place, "soft", {"family", "exec"}, {"--no-aslr"}));

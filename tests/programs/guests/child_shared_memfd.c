@@ -2,7 +2,6 @@
 // native: output
 // no-checkpoints: it shares memory
 // expect-output: child saw hello, parent saw world, grown 7
-#define _GNU_SOURCE
 #include <sys/mman.h>
 #include <sys/wait.h>
 
