@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/fork_gate.h"
+#include "base/processor_pin.h"
 
 namespace aftercheck {
 
@@ -33,9 +34,11 @@ class SignalsBlocked {
 };
 
 // Starts a thread with all signals blocked: they are the guest's business and must reach the threads that run
-// it. Throws std::system_error as std::thread does; the caller's own mask is as before in any case.
+// it. Throws std::system_error as std::thread does; the caller's own mask is as before in any case. It may
+// run on all processors that the caller may, whose pin is cleared.
 template <typename Run>
 std::thread start_without_signals(Run run) {
+  ProcessorPin::clear_own();
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -37,6 +37,8 @@ class GuestThreads {
   // Memory is about to be there that other processes of the recording have, too, or will have: from here on
   // the process runs in turns with them (memory_group.h).
   virtual void share_memory(GuestTask& by) = 0;
+  // The processors that the threads may run on are as the guest has them, until a thread waits.
+  virtual void clear_pins() = 0;
 
  protected:
   ~GuestThreads() = default;

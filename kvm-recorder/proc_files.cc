@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "base/fd.h"
+#include "kvm-recorder/guest_threads.h"
 #include "kvm-recorder/proc_status.h"
 #include "kvm-recorder/process_numbers.h"
 #include "kvm-recorder/process_tree.h"
@@ -190,6 +191,7 @@ std::string environment(const GuestProcess& process) { return joined(process.env
 std::string personality(const GuestProcess& process) { return fmt::format("{:08x}\n", process.personality); }
 std::string statm(const GuestProcess& process) { return proc_statm(process, of_kernel("statm", 0)); }
 std::string status(const GuestProcess& process, pid_t thread) {
+  if (process.threads != nullptr) process.threads->clear_pins();  // Cpus_allowed
   return proc_status(process, of_kernel("status", thread), thread);
 }
 std::string stat_of(const GuestProcess& process, pid_t thread) {

@@ -26,6 +26,7 @@
 #include "base/error.h"
 #include "base/fork_gate.h"
 #include "base/kick_signal.h"
+#include "base/processor_pin.h"
 #include "kvm-recorder/answer.h"
 #include "kvm-recorder/guest_process.h"
 #include "kvm-recorder/signal_sets.h"
@@ -173,6 +174,7 @@ long ProcessTree::fork(const NewProcess& wanted) {
   {
     const ProcessLimit limit(wanted.most_processes);
     const ForkAlone alone;
+    ProcessorPin::clear_own();
     child = ::fork();
     error = errno;
   }

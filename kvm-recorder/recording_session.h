@@ -97,6 +97,7 @@ class RecordingSession final : public GuestThreads {
   size_t count() const override { return threads_.size(); }
   void end_others(GuestTask& by) override;
   void share_memory(GuestTask& by) override;
+  void clear_pins() override { token_.clear_pins(); }
 
  private:
   struct Start;

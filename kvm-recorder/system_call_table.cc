@@ -306,8 +306,8 @@ constexpr SystemCall kRows[] = {
     own("tkill", calls::tkill),
     pass("time", {out(8)}),
     pass("futex", {nested, v, v, nested, nested, v}, restarts, calls::futex),
-    aimed(pass("sched_setaffinity", {v, v, in(1, n32(1))})),
-    aimed(pass("sched_getaffinity", {v, v, got(1, n32(1))})),
+    aimed(pass("sched_setaffinity", {v, v, in(1, n32(1))}, never, calls::affinity)),
+    aimed(pass("sched_getaffinity", {v, v, got(1, n32(1))}, never, calls::affinity)),
     refused("set_thread_area", ENOSYS, kQuiet),  // as the 64-bit kernel
     refused("io_setup"),                         // the kernel maps its ring where it likes
     refused("io_destroy"),

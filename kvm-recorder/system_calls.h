@@ -233,6 +233,7 @@ long kcmp(Call& call);
 long set_clock(Call& call);
 long personality(Call& call);
 long capget(Call& call);
+long affinity(Call& call);  // sched_getaffinity, sched_setaffinity
 long semctl(Call& call);
 long msgctl(Call& call);
 long shmctl(Call& call);

@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "base/fd.h"
+#include "kvm-recorder/guest_threads.h"
 #include "kvm-recorder/memory_limits.h"
 #include "kvm-recorder/operations.h"
 #include "kvm-recorder/process_numbers.h"
@@ -181,6 +182,11 @@ long prctl(Call& call) {
     if (result == -EFAULT) note_reachable(call, args[1], size);
   }
   return result;
+}
+
+long affinity(Call& call) {
+  if (call.process.threads != nullptr) call.process.threads->clear_pins();
+  return pass(call);
 }
 
 // The number of data elements depends on the version in the header, which the kernel replaces when it doesn't

@@ -15,6 +15,9 @@ constexpr std::chrono::microseconds kSlice{3000};
 // A thread whose slice is over may still come to an exit by itself, which costs nothing; then it is
 // interrupted, and again where that was lost.
 constexpr std::chrono::microseconds kGrace{100}, kAgain{2000};
+// For so long threads that hand the token to each other stay on one processor. Short beside what the kernel
+// balances its load by (some ten milliseconds), long beside the few microseconds that a move costs.
+constexpr std::chrono::milliseconds kStay{5};
 // Of random slices. The shortest is what the host's timers can do.
 constexpr double kShortest = 20, kLongest = 5000;  // us
 constexpr unsigned kMostSteps = 12;                // most blocks of code are shorter
@@ -57,10 +60,11 @@ void Token::forked() {
   new (&mutex_) std::mutex;
   new (&clock_changed_) std::condition_variable;
   queue_.clear();
+  pinned_.clear();
   contended_ = false;
   group_ = nullptr;
   holder_ = nullptr;
-  shared_ = waits_ = clock_idle_ = false;
+  shared_ = waits_ = clock_idle_ = watches_pin_ = false;
   wanted_ = false;
 }
 
@@ -126,9 +130,11 @@ void Token::grant(TokenUser& user) {
   holder_ = &user;
   waits_ = false;
   wanted_.store(false, std::memory_order_relaxed);
-  slice_end_ = Clock::now() + slice();
+  granted_ = Clock::now();
+  slice_end_ = granted_ + slice();
   // A random slice may be over before the one that the clock waits for.
-  if (!queue_.empty() && (clock_idle_ || chaos_)) clock_changed_.notify_one();
+  if ((!queue_.empty() && (clock_idle_ || chaos_)) || (user.pin_.is_set() && !watches_pin_))
+    clock_changed_.notify_one();
 }
 
 void Token::grant_next() {
@@ -143,7 +149,33 @@ void Token::grant_next() {
   queue_.erase(next);
   contended_.store(!queue_.empty(), std::memory_order_relaxed);
   grant(user);
+  pin(user);
   user.granted_.notify_one();
+}
+
+// The user waits, and the calling thread is about to.
+void Token::pin(TokenUser& user) {
+  if (granted_ - unpinned_ >= kStay) {
+    unpinned_ = granted_;
+    unpin(user);
+    return;
+  }
+  const bool before = user.pin_.is_set();
+  user.pin_.set(sched_getcpu());
+  if (before || !user.pin_.is_set()) return;
+  pinned_.push_back(&user);
+  if (!watches_pin_) clock_changed_.notify_one();
+}
+
+void Token::unpin(TokenUser& user) {
+  user.pin_.clear();
+  std::erase(pinned_, &user);
+}
+
+void Token::clear_pins() {
+  const std::lock_guard lock(mutex_);
+  for (TokenUser* user : pinned_) user->pin_.clear();
+  pinned_.clear();
 }
 
 void Token::queue_for_it(std::unique_lock<std::mutex>& lock, TokenUser& user) {
@@ -171,6 +203,7 @@ void Token::acquire(TokenUser& user) {
 
 void Token::leave(TokenUser& user) {
   const std::lock_guard lock(mutex_);
+  unpin(user);
   if (holder_ == &user) holder_ = nobody_.get();
 }
 
@@ -222,8 +255,14 @@ void Token::run_clock() {
     const bool waits_for_group = group_ != nullptr && !others_may_come;
     if ((queue_.empty() && !others_may_come) || waits_for_group || holder_ == nullptr) {
       clock_idle_ = true;
-      clock_changed_.wait(lock);
-      clock_idle_ = false;
+      watches_pin_ = holder_ != nullptr && holder_->pin_.is_set();
+      if (!watches_pin_)
+        clock_changed_.wait(lock);
+      else if (Clock::now() < granted_ + kStay)
+        clock_changed_.wait_until(lock, granted_ + kStay);
+      else
+        unpin(*holder_);  // it runs on alone
+      clock_idle_ = watches_pin_ = false;
       continue;
     }
     const Clock::time_point end = slice_end_;

@@ -11,12 +11,14 @@
 #include <optional>
 #include <random>
 #include <thread>
+#include <vector>
 
+#include "base/processor_pin.h"
 #include "kvm-recorder/memory_group.h"
 
 namespace aftercheck {
 
-// One thread's side of the token.
+// One thread's side of the token. Made and destroyed on that thread.
 class TokenUser {
  public:
   virtual ~TokenUser() = default;
@@ -32,6 +34,7 @@ class TokenUser {
  private:
   friend class Token;
   std::condition_variable granted_;
+  ProcessorPin pin_;
 };
 
 // Guest code runs, and what the recorder does for the guest is done, in the holder of the token only, so that
@@ -39,6 +42,10 @@ class TokenUser {
 // kernel lets others have it; one that computes has it for a slice of time while others want it. Those who
 // want it get it in the order in which they came. In a process that shares memory with others the holder has
 // their token, too.
+//
+// Threads that hand it to each other are kept on one processor, since only one of them runs: waking one up on
+// another processor takes longer than what most of them do then. That processor is chosen anew every few
+// milliseconds, by the kernel, and where they may run is theirs again when they run on alone.
 class Token {
  public:
   // Slices and order are random where there is a seed, to bring rare interleavings out.
@@ -84,6 +91,9 @@ class Token {
   void begin_wait(TokenUser& user);
   bool end_wait(TokenUser& user);
 
+  // Where the threads may run is as the guest has it: it wants to see or to change that. For the holder.
+  void clear_pins();
+
   // While it is held the other threads leave the token as it is. For the holder, around fork(2).
   [[nodiscard]] std::unique_lock<std::mutex> still() { return std::unique_lock(mutex_); }
   // After fork(2), in the child: nobody but the caller is there, and the lock is a new one.
@@ -106,12 +116,19 @@ class Token {
 
   // Ends slices.
   std::condition_variable clock_changed_;
-  Clock::time_point slice_end_;
+  Clock::time_point granted_, slice_end_;
   bool clock_idle_ = false, stopping_ = false;
+  bool watches_pin_ = false;  // while idle: the holder's, if that runs on alone
   std::thread clock_;
+
+  // The processor was left to the kernel last.
+  Clock::time_point unpinned_;
+  std::vector<TokenUser*> pinned_;
 
   void grant(TokenUser& user);
   void grant_next();
+  void pin(TokenUser& user);
+  void unpin(TokenUser& user);
   bool group_contended() const { return group_ != nullptr && group_->contended(); }
   // The holder gets the group's token, too.
   void enter_group(std::unique_lock<std::mutex>& lock, TokenUser& user);
