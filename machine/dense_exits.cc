@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "machine/exit_time.h"
 
 namespace aftercheck {
 namespace {
@@ -28,7 +29,7 @@ DenseExits::DenseExits(Machine& machine, AddressSpace& space, const CpuModel& cp
       space_(space),
       cpu_(cpu),
       own_(machine.create_vcpu()),
-      block_start_(Clock::now()) {
+      block_start_(thread_seconds()) {
   own_->leave_untrapped(true);
 }
 
@@ -139,9 +140,8 @@ void DenseExits::count(const Exit& exit) {
   ++exits_;
   if (exit.kind == ExitKind::trapped_instruction) ++trapped_;
   if (exits_ < kBlock) return;
-  const double seconds =
-      std::chrono::duration<double>(Clock::now() - block_start_).count() / static_cast<double>(exits_);
-  const bool dense = exits_ - trapped_ <= kMostOthers && seconds < kDenseSeconds;
+  const double seconds = (thread_seconds() - block_start_) / static_cast<double>(exits_);
+  const bool dense = exits_ - trapped_ <= kMostOthers && seconds < dense_seconds(kDenseSeconds);
   if (on_soft_) {
     if (!dense || seconds > own_seconds_) return lose();
   } else {
@@ -156,7 +156,7 @@ void DenseExits::count(const Exit& exit) {
 
 void DenseExits::begin_block() {
   exits_ = trapped_ = 0;
-  block_start_ = Clock::now();
+  block_start_ = thread_seconds();
 }
 
 void DenseExits::lose() {

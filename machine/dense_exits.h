@@ -4,7 +4,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
 
@@ -32,8 +31,6 @@ class DenseExits final : public Vcpu {
   void clear_kick() noexcept override;
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   Machine& own_machine_;
   AddressSpace& space_;
   const CpuModel cpu_;
@@ -47,7 +44,7 @@ class DenseExits final : public Vcpu {
 
   // Since the block under way began.
   uint64_t exits_ = 0, trapped_ = 0;
-  Clock::time_point block_start_;
+  double block_start_;             // thread_seconds()
   double own_seconds_ = 0;         // an exit of the last block on the own vCPU
   uint64_t wait_ = 0, waits_ = 1;  // blocks on it before the soft one is tried again; how many next time
 

@@ -2,9 +2,12 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
+#include <span>
 
 #include "machine/memory_accesses.h"
+#include "x86/decode.h"
 
 namespace aftercheck {
 
@@ -36,6 +39,57 @@ std::optional<FaultingAccess> find_faulting_access(const AddressSpace& space, co
     if (const auto bad = first_inaccessible(space, access.address, access.size, access.access))
       return FaultingAccess{*bad, access.access};
   return std::nullopt;
+}
+
+namespace {
+
+std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
+                                 std::array<uint8_t, kLongestInstruction>& buffer) {
+  if (space.read(rip, buffer.data(), buffer.size())) return buffer;
+  const size_t on_page = std::min<uint64_t>(buffer.size(), kPageSize - rip % kPageSize);
+  return {buffer.data(), space.read(rip, buffer.data(), on_page) ? on_page : 0};
+}
+
+bool is_fault(const Exit& exit) {
+  return exit.kind == ExitKind::memory_fault ||
+         (exit.kind == ExitKind::exception &&
+          (exit.vector == vector::kGeneralProtection || exit.vector == vector::kStackFault ||
+           exit.vector == vector::kPageFault || exit.vector == vector::kAlignmentCheck));
+}
+
+}  // namespace
+
+uint64_t lowest_fault(const AddressSpace& space, const Registers& registers, uint64_t told, Access access) {
+  constexpr std::array kLong = {ZYDIS_MNEMONIC_FLDENV,     ZYDIS_MNEMONIC_FNSTENV,    ZYDIS_MNEMONIC_FRSTOR,
+                                ZYDIS_MNEMONIC_FNSAVE,     ZYDIS_MNEMONIC_FXSAVE,     ZYDIS_MNEMONIC_FXSAVE64,
+                                ZYDIS_MNEMONIC_FXRSTOR,    ZYDIS_MNEMONIC_FXRSTOR64,  ZYDIS_MNEMONIC_MASKMOVQ,
+                                ZYDIS_MNEMONIC_MASKMOVDQU, ZYDIS_MNEMONIC_VMASKMOVDQU};
+  std::array<uint8_t, kLongestInstruction> buffer{};
+  ZydisDecodedInstruction instruction;
+  if (!x86::decode(code_at(space, registers.rip, buffer), instruction) ||
+      std::ranges::find(kLong, instruction.mnemonic) == kLong.end())
+    return told;
+  const auto found = find_faulting_access(space, registers);
+  return found && found->access == access && found->address < told ? found->address : told;
+}
+
+bool settle_fault(const AddressSpace& space, const Exit& exit, Registers& registers) {
+  if (!is_fault(exit)) return false;
+  std::array<uint8_t, kLongestInstruction> buffer{};
+  ZydisDecodedInstruction instruction;
+  if (!x86::decode(code_at(space, registers.rip, buffer), instruction) || !x86::is_repeated(instruction))
+    return false;
+  const uint8_t operation = instruction.opcode & ~uint8_t{1};  // without the bit for the size
+  constexpr uint8_t kMovs = 0xa4, kCmps = 0xa6, kStos = 0xaa, kLods = 0xac,
+                    kScas = 0xae;  // SDM vol. 2, table A-2
+  const bool of_rsi = operation == kMovs || operation == kCmps || operation == kLods;
+  const bool of_rdi = operation == kMovs || operation == kCmps || operation == kStos || operation == kScas;
+  if (operation == kCmps || operation == kScas) registers.rflags &= ~rflags::kStatus;
+  if (instruction.address_width != 32) return true;
+  registers.rcx = static_cast<uint32_t>(registers.rcx);
+  if (of_rsi) registers.rsi = static_cast<uint32_t>(registers.rsi);
+  if (of_rdi) registers.rdi = static_cast<uint32_t>(registers.rdi);
+  return true;
 }
 
 }  // namespace aftercheck

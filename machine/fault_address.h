@@ -1,4 +1,4 @@
-// Which access of an instruction the guest's mappings forbid.
+// What a fault tells of an instruction: which access the guest's mappings forbid, and flags.
 #pragma once
 
 #include <optional>
@@ -24,5 +24,22 @@ std::optional<FaultingAccess> find_faulting_access(const AddressSpace& space, co
 // protection, or past the end of the mapped file.
 std::optional<uint64_t> first_inaccessible(const AddressSpace& space, uint64_t address, uint64_t size,
                                            Access access);
+
+// The same for a fault that the processor has told the address of: of an access that is longer than a
+// register it may tell any part's (FLDENV begins anywhere, Intel's processors begin MASKMOVDQU with its upper
+// half).
+uint64_t lowest_fault(const AddressSpace& space, const Registers& registers, uint64_t told, Access access);
+
+// Registers where a repeated string instruction has faulted, as all machines leave them, though processors
+// differ:
+// - The status flags, of CMPS and SCAS, are cleared. Intel's put those back from before the first turn since
+// they were
+//   last interrupted (SDM vol. 2, REP), which depends on when that was, AMD's leave those of the last turn.
+// - With 32-bit addresses the upper halves of RCX, RSI and RDI, as far as it uses them, are cleared. Intel's
+// do so before
+//   the first turn, AMD's with it.
+// The instruction goes on from either. That is for the exits of faults: memory_fault, and exception of vector
+// #GP, #SS, #PF or #AC. True: something was changed.
+bool settle_fault(const AddressSpace& space, const Exit& exit, Registers& registers);
 
 }  // namespace aftercheck

@@ -1,5 +1,7 @@
 #include "replay-engine/dense_stops.h"
 
+#include "machine/exit_time.h"
+
 namespace aftercheck {
 namespace {
 
@@ -15,13 +17,12 @@ constexpr double kHopeless = 4;
 
 void DenseStops::begin() {
   stops_ = 0;
-  block_start_ = Clock::now();
+  block_start_ = thread_seconds();
 }
 
 void DenseStops::stopped() {
   if (gave_up_ || ++stops_ < kBlock) return;
-  const Clock::time_point now = Clock::now();
-  cost_[elsewhere_] = std::chrono::duration<double>(now - block_start_).count() / static_cast<double>(stops_);
+  cost_[elsewhere_] = (thread_seconds() - block_start_) / static_cast<double>(stops_);
   ++blocks_;
   if (wants_other()) change();
   begin();
@@ -30,7 +31,7 @@ void DenseStops::stopped() {
 bool DenseStops::wants_other() {
   if (!elsewhere_ && !guest_.may_be_on_soft() && guest_.counting_vcpu() == nullptr) return false;
   const double here = cost_[elsewhere_], there = cost_[!elsewhere_];
-  if (there == 0) return here < kDenseSeconds;
+  if (there == 0) return here < dense_seconds(kDenseSeconds);
   return there < here || (blocks_ % kLookAgain == 0 && there < kHopeless * here);
 }
 

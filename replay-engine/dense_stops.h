@@ -4,7 +4,6 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <cstdint>
 
 #include "replay-engine/guest.h"
@@ -27,13 +26,11 @@ class DenseStops {
   bool give_up();
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   Guest& guest_;
   bool elsewhere_ = false, gave_up_ = false;
   uint64_t stops_ = 0, blocks_ = 0;  // in the block under way; blocks measured
-  Clock::time_point block_start_;
-  std::array<double, 2> cost_{};  // seconds a stop, by elsewhere_; 0: not known
+  double block_start_ = 0;           // thread_seconds()
+  std::array<double, 2> cost_{};     // seconds a stop, by elsewhere_; 0: not known
 
   bool wants_other();
   void change();

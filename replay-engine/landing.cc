@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "machine/exit_time.h"
 #include "recording/digest.h"
 
 namespace aftercheck {
@@ -319,13 +320,13 @@ uint64_t Landing::next_block(double seconds) const {
 void Landing::begin_block(uint64_t size) {
   block_arrivals_ = arrivals_;
   block_size_ = size;
-  block_start_ = Clock::now();
+  block_start_ = thread_seconds();
 }
 
 void Landing::end_block() {
-  const Clock::time_point now = Clock::now();
+  const double now = thread_seconds();
   if (guest_.vcpu().has_run_to()) search_counter();
-  const double block_seconds = std::chrono::duration<double>(now - block_start_).count();
+  const double block_seconds = now - block_start_;
   const double seconds =
       block_seconds / static_cast<double>(std::max<uint64_t>(arrivals_ - block_arrivals_, 1));
   if (on_soft()) {
@@ -340,7 +341,8 @@ void Landing::end_block() {
   }
   if (guest_.vcpu().has_run_to()) return begin_block(next_block(block_seconds));
   kvm_seconds_ = seconds;
-  if (gave_up_ || seconds > kDenseSeconds || (wait_ != 0 && --wait_ != 0)) return begin_block(kKvmBlock);
+  if (gave_up_ || seconds > dense_seconds(kDenseSeconds) || (wait_ != 0 && --wait_ != 0))
+    return begin_block(kKvmBlock);
   change();
   begin_block(kFirstSoftBlock);
 }

@@ -3,7 +3,6 @@
 // digest are all there is for the instant at which a thread was preempted.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -56,7 +55,6 @@ class Landing final : private ArrivalFilter {
   bool give_up();
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Stretch {
     const recording::MemoryDigest* digest;
     bool direct;  // may be read where it is, and no breakpoint of ours is in it
@@ -95,7 +93,7 @@ class Landing final : private ArrivalFilter {
   // Which vCPU is cheaper. A block is a number of arrivals, on one of them.
   bool gave_up_ = false;
   uint64_t block_arrivals_ = 0, block_size_ = 0;
-  Clock::time_point block_start_;
+  double block_start_ = 0;         // thread_seconds()
   double kvm_seconds_ = 0;         // an arrival
   uint64_t wait_ = 0, waits_ = 1;  // blocks on KVM before the soft vCPU is tried again; how many next time
 

@@ -37,6 +37,7 @@ class KvmVcpu final : public Vcpu {
   VcpuFd& fd_;
   uint64_t tables_ = UINT64_MAX;  // their generation of which nothing older is in the TLB
   Registers registers_;
+  unsigned runs_ = 0;
   bool single_step_ = false;  // the entry under way is step()'s
   uint64_t hidden_trap_flag_ =
       0;                        // RFLAGS.TF where step() has set it; 0 where the guest itself has, or nobody
@@ -50,6 +51,7 @@ class KvmVcpu final : public Vcpu {
   void see_page_tables();
   bool update_page_tables();
   void run_monitor(uint64_t routine, size_t writes);
+  int run_guest();
   // Called after KVM_RUN came back; nothing when the guest must simply go on.
   bool take_exit(int error, Exit& exit);
   // Is a fault only ours? Then the guest tries again.

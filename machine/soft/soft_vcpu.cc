@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "machine/fault_address.h"
 #include "machine/flag_instructions.h"
 #include "machine/soft/fault_analysis.h"
 #include "machine/soft/fpu_transfer.h"
@@ -367,7 +368,10 @@ Exit SoftVcpu::execute(bool single, std::optional<uint64_t> goal) {
     const std::optional<Exit> exit = turn(single);
     if (!exit && at_goal()) return plain(ExitKind::step);
     if (!exit) continue;
-    if (exit->kind != ExitKind::memory_fault || !machine_.bring_in(exit->address)) return *exit;
+    if (exit->kind != ExitKind::memory_fault || !machine_.bring_in(exit->address)) {
+      settle_fault(machine_.space(), *exit, registers_);
+      return *exit;
+    }
     // The same instruction again: it has been arrived at.
     leaving_target_ = target_ == registers_.rip;
     leaving_end_ = registers_.rip == end_;

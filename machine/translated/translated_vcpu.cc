@@ -551,7 +551,9 @@ TranslatedVcpu::Outcome TranslatedVcpu::repeated(const Instruction& instruction)
   const bool narrow = instruction.decoded.address_width == 32;
   const auto counter = [&] { return narrow ? static_cast<uint32_t>(c.gpr[kRcx]) : c.gpr[kRcx]; };
   if (counter() == 0) {
-    c.rip = instruction.next();
+    // With 32-bit addresses some processors clear the upper half of registers even then: as the host does it.
+    const Outcome exit = alone_as_it_is(instruction, false);
+    if (exit || c.rip != instruction.next()) return exit;
     executed(instruction);
     return std::nullopt;
   }
@@ -715,6 +717,17 @@ void TranslatedVcpu::went_astray() const {
 // --- faults ---
 
 TranslatedVcpu::Outcome TranslatedVcpu::fault() {
+  const Outcome exit = outcome_of_fault();
+  if (!exit) return exit;
+  Registers settled = registers_now();
+  if (settle_fault(machine_.space(), *exit, settled)) {
+    for (size_t i = 0; i < kByEncoding.size(); ++i) context().gpr[i] = settled.*kByEncoding[i];
+    context().flags = settled.rflags;
+  }
+  return exit;
+}
+
+TranslatedVcpu::Outcome TranslatedVcpu::outcome_of_fault() {
   switch (fault_.number) {
     case vector::kPageFault:
       return page_fault();
@@ -743,23 +756,10 @@ TranslatedVcpu::Outcome TranslatedVcpu::page_fault() {
   }
   if (journal_ != nullptr && write) journal_->not_stored(page_down(fault_.address));
   const Access access = write ? Access::write : Access::read;
-  return Exit{.kind = ExitKind::memory_fault, .address = lowest_fault(access), .access = access};
-}
-
-// Of what is longer than a register a processor may report any part: FLDENV begins anywhere.
-uint64_t TranslatedVcpu::lowest_fault(Access access) {
-  constexpr std::array kLong = {ZYDIS_MNEMONIC_FLDENV,  ZYDIS_MNEMONIC_FNSTENV,  ZYDIS_MNEMONIC_FRSTOR,
-                                ZYDIS_MNEMONIC_FNSAVE,  ZYDIS_MNEMONIC_FXSAVE,   ZYDIS_MNEMONIC_FXSAVE64,
-                                ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXRSTOR64};
-  Instruction instruction;
-  machine_.translator().reader().read(context().rip, instruction);
-  if (std::ranges::find(kLong, instruction.decoded.mnemonic) == kLong.end()) return fault_.address;
-  store();
   machine_.guards().lift();
-  const auto found = find_faulting_access(machine_.space(), registers_);
+  const uint64_t lowest = lowest_fault(machine_.space(), registers_now(), fault_.address, access);
   machine_.guards().impose();
-  const bool lower = found && found->access == access && found->address < fault_.address;
-  return lower ? found->address : fault_.address;
+  return Exit{.kind = ExitKind::memory_fault, .address = lowest, .access = access};
 }
 
 }  // namespace aftercheck::translated

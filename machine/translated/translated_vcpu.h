@@ -91,8 +91,8 @@ class TranslatedVcpu final : public Vcpu {
   Outcome move_flags(const Instruction& instruction);
   Outcome with_guest_gs(const Instruction& instruction);
   Outcome fault();
+  Outcome outcome_of_fault();
   Outcome page_fault();
-  uint64_t lowest_fault(Access access);
   [[noreturn]] void went_astray() const;
   [[noreturn]] void refuse(const Instruction& instruction) const;
 

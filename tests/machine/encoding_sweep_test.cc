@@ -148,6 +148,9 @@ bool excused(const Code& code, const Outcome& outcome) {
   if (decode_trapped(padded)) return true;
   ZydisDecodedInstruction instruction;
   if (!x86::decode(padded, instruction)) return false;
+  if (instruction.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+      std::find(code.begin(), code.end(), 0x66) != code.end())
+    return true;
   switch (instruction.mnemonic) {
     case ZYDIS_MNEMONIC_ENTER:
       return outcome.exit.kind == ExitKind::memory_fault;
@@ -163,8 +166,7 @@ bool excused(const Code& code, const Outcome& outcome) {
     case ZYDIS_MNEMONIC_BSWAP:
       return instruction.operand_width == 16;
     default:
-      return instruction.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
-             std::find(code.begin(), code.end(), 0x66) != code.end();
+      return false;
   }
 }
 

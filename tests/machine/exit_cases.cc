@@ -397,6 +397,41 @@ std::vector<Case> memory_cases() {
          r.rcx = 8;
          r.rflags |= rflags::kDirection;
        }},
+      // Where Intel's processors and AMD's leave registers in different states, and none depends on it.
+      {"std; repe cmpsq into a hole: no flags of its turns, nor those before it",
+       {0xfd, 0xf3, 0x48, 0xa7},
+       [](R& r) {
+         r.rsi = kData + 0x208;
+         r.rdi = kStack + 8;
+         r.rcx = 10;
+         r.rflags |= rflags::kCarry | rflags::kSign;
+       },
+       fault(Access::read, kStack - 8),
+       1,
+       [](R& r) {
+         r.rsi -= 16;
+         r.rdi = kStack - 8;
+         r.rcx = 8;
+         r.rflags = (r.rflags & ~rflags::kStatus) | rflags::kDirection;
+       }},
+      {"rep stosq with 32-bit addresses into a hole: upper halves are cleared",
+       {0x67, 0xf3, 0x48, 0xab},
+       [](R& r) {
+         r.rdi = 0x7654'3210'0001'2340;
+         r.rcx = 0x1234'5678'0000'000a;
+       },
+       fault(Access::write, 0x12340),
+       0,
+       [](R& r) {
+         r.rdi = 0x12340;
+         r.rcx = 10;
+       }},
+      {"maskmovdqu into a hole: from its first byte on",
+       {0x66, 0x0f, 0x74, 0xc0, 0x66, 0x0f, 0xf7, 0xc8},  // pcmpeqb xmm0, xmm0; maskmovdqu xmm1, xmm0
+       [](R& r) { r.rdi = kHole + 4; },
+       fault(Access::write, kHole + 4),
+       4,
+       [](R&) {}},
       {"repeated zero times",
        {0xf3, 0xa4, 0x0f, 0x05},
        [](R& r) {
