@@ -133,8 +133,10 @@ void Token::grant(TokenUser& user) {
   granted_ = Clock::now();
   slice_end_ = granted_ + slice();
   // A random slice may be over before the one that the clock waits for.
-  if ((!queue_.empty() && (clock_idle_ || chaos_)) || (user.pin_.is_set() && !watches_pin_))
+  if (!queue_.empty() && (clock_idle_ || chaos_))
     clock_changed_.notify_one();
+  else
+    watch_pin(user);
 }
 
 void Token::grant_next() {
@@ -164,7 +166,12 @@ void Token::pin(TokenUser& user) {
   user.pin_.set(sched_getcpu());
   if (before || !user.pin_.is_set()) return;
   pinned_.push_back(&user);
-  if (!watches_pin_) clock_changed_.notify_one();
+  watch_pin(user);
+}
+
+// It may run on alone.
+void Token::watch_pin(const TokenUser& user) {
+  if (user.pin_.is_set() && clock_idle_ && !watches_pin_) clock_changed_.notify_one();
 }
 
 void Token::unpin(TokenUser& user) {

@@ -129,6 +129,7 @@ class Token {
   void grant_next();
   void pin(TokenUser& user);
   void unpin(TokenUser& user);
+  void watch_pin(const TokenUser& user);
   bool group_contended() const { return group_ != nullptr && group_->contended(); }
   // The holder gets the group's token, too.
   void enter_group(std::unique_lock<std::mutex>& lock, TokenUser& user);
