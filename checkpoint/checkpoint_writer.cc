@@ -177,6 +177,8 @@ class CheckpointWriter::Impl {
     if (failed_) fail(ErrorKind::io, "{}", error());
   }
 
+  void leave_to_parent() { collector_.leave_to_parent(); }
+
   bool failed() const { return failed_; }
   std::string error() const {
     std::lock_guard lock(mutex_);
@@ -276,6 +278,10 @@ void CheckpointWriter::take(const CheckpointSummary& summary, std::vector<Checkp
   impl_->take(summary, std::move(threads), memory, std::move(place));
 }
 void CheckpointWriter::finish() { impl_->finish(); }
+// As recording::Writer's.
+void CheckpointWriter::leave_to_parent() {
+  if (Impl* copy = impl_.release()) copy->leave_to_parent();
+}
 bool CheckpointWriter::failed() const { return impl_->failed(); }
 std::string CheckpointWriter::error() const { return impl_->error(); }
 CheckpointWriter::Statistics CheckpointWriter::statistics() const { return impl_->statistics(); }

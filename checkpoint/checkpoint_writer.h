@@ -50,6 +50,10 @@ class CheckpointWriter {
   // Waits until all are written. Throws Error(io) when one could not be; those before it are whole.
   void finish();
 
+  // In a process that fork(2) has made, for the copy of its parent's: its files are closed, and it must not
+  // be used again.
+  void leave_to_parent();
+
   bool failed() const;
   std::string error() const;
 

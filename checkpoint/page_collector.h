@@ -39,6 +39,9 @@ class PageCollector {
 
   explicit PageCollector(recording::Store& store) : store_(store) {}
 
+  // In a process that fork(2) has made: its files are closed, and it must not be used again.
+  void leave_to_parent() { pages_.leave_to_parent(); }
+
   struct Found {
     std::vector<PageRun> runs;  // `frame` is the number over all checkpoints; in order of memory
     uint64_t pages = 0, new_pages = 0;

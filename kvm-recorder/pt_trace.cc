@@ -27,6 +27,7 @@ class EncoderTrace : public PtTrace {
     recorder_.mark(number);
   }
   void finish() override { recorder_.finish(); }
+  void leave_to_parent() override { recorder_.leave_to_parent(); }
   std::string error() const override { return recorder_.failed() ? recorder_.error() : ""; }
 
  private:
@@ -87,6 +88,10 @@ class ProcessorTrace : public PtTrace {
     drain_.finish();
     if (const std::string why = error(); !why.empty()) fail(ErrorKind::io, "{}", why);
     writer_.finish();
+  }
+  void leave_to_parent() override {
+    capture_.leave_to_parent();
+    writer_.leave_to_parent();
   }
   std::string error() const override { return drain_.failed() ? drain_.error() : ""; }
 

@@ -23,6 +23,9 @@ class PtTrace {
   // The guest is gone: everything is written and the trace marked as whole. Throws Error io with what went
   // wrong, now or earlier.
   virtual void finish() = 0;
+  // In a process that fork(2) has made, for the copy of its parent's: its files are closed. It must not be
+  // used again, nor destroyed, since it has threads that are not there.
+  virtual void leave_to_parent() = 0;
   // Not empty: the trace ends early, for this reason.
   virtual std::string error() const = 0;
 };

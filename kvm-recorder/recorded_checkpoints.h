@@ -25,6 +25,8 @@ class RecordedCheckpoints {
   void take(uint64_t next_entry, uint64_t time_ns, const std::vector<CheckpointThread>& threads);
   // After the log is finished. Throws Error(io).
   void finish() { writer_.finish(); }
+  // As CheckpointWriter's.
+  void leave_to_parent() { writer_.leave_to_parent(); }
   // Empty, or why there are no more.
   std::string error() const { return writer_.failed() ? writer_.error() : std::string(); }
 

@@ -85,7 +85,9 @@ long RecordingSession::make_process(RecordedThread& by, const NewProcess& wanted
   process_.unrecorded = options_.children == OnChildren::native;
   if (writer_) writer_->leave_to_parent();
   writer_.reset();
-  static_cast<void>(checkpoints_.release());
+  if (checkpoints_) checkpoints_->leave_to_parent();
+  checkpoints_.reset();
+  if (pt_) pt_->leave_to_parent();
   static_cast<void>(pt_.release());
   const MachineKind machine = result_.machine;
   result_ = {};

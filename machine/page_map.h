@@ -16,6 +16,9 @@ class PageMap {
  public:
   PageMap();
 
+  // In a process that fork(2) has made: it is its parent's, and works no more.
+  void leave_to_parent() { pagemap_.reset(); }
+
   bool works() const { return static_cast<bool>(pagemap_); }
 
   // Calls visit(run) for each run of pages of the mapping that may hold something of the guest's own, by

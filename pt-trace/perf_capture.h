@@ -55,6 +55,9 @@ class PerfCapture {
   void enable();
   void disable();
 
+  // In a process that fork(2) has made, which has the event but not its areas: closes it.
+  void leave_to_parent() { event_.reset(); }
+
   // For AuxReader.
   AuxRings rings() const;
   // For poll(2).

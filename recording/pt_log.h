@@ -75,6 +75,9 @@ class PtLogWriter {
   void flush_older_than(std::chrono::milliseconds age);
   // Writes everything with the sign that the trace is whole; fsyncs. Idempotent.
   void finish();
+  // In a process that fork(2) has made, for the copy of its parent's: its file is closed, and it must not be
+  // used again.
+  void leave_to_parent();
 
   uint64_t aux_bytes() const;      // given so far
   uint64_t written_bytes() const;  // in the file

@@ -92,6 +92,7 @@ class PtLogWriter::Impl {
 
   uint64_t aux_bytes() const { return header_.start_offset + aux_.size(); }
   uint64_t written_bytes() const { return file_.size(); }
+  void close_file() { file_.close(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -169,6 +170,10 @@ void PtLogWriter::mark(uint64_t event) { impl_->mark(event); }
 void PtLogWriter::loss(uint8_t flags, uint64_t lost_bytes) { impl_->loss(flags, lost_bytes); }
 void PtLogWriter::flush_older_than(std::chrono::milliseconds age) { impl_->flush_older_than(age); }
 void PtLogWriter::finish() { impl_->finish(); }
+// As Writer's: what is not written yet is the parent's to write.
+void PtLogWriter::leave_to_parent() {
+  if (Impl* copy = impl_.release()) copy->close_file();
+}
 uint64_t PtLogWriter::aux_bytes() const { return impl_->aux_bytes(); }
 uint64_t PtLogWriter::written_bytes() const { return impl_->written_bytes(); }
 

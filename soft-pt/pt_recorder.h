@@ -52,6 +52,8 @@ class SoftPtRecorder {
   // Everything is written and the trace marked as whole. Throws Error io with what went wrong, now or
   // earlier.
   void finish();
+  // As PtLogWriter's.
+  void leave_to_parent() { writer_.leave_to_parent(); }
   // True when the trace ends early; why. Any thread.
   bool failed() const { return drain_.failed(); }
   std::string error() const { return drain_.error(); }

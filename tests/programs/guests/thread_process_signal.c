@@ -47,8 +47,7 @@ static void* wait_on_futex(void* unused) {
 }
 static void* stay_blocked(void* unused) {
   (void)unused;
-  unsigned state = 1;
-  while (!atomic_load(&blocked)) next_random(&state), sched_yield();
+  while (!atomic_load(&blocked)) nap(1);
   return NULL;
 }
 
@@ -65,7 +64,7 @@ int main(void) {
     for (int n = 0; n < 5; ++n) {
       const int before = atomic_load(&handled);
       CHECK(kill(getpid(), SIGUSR1) == 0);
-      while (atomic_load(&handled) == before) sched_yield();
+      while (atomic_load(&handled) == before) nap(1);
     }
     atomic_store(&ends, 1);
     joined(thread);
