@@ -59,17 +59,21 @@ bool is_fault(const Exit& exit) {
 
 }  // namespace
 
-uint64_t lowest_fault(const AddressSpace& space, const Registers& registers, uint64_t told, Access access) {
+uint64_t lowest_fault(const AddressSpace& space, const Registers& registers,
+                      const std::function<std::optional<FpuState>()>& fpu, uint64_t told, Access access) {
   constexpr std::array kLong = {ZYDIS_MNEMONIC_FLDENV,     ZYDIS_MNEMONIC_FNSTENV,    ZYDIS_MNEMONIC_FRSTOR,
                                 ZYDIS_MNEMONIC_FNSAVE,     ZYDIS_MNEMONIC_FXSAVE,     ZYDIS_MNEMONIC_FXSAVE64,
                                 ZYDIS_MNEMONIC_FXRSTOR,    ZYDIS_MNEMONIC_FXRSTOR64,  ZYDIS_MNEMONIC_MASKMOVQ,
                                 ZYDIS_MNEMONIC_MASKMOVDQU, ZYDIS_MNEMONIC_VMASKMOVDQU};
+  constexpr std::array kMasked = {ZYDIS_MNEMONIC_VMASKMOVPS, ZYDIS_MNEMONIC_VMASKMOVPD,
+                                  ZYDIS_MNEMONIC_VPMASKMOVD, ZYDIS_MNEMONIC_VPMASKMOVQ};
   std::array<uint8_t, kLongestInstruction> buffer{};
   ZydisDecodedInstruction instruction;
-  if (!x86::decode(code_at(space, registers.rip, buffer), instruction) ||
-      std::ranges::find(kLong, instruction.mnemonic) == kLong.end())
-    return told;
-  const auto found = find_faulting_access(space, registers);
+  if (!x86::decode(code_at(space, registers.rip, buffer), instruction)) return told;
+  const bool masked = std::ranges::find(kMasked, instruction.mnemonic) != kMasked.end();
+  if (!masked && std::ranges::find(kLong, instruction.mnemonic) == kLong.end()) return told;
+  const std::optional<FpuState> vectors = masked ? fpu() : std::nullopt;
+  const auto found = find_faulting_access(space, registers, vectors ? &*vectors : nullptr);
   return found && found->access == access && found->address < told ? found->address : told;
 }
 

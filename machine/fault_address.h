@@ -1,6 +1,7 @@
 // What a fault tells of an instruction: which access the guest's mappings forbid, and flags.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "machine/address_space.h"
@@ -26,9 +27,10 @@ std::optional<uint64_t> first_inaccessible(const AddressSpace& space, uint64_t a
                                            Access access);
 
 // The same for a fault that the processor has told the address of: of an access that is longer than a
-// register it may tell any part's (FLDENV begins anywhere, Intel's processors begin MASKMOVDQU with its upper
-// half).
-uint64_t lowest_fault(const AddressSpace& space, const Registers& registers, uint64_t told, Access access);
+// register, or made under a mask, it may tell any part's (FLDENV begins anywhere, Intel's processors begin
+// MASKMOVDQU with its upper half). `fpu` is asked only where vector registers choose what is accessed.
+uint64_t lowest_fault(const AddressSpace& space, const Registers& registers,
+                      const std::function<std::optional<FpuState>()>& fpu, uint64_t told, Access access);
 
 // Registers where a repeated string instruction has faulted, as all machines leave them, though processors
 // differ:

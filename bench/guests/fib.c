@@ -3,7 +3,13 @@
 #include <stdlib.h>
 
 // The compiler may not make loops of the calls.
-__attribute__((noipa)) static unsigned long fib(unsigned long n) {
+#if __has_attribute(noipa)
+__attribute__((noipa))
+#else
+__attribute__((noinline))
+#endif
+static unsigned long
+fib(unsigned long n) {
   return n < 2 ? n : fib(n - 1) + fib(n - 2);
 }
 

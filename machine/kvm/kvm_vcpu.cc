@@ -395,7 +395,8 @@ Exit KvmVcpu::classify_page_fault(uint32_t error_code) {
   const uint64_t address = fd_.sregs().cr2;
   if (!is_canonical(address)) return Exit{.kind = ExitKind::exception, .vector = vector::kGeneralProtection};
   return Exit{.kind = ExitKind::memory_fault,
-              .address = lowest_fault(machine_.space(), registers_, address, access),
+              .address = lowest_fault(
+                  machine_.space(), registers_, [this] { return vector_registers(); }, address, access),
               .access = access};
 }
 

@@ -757,7 +757,8 @@ TranslatedVcpu::Outcome TranslatedVcpu::page_fault() {
   if (journal_ != nullptr && write) journal_->not_stored(page_down(fault_.address));
   const Access access = write ? Access::write : Access::read;
   machine_.guards().lift();
-  const uint64_t lowest = lowest_fault(machine_.space(), registers_now(), fault_.address, access);
+  const uint64_t lowest = lowest_fault(
+      machine_.space(), registers_now(), [this] { return fpu(); }, fault_.address, access);
   machine_.guards().impose();
   return Exit{.kind = ExitKind::memory_fault, .address = lowest, .access = access};
 }
