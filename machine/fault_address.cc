@@ -6,7 +6,6 @@
 #include <array>
 #include <span>
 
-#include "machine/memory_accesses.h"
 #include "x86/decode.h"
 
 namespace aftercheck {
@@ -41,14 +40,14 @@ std::optional<FaultingAccess> find_faulting_access(const AddressSpace& space, co
   return std::nullopt;
 }
 
-namespace {
-
 std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
                                  std::array<uint8_t, kLongestInstruction>& buffer) {
   if (space.read(rip, buffer.data(), buffer.size())) return buffer;
   const size_t on_page = std::min<uint64_t>(buffer.size(), kPageSize - rip % kPageSize);
   return {buffer.data(), space.read(rip, buffer.data(), on_page) ? on_page : 0};
 }
+
+namespace {
 
 bool is_fault(const Exit& exit) {
   return exit.kind == ExitKind::memory_fault ||

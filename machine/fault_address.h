@@ -1,11 +1,15 @@
-// What a fault tells of an instruction: which access the guest's mappings forbid, and flags.
+// What a fault tells of an instruction: which access the guest's mappings forbid, and the registers.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 
 #include "machine/address_space.h"
 #include "machine/exit.h"
+#include "machine/memory_accesses.h"
 #include "machine/registers.h"
 
 namespace aftercheck {
@@ -14,6 +18,10 @@ struct FaultingAccess {
   uint64_t address;  // lowest that can't be accessed
   Access access;
 };
+
+// The code from `rip` on, as far as it can be read, in `buffer`.
+std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
+                                 std::array<uint8_t, kLongestInstruction>& buffer);
 
 // KVM reports an access that the host's mapping forbids without its address (KVM_RUN fails with EFAULT), so
 // the instruction at registers.rip is decoded and each of its accesses tried; `fpu`, if any: as it is then,
@@ -32,16 +40,16 @@ std::optional<uint64_t> first_inaccessible(const AddressSpace& space, uint64_t a
 uint64_t lowest_fault(const AddressSpace& space, const Registers& registers,
                       const std::function<std::optional<FpuState>()>& fpu, uint64_t told, Access access);
 
-// Registers where a repeated string instruction has faulted, as all machines leave them, though processors
-// differ:
+// Registers where a repeated string instruction has faulted, as all machines leave them; processors differ,
+// and the instruction goes on from either:
 // - The status flags, of CMPS and SCAS, are cleared. Intel's put those back from before the first turn since
-// they were
-//   last interrupted (SDM vol. 2, REP), which depends on when that was, AMD's leave those of the last turn.
+//   they were last interrupted (SDM vol. 2, REP), which depends on when that was; AMD's leave the last
+//   turn's.
 // - With 32-bit addresses the upper halves of RCX, RSI and RDI, as far as it uses them, are cleared. Intel's
-// do so before
-//   the first turn, AMD's with it.
-// The instruction goes on from either. That is for the exits of faults: memory_fault, and exception of vector
-// #GP, #SS, #PF or #AC. True: something was changed.
+// do
+//   so before the first turn, AMD's with it.
+// That is for the exits of faults: memory_fault, and exception of vector #GP, #SS, #PF or #AC. True: it was
+// such an instruction.
 bool settle_fault(const AddressSpace& space, const Exit& exit, Registers& registers);
 
 }  // namespace aftercheck

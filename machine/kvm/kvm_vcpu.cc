@@ -27,14 +27,6 @@ constexpr uint32_t kStar = 0xc0000081, kLstar = 0xc0000082, kSyscallMask = 0xc00
 // Flags that SYSCALL clears on entry: TF, IF, DF, NT, AC, as Linux.
 constexpr uint64_t kClearedFlags = 0x100 | 0x200 | 0x400 | 0x4000 | 0x40000;
 
-// The bytes from RIP on, as far as they can be read.
-std::span<const uint8_t> code_at(const AddressSpace& space, uint64_t rip,
-                                 std::array<uint8_t, kLongestInstruction>& buffer) {
-  size_t size = 0;
-  while (size < buffer.size() && space.read(rip + size, &buffer[size], 1)) ++size;
-  return {buffer.data(), size};
-}
-
 }  // namespace
 
 KvmVcpu::KvmVcpu(KvmMachine& machine, KvmMachine::VcpuParts parts, const CpuModel& cpu)
